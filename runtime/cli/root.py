@@ -1,0 +1,118 @@
+"""The root of the command line: `edgeprefix COMMAND …`.
+
+Commands are entry points of the group `edgeprefix.commands`, imported only when they are called: nothing here imports the
+rooms above, `edgeprefix --help` is quick, and a command whose extra is not installed says what to type.
+Exit codes: 0 fine, 1 the job failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from edgeprefix.runtime.errors import EdgePrefixError, MissingExtraError
+from edgeprefix.runtime.version import __version__
+
+# What each command does and which extra it needs; known here so that `--help` need not import the rooms.
+_SUMMARIES = {
+    "demo": ("The whole pipeline on the embedded base: train, export, run, with a report.", "demo"),
+    "train": ("Learn a prefix for a task over a frozen base.", "train"),
+    "export": ("Write a base as a bundle, or a trained run as a prefix file.", "export"),
+    "verify": ("Compare a bundle with torch; exit 1 when it differs.", "export"),
+    "run": ("Generate text with a bundle and a prefix.", None),
+    "score": ("Classify rows by label likelihood.", None),
+    "inspect": ("Show what is in a prefix file or a bundle.", None),
+}
+
+
+class _LazyCommands(TyperGroup):
+    """A group whose commands are looked up when they are needed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        installed = _installed()
+        return [name for name in _SUMMARIES if name in installed] + sorted(set(installed) - set(_SUMMARIES))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        entry = _installed().get(cmd_name)
+        if entry is None:
+            return None
+        if ctx.resilient_parsing or cmd_name not in ctx.meta.get(_CALLED, ()):
+            return TyperCommand(cmd_name, help=_SUMMARIES.get(cmd_name, ("", None))[0])  # a line of `--help`
+        return typer.main.get_command(_load(entry))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        known = self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"No such command '{name}'.{hint} There are: {', '.join(known)}.")
+        ctx.meta[_CALLED] = (name,)
+        return super().resolve_command(ctx, args)
+
+
+_CALLED = "edgeprefix.called"
+
+app = typer.Typer(
+    cls=_LazyCommands,
+    name="edgeprefix",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgeprefix {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="Many tasks behind one language model: train, export and run prefixes.")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the root itself; all work is in the commands."""
+
+
+def main() -> NoReturn:
+    """Runs the command line; errors meant for users become one line on stderr and exit code 1."""
+    try:
+        app()
+    except EdgePrefixError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="edgeprefix.commands")}
+
+
+def _load(entry: EntryPoint) -> typer.Typer:
+    """Imports a command's module. Raises MissingExtraError when a package of its extra is not installed."""
+    try:
+        loaded = entry.load()
+    except ModuleNotFoundError as error:
+        extra = _SUMMARIES.get(entry.name, ("", None))[1]
+        if extra is None or (error.name or "").startswith("edgeprefix"):
+            raise
+        raise MissingExtraError(
+            f"`edgeprefix {entry.name}` needs the package {error.name}, which is not installed; "
+            f"type: pip install 'edgeprefix[{extra}]'"
+        ) from error
+    if not isinstance(loaded, typer.Typer):
+        raise TypeError(f"entry point {entry.name} is {type(loaded).__name__}, expected typer.Typer")
+    return loaded
+
+
+if __name__ == "__main__":
+    main()

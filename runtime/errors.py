@@ -1,0 +1,122 @@
+"""Every error that a user of edgeprefix can meet, in one tree.
+
+EdgePrefixError                 catch this to catch them all; the command line prints it as one line and exits with 1
+├── DataError                   rows that cannot be read: names file and line
+├── TemplateError               a prompt template and the fields of a row do not fit together
+├── FileFormatError             a file that is not what it should be
+│   ├── PrefixFileError         truncated, altered or foreign prefix file
+│   ├── BundleError             a folder that is no bundle, or a damaged one
+│   └── CheckpointError         a folder that is no base model that we can read
+├── OutputError                 a place that cannot be written (exists, read-only, full)
+├── BaseMismatchError           a prefix of one base met another base
+├── UnknownTaskError            no prefix of that name is loaded
+├── RequestError                a request that cannot be served as it stands
+│   └── PromptTooLongError      prefix + prompt + new tokens do not fit the cache
+├── CapacityError               memory or a byte budget does not suffice
+├── QueueFullError              too many requests wait already
+├── RequestCancelled            the caller cancelled it
+├── RequestTimeout              its time was over
+├── EngineClosedError           the engine was closed
+├── NumericalError              the base produced NaN or infinity
+├── ProviderError               an execution provider that is missing or lacks a kernel
+├── TrainingError               training cannot start or go on
+├── ExportError                 a base cannot be exported
+│   └── ParityError             the exported graph differs from torch
+└── MissingExtraError           an optional part of edgeprefix is not installed
+
+A message says what was got, what was expected and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class EdgePrefixError(Exception):
+    """Base of every error meant for users."""
+
+
+class DataError(EdgePrefixError):
+    """Rows that cannot be read; the message names file and line."""
+
+
+class TemplateError(EdgePrefixError):
+    """A prompt template names a field that a row does not have, or cannot be parsed."""
+
+
+class FileFormatError(EdgePrefixError):
+    """A file that is not what it should be."""
+
+
+class PrefixFileError(FileFormatError):
+    """A truncated, altered or foreign prefix file."""
+
+
+class BundleError(FileFormatError):
+    """A folder that is no bundle, or a damaged one."""
+
+
+class CheckpointError(FileFormatError):
+    """A folder that is no base model that can be read."""
+
+
+class OutputError(EdgePrefixError):
+    """A place that cannot be written: it exists already, is read-only, or is full."""
+
+
+class BaseMismatchError(EdgePrefixError):
+    """A prefix of one base met another base; the message names both."""
+
+
+class UnknownTaskError(EdgePrefixError):
+    """No prefix of that name is loaded; the message offers the nearest names."""
+
+
+class RequestError(EdgePrefixError):
+    """A request that cannot be served as it stands."""
+
+
+class PromptTooLongError(RequestError):
+    """Prefix, prompt and new tokens do not fit the cache; the message gives the numbers."""
+
+
+class CapacityError(EdgePrefixError):
+    """Memory or a byte budget does not suffice; the message gives the numbers."""
+
+
+class QueueFullError(EdgePrefixError):
+    """Too many requests wait already."""
+
+
+class RequestCancelled(EdgePrefixError):
+    """The caller cancelled the request."""
+
+
+class RequestTimeout(EdgePrefixError):
+    """The request's time was over before it finished."""
+
+
+class EngineClosedError(EdgePrefixError):
+    """The engine was closed."""
+
+
+class NumericalError(EdgePrefixError):
+    """The base produced NaN or infinity."""
+
+
+class ProviderError(EdgePrefixError):
+    """An execution provider is missing, or lacks a kernel that the graph needs."""
+
+
+class TrainingError(EdgePrefixError):
+    """Training cannot start or go on."""
+
+
+class ExportError(EdgePrefixError):
+    """A base cannot be exported; the message names the reason."""
+
+
+class ParityError(ExportError):
+    """The exported graph differs from torch by more than its precision's bound."""
+
+
+class MissingExtraError(EdgePrefixError):
+    """An optional part of edgeprefix is not installed; the message says what to type."""

@@ -1,0 +1,312 @@
+"""The prefix file: written here, read here, specified in docs/prefix-file.md.
+
+A safetensors file with `past_key_values.{i}.key` and `.value` of shape [H, P, D] for each layer i, and one metadata entry
+`edgeprefix` that holds the header: format version, task name, base identity, content hash and task pack. Reading verifies
+everything before anything is used; writing is atomic. The same prefix always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+
+from edgeprefix.runtime.errors import PrefixFileError
+from edgeprefix.runtime.files import write_atomic
+from edgeprefix.runtime.identity import BaseIdentity
+from edgeprefix.runtime.task_pack import TaskPack
+
+FORMAT_VERSION = 1
+DTYPES = ("fp32", "fp16", "bf16", "int8")
+
+_METADATA_KEY = "edgeprefix"
+_MAX_HEADER_BYTES = 16 << 20
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TENSOR_NAME = re.compile(r"past_key_values\.(\d{1,5})\.(key|value)(\.scale)?")
+_FILE_DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8"}
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
+_FP16_MAX = float(np.finfo(np.float16).max)
+
+Array = npt.NDArray[np.float32]
+
+
+class PrefixLayer(NamedTuple):
+    """One layer's keys and values, each fp32 [H, P, D]; keys as they lie in the cache (after rotary embedding)."""
+
+    key: Array
+    value: Array
+
+
+class _Tensor(NamedTuple):
+    """A tensor as it lies in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prefix:
+    """A task's keys and values with all that it takes to run them.
+
+    `layers` are held in fp32; `dtype` is the precision that the file keeps. Raises PrefixFileError when name, shapes
+    or numbers cannot be a prefix.
+
+    >>> prefix = Prefix.load("e2e.safetensors")  # doctest: +SKIP
+    >>> prefix.length, prefix.base.name  # doctest: +SKIP
+    (20, 'base')
+    """
+
+    name: str
+    base: BaseIdentity
+    layers: tuple[PrefixLayer, ...]
+    pack: TaskPack = field(default_factory=TaskPack)
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if not _TASK_NAME.fullmatch(self.name):
+            raise PrefixFileError(
+                f"task name {self.name!r} cannot be used: letters, digits, '.', '_' and '-' only, at most 128 of them"
+            )
+        if self.dtype not in DTYPES:
+            raise PrefixFileError(f"prefix dtype {self.dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+        _check_layers(self.layers)
+
+    @property
+    def length(self) -> int:
+        """P, the number of positions that the prefix takes up."""
+        return int(self.layers[0].key.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values in fp32, as they are held in memory."""
+        return sum(layer.key.nbytes + layer.value.nbytes for layer in self.layers)
+
+    def with_dtype(self, dtype: str) -> Prefix:
+        """The same prefix, kept in another precision when saved: fp32, fp16, bf16 or int8."""
+        return dataclasses.replace(self, dtype=dtype)
+
+    def to_bytes(self) -> bytes:
+        """The file's content. Raises PrefixFileError when a number does not fit the dtype (fp16 overflow)."""
+        tensors: dict[str, _Tensor] = {}
+        for index, layer in enumerate(self.layers):
+            for kind, array in (("key", layer.key), ("value", layer.value)):
+                tensors |= _encode(f"past_key_values.{index}.{kind}", array, self.dtype)
+        header = {
+            "format_version": FORMAT_VERSION,
+            "task": self.name,
+            "base": self.base.to_json(),
+            "pack": self.pack.to_json(),
+        }
+        header["content_sha256"] = _content_hash(header, tensors)
+        return _serialize(tensors, {_METADATA_KEY: _canonical_json(header)})
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file whole or not at all. Raises OutputError, PrefixFileError."""
+        write_atomic(path, self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, source: str = "prefix") -> Prefix:
+        """Reads and verifies a file's content; `source` names it in messages.
+
+        Raises PrefixFileError for anything that is not a whole, unaltered prefix file of a known version.
+        """
+        try:
+            header, tensors = _header(data), _tensors(data)
+            return _decode_prefix(header, tensors)
+        except PrefixFileError as error:
+            raise PrefixFileError(f"{source}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Prefix:
+        """Reads and verifies a prefix file. Raises PrefixFileError, also when it is missing."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise PrefixFileError(f"{path} cannot be read: {error.strerror or error}") from error
+        return cls.from_bytes(data, source=str(path))
+
+
+def _check_layers(layers: Sequence[PrefixLayer]) -> None:
+    if not layers:
+        raise PrefixFileError("a prefix needs at least one layer")
+    lengths = set()
+    for index, (key, value) in enumerate(layers):
+        for kind, array in (("key", key), ("value", value)):
+            if array.dtype != np.float32 or array.ndim != 3 or 0 in array.shape:
+                raise PrefixFileError(f"layer {index} {kind} is {array.dtype} {array.shape}, expected fp32 [H, P, D]")
+            if not np.isfinite(array).all():
+                raise PrefixFileError(f"layer {index} {kind} holds NaN or infinity")
+        if key.shape[:2] != value.shape[:2]:
+            raise PrefixFileError(f"layer {index}: key {key.shape} and value {value.shape} differ in heads or positions")
+        lengths.add(key.shape[1])
+    if len(lengths) > 1:
+        raise PrefixFileError(f"layers differ in length: {sorted(lengths)} positions")
+
+
+def _encode(name: str, array: Array, dtype: str) -> dict[str, _Tensor]:
+    file_dtype, shape = _FILE_DTYPES[dtype], array.shape
+    if dtype == "fp32":
+        return {name: _Tensor(file_dtype, shape, array.astype("<f4").tobytes())}
+    if dtype == "bf16":
+        return {name: _Tensor(file_dtype, shape, _to_bf16(array).astype("<u2").tobytes())}
+    if dtype == "fp16":
+        largest = float(np.abs(array).max())
+        if largest > _FP16_MAX:
+            raise PrefixFileError(f"{name} reaches {largest:.0f}, more than fp16 holds ({_FP16_MAX:.0f}); save it as bf16 or fp32")
+        return {name: _Tensor(file_dtype, shape, array.astype("<f2").tobytes())}
+    scale = np.maximum(np.abs(array).max(axis=-1, keepdims=True) / 127.0, np.finfo(np.float32).tiny)  # [H, P, 1]
+    rounded = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
+    return {
+        name: _Tensor(file_dtype, shape, rounded.tobytes()),
+        f"{name}.scale": _Tensor("F32", scale.shape, scale.astype("<f4").tobytes()),
+    }
+
+
+def _to_bf16(array: Array) -> npt.NDArray[np.uint16]:
+    """Round to nearest even on the upper 16 bits of each fp32."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return (rounded >> np.uint32(16)).astype(np.uint16)
+
+
+def _decode(name: str, tensors: Mapping[str, _Tensor]) -> Array:
+    tensor = tensors[name]
+    if tensor.dtype == "F32":
+        array = np.frombuffer(tensor.data, "<f4")
+    elif tensor.dtype == "F16":
+        array = np.frombuffer(tensor.data, "<f2")
+    elif tensor.dtype == "BF16":
+        array = (np.frombuffer(tensor.data, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    elif tensor.dtype == "I8":
+        return _decode_int8(name, tensors)
+    else:
+        raise PrefixFileError(f"tensor {name} has dtype {tensor.dtype}; known are {', '.join(_FILE_DTYPES.values())}")
+    return array.astype(np.float32).reshape(tensor.shape)
+
+
+def _decode_int8(name: str, tensors: Mapping[str, _Tensor]) -> Array:
+    tensor, scale = tensors[name], tensors.get(f"{name}.scale")
+    expected = (*tensor.shape[:-1], 1)
+    if scale is None or scale.dtype != "F32" or scale.shape != expected:
+        raise PrefixFileError(f"int8 tensor {name} needs {name}.scale, F32 of shape {list(expected)}")
+    steps = np.frombuffer(tensor.data, np.int8).astype(np.float32).reshape(tensor.shape)
+    return steps * np.frombuffer(scale.data, "<f4").reshape(expected)
+
+
+def _decode_prefix(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) -> Prefix:
+    version = header.get("format_version")
+    if version != FORMAT_VERSION:
+        raise PrefixFileError(f"format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION}); upgrade edgeprefix")
+    claimed = header.get("content_sha256")
+    actual = _content_hash({key: value for key, value in header.items() if key != "content_sha256"}, tensors)
+    if claimed != actual:
+        raise PrefixFileError(f"content hash is {actual[:12]}, the header says {str(claimed)[:12]}: the file was altered or damaged")
+    try:
+        base = BaseIdentity.from_json(_object(header, "base"))
+        pack = TaskPack.from_json(_object(header, "pack"))
+        name = header["task"]
+        if not isinstance(name, str):
+            raise ValueError("task name is not text")
+    except (ValueError, KeyError) as error:
+        raise PrefixFileError(f"header is not valid: {error}") from error
+    layers = _decode_layers(tensors)
+    file_dtype = tensors["past_key_values.0.key"].dtype
+    dtype = next(name for name, value in _FILE_DTYPES.items() if value == file_dtype)
+    return Prefix(name=name, base=base, layers=layers, pack=pack, dtype=dtype)
+
+
+def _decode_layers(tensors: Mapping[str, _Tensor]) -> tuple[PrefixLayer, ...]:
+    foreign = [name for name in tensors if not _TENSOR_NAME.fullmatch(name)]
+    if foreign:
+        raise PrefixFileError(f"tensor {foreign[0]!r} does not belong in a prefix file")
+    count = sum(name.endswith(".key") for name in tensors)
+    names = {f"past_key_values.{index}.{kind}" for index in range(count) for kind in ("key", "value")}
+    present = {name for name in tensors if not name.endswith(".scale")}
+    if not names or names != present:
+        odd = sorted(names ^ present)
+        raise PrefixFileError(f"tensors do not form layers 0…{count - 1}: check {', '.join(odd[:3]) or 'the file'}")
+    return tuple(
+        PrefixLayer(_decode(f"past_key_values.{index}.key", tensors), _decode(f"past_key_values.{index}.value", tensors))
+        for index in range(count)
+    )
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """The edgeprefix header out of a safetensors file's metadata."""
+    if len(data) < 8:
+        raise PrefixFileError(f"{len(data)} bytes are too few for a prefix file: it is truncated or no prefix file")
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > min(_MAX_HEADER_BYTES, len(data) - 8):
+        raise PrefixFileError("not a safetensors file, or truncated within its header")
+    try:
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        header = json.loads(metadata[_METADATA_KEY])
+    except KeyError as error:
+        raise PrefixFileError("a safetensors file, but not a prefix file: its metadata has no 'edgeprefix' entry") from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise PrefixFileError(f"header is not valid JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise PrefixFileError("header is not a JSON object")
+    return header
+
+
+def _serialize(tensors: Mapping[str, _Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The safetensors container: 8 bytes of header length, the header as JSON, the tensors.
+
+    Written here and not by the library, whose bytes may change with its version: one prefix has one content.
+    Wider dtypes stand first, and the header is padded to 8 bytes, so that every tensor is aligned.
+    """
+    order = sorted(tensors, key=lambda name: (-_ITEM_BYTES[tensors[name].dtype], name))
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name in order:
+        tensor = tensors[name]
+        end = position + len(tensor.data)
+        entries[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + b"".join(tensors[name].data for name in order)
+
+
+def _tensors(data: bytes) -> dict[str, _Tensor]:
+    try:
+        entries = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise PrefixFileError(f"truncated or altered: {error}") from error
+    return {name: _Tensor(entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])) for name, entry in entries}
+
+
+def _content_hash(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) -> str:
+    """SHA-256 over the header without its hash, then each tensor by name: name, dtype, shape, bytes."""
+    digest = hashlib.sha256(_canonical_json(header).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, tensor.dtype, list(tensor.shape)]).encode())
+        digest.update(tensor.data)
+    return digest.hexdigest()
+
+
+def _canonical_json(value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PrefixFileError(f"task pack cannot be written as JSON: {error}") from error
+
+
+def _object(header: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = header.get(key)
+    if not isinstance(value, dict):
+        raise ValueError(f"{key!r} is missing or not an object")
+    return value
