@@ -25,7 +25,9 @@ def output_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}; the previous content is untouched") from error
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; the previous content is untouched"
+        ) from error
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

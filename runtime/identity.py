@@ -20,7 +20,16 @@ from edgeprefix.runtime.errors import BaseMismatchError, CheckpointError
 
 # What may differ between two copies of one model: where it came from, who saved it, in what dtype it is to be loaded.
 _IGNORED_CONFIG_KEYS = frozenset(
-    "_name_or_path _attn_implementation architectures auto_map dtype torch_dtype transformers_version use_cache".split()
+    {
+        "_attn_implementation",
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
 )
 _IGNORED_TOKENIZER_KEYS = frozenset({"version", "truncation", "padding"})
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
@@ -129,7 +138,12 @@ def _tensor_table(file: Path) -> dict[str, tuple[str, list[int], int, int]]:
                 raise ValueError("header length out of range")
             header = json.loads(stream.read(length))
         return {
-            name: (entry["dtype"], entry["shape"], 8 + length + entry["data_offsets"][0], 8 + length + entry["data_offsets"][1])
+            name: (
+                entry["dtype"],
+                entry["shape"],
+                8 + length + entry["data_offsets"][0],
+                8 + length + entry["data_offsets"][1],
+            )
             for name, entry in header.items()
             if name != "__metadata__"
         }
@@ -149,7 +163,9 @@ def _read_range(stream: BinaryIO, start: int, end: int, file: Path) -> Iterator[
 
 
 def _config_hash(config: Mapping[str, Any]) -> str:
-    return _json_hash({key: value for key, value in config.items() if key not in _IGNORED_CONFIG_KEYS and value is not None})
+    return _json_hash(
+        {key: value for key, value in config.items() if key not in _IGNORED_CONFIG_KEYS and value is not None}
+    )
 
 
 def _tokenizer_hash(folder: Path) -> str:

@@ -92,7 +92,9 @@ class Manifest:
         """Checks and converts a manifest's JSON value. Raises BundleError; unknown fields are ignored (MAY)."""
         version = data.get("format_version") if isinstance(data, dict) else None
         if version != FORMAT_VERSION:
-            raise BundleError(f"{source}: format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION})")
+            raise BundleError(
+                f"{source}: format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION})"
+            )
         try:
             return cls(**_fields(data))
         except (KeyError, TypeError, ValueError) as error:
@@ -108,9 +110,13 @@ class Manifest:
             size = path.stat().st_size if path.is_file() else None
             if size != record.bytes:
                 found = "missing" if size is None else f"{size} bytes"
-                raise BundleError(f"{path} is {found}, the manifest says {record.bytes} bytes; export or copy the bundle again")
+                raise BundleError(
+                    f"{path} is {found}, the manifest says {record.bytes} bytes; export or copy the bundle again"
+                )
             if hashes and sha256_of_file(path) != record.sha256:
-                raise BundleError(f"{path} was altered: its SHA-256 is not the manifest's; export or copy the bundle again")
+                raise BundleError(
+                    f"{path} was altered: its SHA-256 is not the manifest's; export or copy the bundle again"
+                )
 
 
 def record_files(folder: str | Path) -> dict[str, FileRecord]:

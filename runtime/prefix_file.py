@@ -148,7 +148,9 @@ def _check_layers(layers: Sequence[PrefixLayer]) -> None:
             if not np.isfinite(array).all():
                 raise PrefixFileError(f"layer {index} {kind} holds NaN or infinity")
         if key.shape[:2] != value.shape[:2]:
-            raise PrefixFileError(f"layer {index}: key {key.shape} and value {value.shape} differ in heads or positions")
+            raise PrefixFileError(
+                f"layer {index}: key {key.shape} and value {value.shape} differ in heads or positions"
+            )
         lengths.add(key.shape[1])
     if len(lengths) > 1:
         raise PrefixFileError(f"layers differ in length: {sorted(lengths)} positions")
@@ -163,7 +165,9 @@ def _encode(name: str, array: Array, dtype: str) -> dict[str, _Tensor]:
     if dtype == "fp16":
         largest = float(np.abs(array).max())
         if largest > _FP16_MAX:
-            raise PrefixFileError(f"{name} reaches {largest:.0f}, more than fp16 holds ({_FP16_MAX:.0f}); save it as bf16 or fp32")
+            raise PrefixFileError(
+                f"{name} reaches {largest:.0f}, more than fp16 holds ({_FP16_MAX:.0f}); save it as bf16 or fp32"
+            )
         return {name: _Tensor(file_dtype, shape, array.astype("<f2").tobytes())}
     scale = np.maximum(np.abs(array).max(axis=-1, keepdims=True) / 127.0, np.finfo(np.float32).tiny)  # [H, P, 1]
     rounded = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
@@ -201,17 +205,22 @@ def _decode_int8(name: str, tensors: Mapping[str, _Tensor]) -> Array:
     if scale is None or scale.dtype != "F32" or scale.shape != expected:
         raise PrefixFileError(f"int8 tensor {name} needs {name}.scale, F32 of shape {list(expected)}")
     steps = np.frombuffer(tensor.data, np.int8).astype(np.float32).reshape(tensor.shape)
-    return steps * np.frombuffer(scale.data, "<f4").reshape(expected)
+    array: Array = steps * np.frombuffer(scale.data, "<f4").astype(np.float32).reshape(expected)
+    return array
 
 
 def _decode_prefix(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) -> Prefix:
     version = header.get("format_version")
     if version != FORMAT_VERSION:
-        raise PrefixFileError(f"format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION}); upgrade edgeprefix")
+        raise PrefixFileError(
+            f"format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION}); upgrade edgeprefix"
+        )
     claimed = header.get("content_sha256")
     actual = _content_hash({key: value for key, value in header.items() if key != "content_sha256"}, tensors)
     if claimed != actual:
-        raise PrefixFileError(f"content hash is {actual[:12]}, the header says {str(claimed)[:12]}: the file was altered or damaged")
+        raise PrefixFileError(
+            f"content hash is {actual[:12]}, the header says {str(claimed)[:12]}: the file was altered or damaged"
+        )
     try:
         base = BaseIdentity.from_json(_object(header, "base"))
         pack = TaskPack.from_json(_object(header, "pack"))
@@ -237,7 +246,9 @@ def _decode_layers(tensors: Mapping[str, _Tensor]) -> tuple[PrefixLayer, ...]:
         odd = sorted(names ^ present)
         raise PrefixFileError(f"tensors do not form layers 0…{count - 1}: check {', '.join(odd[:3]) or 'the file'}")
     return tuple(
-        PrefixLayer(_decode(f"past_key_values.{index}.key", tensors), _decode(f"past_key_values.{index}.value", tensors))
+        PrefixLayer(
+            _decode(f"past_key_values.{index}.key", tensors), _decode(f"past_key_values.{index}.value", tensors)
+        )
         for index in range(count)
     )
 
@@ -253,7 +264,9 @@ def _header(data: bytes) -> dict[str, Any]:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         header = json.loads(metadata[_METADATA_KEY])
     except KeyError as error:
-        raise PrefixFileError("a safetensors file, but not a prefix file: its metadata has no 'edgeprefix' entry") from error
+        raise PrefixFileError(
+            "a safetensors file, but not a prefix file: its metadata has no 'edgeprefix' entry"
+        ) from error
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise PrefixFileError(f"header is not valid JSON: {error}") from error
     if not isinstance(header, dict):
@@ -282,7 +295,7 @@ def _serialize(tensors: Mapping[str, _Tensor], metadata: Mapping[str, str]) -> b
 
 def _tensors(data: bytes) -> dict[str, _Tensor]:
     try:
-        entries = safetensors.deserialize(data)
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # the library has no hints
     except safetensors.SafetensorError as error:
         raise PrefixFileError(f"truncated or altered: {error}") from error
     return {name: _Tensor(entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])) for name, entry in entries}

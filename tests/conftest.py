@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import tiny` from every test folder
 
-from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral  # noqa: E402  (needs the line above)
+from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 SHARED = Path(__file__).parents[2] / "shared"
 

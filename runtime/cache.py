@@ -1,0 +1,112 @@
+"""The key/value memory of all running sequences, allocated once.
+
+Layers of one shape share one array [layers, 2, B, H, C, D], so writing a prefix into a slot, moving a slot or copying a
+slot is one array assignment for all of them. The graph reads and writes this memory in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeprefix.runtime.errors import CapacityError
+from edgeprefix.runtime.machine import available_bytes
+from edgeprefix.runtime.manifest import LayerShape
+
+Array = npt.NDArray[Any]
+_MIB = 1 << 20
+
+
+class CacheView(NamedTuple):
+    """Keys and values of one layer for some slots: each [B, H, C, D], a contiguous view of the cache's memory."""
+
+    key: Array
+    value: Array
+
+
+def layer_groups(layers: Sequence[LayerShape]) -> dict[tuple[int, int], list[int]]:
+    """Layer numbers by (H, D), in order: layers of one shape are kept together."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, layer in enumerate(layers):
+        groups.setdefault((layer.kv_heads, layer.head_size), []).append(index)
+    return groups
+
+
+def cache_bytes(layers: Sequence[LayerShape], *, batch: int, capacity: int, dtype: np.dtype[Any]) -> int:
+    """Memory that a cache of `batch` slots of `capacity` positions takes."""
+    numbers = sum(2 * layer.kv_heads * layer.head_size for layer in layers)
+    return numbers * batch * capacity * dtype.itemsize
+
+
+def require_memory(need: int, *, batch: int, capacity: int) -> None:
+    """Raises CapacityError with the numbers when `need` bytes are not there."""
+    left = available_bytes()
+    if left is not None and need > left:
+        fits = int(batch * capacity * left / need)
+        raise CapacityError(
+            f"a cache of {batch} rows x {capacity} positions needs {need / _MIB:.0f} MiB, {left / _MIB:.0f} MiB are free; "
+            f"lower max_batch or max_length (their product may be {fits} at most)"
+        )
+
+
+class Cache:
+    """Cache of `batch` slots in main memory. `groups` hold [layers, 2, B, H, C, D] by shape."""
+
+    def __init__(self, layers: Sequence[LayerShape], *, batch: int, capacity: int, dtype: np.dtype[Any]) -> None:
+        need = cache_bytes(layers, batch=batch, capacity=capacity, dtype=dtype)
+        require_memory(need, batch=batch, capacity=capacity)
+        self.batch, self.capacity, self.dtype, self.nbytes = batch, capacity, dtype, need
+        self._members = layer_groups(layers)
+        self._groups = [
+            np.zeros((len(members), 2, batch, heads, capacity, size), dtype)
+            for (heads, size), members in self._members.items()
+        ]
+
+    def views(self, slots: slice) -> Iterator[CacheView]:
+        """The slots' memory layer by layer."""
+        where = {
+            index: (group, row)
+            for group, members in zip(self._groups, self._members.values(), strict=True)
+            for row, index in enumerate(members)
+        }
+        for index in range(len(where)):
+            group, row = where[index]
+            yield CacheView(group[row, 0, slots], group[row, 1, slots])
+
+    def pack(self, layers: Sequence[tuple[Array, Array]]) -> list[Array]:
+        """Keys and values of each layer ([H, P, D] pairs) as `write` and `read` have them: [layers, 2, H, P, D] by shape."""
+        return [
+            np.ascontiguousarray(np.stack([np.stack(layers[index]) for index in members]), self.dtype)
+            for members in self._members.values()
+        ]
+
+    def unpack(self, packed: Sequence[Array]) -> list[tuple[Array, Array]]:
+        """The reverse of `pack`."""
+        layers = {
+            index: (group[row, 0], group[row, 1])
+            for group, members in zip(packed, self._members.values(), strict=True)
+            for row, index in enumerate(members)
+        }
+        return [layers[index] for index in sorted(layers)]
+
+    def write(self, slot: int, packed: Sequence[Array]) -> None:
+        """Copies a packed prefix into the first positions of a slot."""
+        for group, part in zip(self._groups, packed, strict=True):
+            group[:, :, slot, :, : part.shape[3]] = part
+
+    def read(self, slot: int, length: int) -> list[Array]:
+        """A packed copy of a slot's first `length` positions."""
+        return [group[:, :, slot, :, :length].copy() for group in self._groups]
+
+    def copy(self, source: int, target: int, *, start: int, stop: int) -> None:
+        """Copies positions `start` … `stop - 1` of one slot to another."""
+        for group in self._groups:
+            group[:, :, target, :, start:stop] = group[:, :, source, :, start:stop]
+
+    def gather(self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int) -> None:
+        """Copies several slots at once, as if all sources were read before any target is written."""
+        for group in self._groups:
+            group[:, :, list(targets), :, start:stop] = group[:, :, list(sources), :, start:stop]

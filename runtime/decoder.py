@@ -1,0 +1,100 @@
+"""One step of the graph over the cache: the lowest layer, which knows token ids, slots and lengths but no text.
+
+Two shapes of run exist. `feed` puts new tokens of ONE sequence into its slot (prompt, chunk of a prompt, label). `step` decodes
+the first n slots, one token each, every row with a length of its own. For each of them the bindings to the cache are made
+once and kept; only small arrays change, in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.session import Graph
+
+Logits = npt.NDArray[np.float32]
+
+
+class Decoder:
+    """Runs a graph over a cache in main memory.
+
+    >>> decoder = Decoder(graph, Cache(graph.layers, batch=2, capacity=64, dtype=graph.cache_dtype))  # doctest: +SKIP
+    >>> logits = decoder.feed(0, prompt_ids, start=0)  # doctest: +SKIP
+    >>> logits = decoder.step([int(logits[-1].argmax())], [len(prompt_ids) + 1])  # doctest: +SKIP
+    """
+
+    def __init__(self, graph: Graph, cache: Cache) -> None:
+        self.graph, self.cache = graph, cache
+        self._tokens = np.zeros((cache.batch, 1), np.int64)  # [B, 1]
+        self._lengths = np.zeros(cache.batch, np.int32)  # [B]
+        self._rows = np.arange(cache.batch, dtype=np.int64)
+        self._logits = np.zeros((cache.batch, graph.vocabulary), graph.logits_dtype)  # [B, V]
+        self._length = np.zeros(1, np.int32)  # of the sequence that is being fed
+        self._steps: dict[int, ort.IOBinding] = {}
+        self._feeds: dict[int, ort.IOBinding] = {}
+
+    def step(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
+        """Decodes slots 0 … n-1: `tokens` are their newest tokens, `lengths` count those in.
+
+        Returns logits [n, V], overwritten by the next call.
+        """
+        n = len(tokens)
+        self._tokens[:n, 0] = tokens
+        self._lengths[:n] = lengths
+        binding = self._steps.get(n) or self._bind_step(n)
+        self.graph.session.run_with_iobinding(binding)
+        return self._logits[:n] if self._logits.dtype == np.float32 else self._logits[:n].astype(np.float32)
+
+    def feed(self, slot: int, tokens: npt.NDArray[np.int64], *, start: int, wanted: Sequence[int] | None = None) -> Logits:
+        """Puts `tokens` into a slot at positions `start` …, and returns logits [N, V] of the `wanted` ones (indices into
+        `tokens`; all when None; none may be wanted).
+        """
+        count = len(tokens)
+        rows = np.arange(count, dtype=np.int64) if wanted is None else np.asarray(wanted, np.int64)
+        logits = np.empty((len(rows), self.graph.vocabulary), self.graph.logits_dtype)
+        ids = np.ascontiguousarray(tokens, np.int64).reshape(1, count)
+        self._length[0] = start + count
+        binding = self._feeds.get(slot) or self._bind_feed(slot)
+        _bind_input(binding, "input_ids", ids)
+        _bind_input(binding, "logit_rows", rows)
+        _bind_output(binding, "logits", logits)
+        self.graph.session.run_with_iobinding(binding)
+        return logits.astype(np.float32, copy=False)
+
+    def _bind_step(self, n: int) -> ort.IOBinding:
+        binding = self._bind_cache(slice(0, n))
+        _bind_input(binding, "input_ids", self._tokens[:n])
+        _bind_input(binding, "total_lengths", self._lengths[:n])
+        _bind_input(binding, "logit_rows", self._rows[:n])
+        _bind_output(binding, "logits", self._logits[:n])
+        self._steps[n] = binding
+        return binding
+
+    def _bind_feed(self, slot: int) -> ort.IOBinding:
+        binding = self._bind_cache(slice(slot, slot + 1))
+        _bind_input(binding, "total_lengths", self._length)
+        self._feeds[slot] = binding
+        return binding
+
+    def _bind_cache(self, slots: slice) -> ort.IOBinding:
+        """A binding whose past and present are the same memory: that of the slots."""
+        binding = self.graph.session.io_binding()
+        for index, view in enumerate(self.cache.views(slots)):
+            for kind, array in zip(("key", "value"), view, strict=True):
+                _bind_input(binding, f"past_key_values.{index}.{kind}", array)
+                _bind_output(binding, f"present.{index}.{kind}", array)
+        return binding
+
+
+def _bind_input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
+    """Binds by address: nothing is copied, so `array` must outlive the run and be contiguous."""
+    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def _bind_output(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
+    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -1,0 +1,68 @@
+"""What this machine offers: cores to compute with and memory to hold caches in.
+
+Containers limit both below what the operating system shows, so the limits of control groups are read too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def physical_cores() -> int:
+    """Cores worth a compute thread each: physical ones (hyper-threads share their units), within this process' limits."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _cores_in_cpuinfo() or allowed, _cgroup_cores() or allowed))
+
+
+def available_bytes() -> int | None:
+    """Memory that can still be taken without swapping; None where the operating system does not tell."""
+    known = [amount for amount in (_meminfo_available(), _cgroup_memory_left()) if amount is not None]
+    return min(known, default=None)
+
+
+def resident_bytes() -> int | None:
+    """This process' resident memory; None where the operating system does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _cores_in_cpuinfo() -> int | None:
+    pairs, socket = set(), "0"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = (part.strip() for part in line.partition(":"))
+            if key == "physical id":
+                socket = value
+            elif key == "core id":
+                pairs.add((socket, value))
+    return len(pairs) or None
+
+
+def _cgroup_cores() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        if quota != "max":
+            return max(1, int(quota) // int(period))
+    return None
+
+
+def _meminfo_available() -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_memory_left() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        if limit != "max":
+            return max(0, int(limit) - int((_CGROUP / "memory.current").read_text()))
+    return None

@@ -1,0 +1,144 @@
+"""Pure functions between logits and a token, in numpy.
+
+Penalties and bans change a copy of the logits [V] in place, barred tokens becoming -inf. Filters narrow `Candidates`, the few
+tokens that are left, so that after top-k nothing touches the whole vocabulary again. Order and arithmetic are those of
+transformers' logits processors (https://huggingface.co/docs/transformers/internal/generation_utils), against which each is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]  # [V]
+Ids = npt.NDArray[np.int64]
+
+BARRED = np.float32(-np.inf)
+
+
+class Candidates(NamedTuple):
+    """Tokens that may still be chosen, in ascending order of id, and their logits."""
+
+    ids: Ids
+    logits: Logits
+
+
+def penalize_repetition(logits: Logits, seen: Ids, penalty: float) -> None:
+    """Divides positive and multiplies negative logits of the tokens `seen` (each once) by `penalty`."""
+    scores = logits[seen]
+    logits[seen] = np.where(scores < 0, scores * np.float32(penalty), scores / np.float32(penalty))
+
+
+def penalize_presence_and_frequency(logits: Logits, tokens: Sequence[int], presence: float, frequency: float) -> None:
+    """OpenAI's formula over the generated tokens: minus `presence` once, minus `frequency` for each occurrence."""
+    if tokens:
+        ids, counts = np.unique(np.asarray(tokens, np.int64), return_counts=True)
+        logits[ids] -= np.float32(presence) + np.float32(frequency) * counts.astype(np.float32)
+
+
+def repeated_ngram_tokens(tokens: Sequence[int], size: int) -> list[int]:
+    """Tokens that would complete an n-gram of `size` which `tokens` already has."""
+    if len(tokens) + 1 < size:
+        return []
+    start = list(tokens[len(tokens) - size + 1 :])
+    return [
+        tokens[index + size - 1]
+        for index in range(len(tokens) - size + 1)
+        if list(tokens[index : index + size - 1]) == start
+    ]
+
+
+def banned_sequence_tokens(tokens: Sequence[int], sequences: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens that would complete one of the banned `sequences`."""
+    return [
+        sequence[-1]
+        for sequence in sequences
+        if len(sequence) == 1
+        or (len(tokens) >= len(sequence) - 1 and list(tokens[len(tokens) - len(sequence) + 1 :]) == list(sequence[:-1]))
+    ]
+
+
+def everything(logits: Logits) -> Candidates:
+    """All tokens that are not barred."""
+    ids = np.flatnonzero(logits > BARRED)
+    return Candidates(ids, logits[ids])
+
+
+def keep_top_k(logits: Logits, k: int) -> Candidates:
+    """The k likeliest tokens of all; ties with the k-th stay, as in transformers."""
+    if k >= len(logits):
+        return everything(logits)
+    smallest = np.partition(logits, len(logits) - k)[len(logits) - k]
+    ids = np.flatnonzero((logits >= smallest) & (logits > BARRED))
+    return Candidates(ids, logits[ids])
+
+
+def keep_top_p(candidates: Candidates, mass: float) -> Candidates:
+    """The smallest set of likeliest tokens whose probabilities sum up to `mass`."""
+    probabilities = softmax(candidates.logits)
+    # Tokens below (1 - mass) / K hold less than 1 - mass together, so the set never needs them: sort only the others.
+    contenders = np.flatnonzero(probabilities > (1.0 - mass) / len(probabilities))
+    order = contenders[np.argsort(-probabilities[contenders], kind="stable")]
+    before = np.cumsum(probabilities[order], dtype=np.float64) - probabilities[order]
+    return _subset(candidates, order[before < mass][: len(order)] if len(order) else _best(candidates))
+
+
+def keep_min_p(candidates: Candidates, fraction: float) -> Candidates:
+    """Tokens at least `fraction` times as likely as the likeliest."""
+    probabilities = softmax(candidates.logits)
+    return _subset(candidates, np.flatnonzero(probabilities >= np.float32(fraction) * probabilities.max()))
+
+
+def keep_typical(candidates: Candidates, mass: float) -> Candidates:
+    """Locally typical tokens (Meister et al. 2022): nearest to the expected surprise, up to `mass`."""
+    surprise = -log_softmax(candidates.logits)
+    probabilities = np.exp(-surprise)
+    distance = np.abs(surprise - (probabilities * surprise).sum())
+    order = np.argsort(distance, kind="stable")
+    last = int((np.cumsum(probabilities[order]) < mass).sum())
+    farthest = distance[order[min(last, len(order) - 1)]]
+    return _subset(candidates, np.flatnonzero(distance <= farthest))
+
+
+def draw(candidates: Candidates, uniform: float) -> int:
+    """The token at `uniform` (in [0, 1)) of the candidates' cumulated probability, in order of id."""
+    cumulated = np.cumsum(softmax(candidates.logits), dtype=np.float64)
+    place = int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
+    return int(candidates.ids[min(place, len(cumulated) - 1)])
+
+
+def softmax(logits: Logits) -> Logits:
+    """Probabilities [V] of logits [V]."""
+    exponentials = np.exp(logits - logits.max())
+    result: Logits = exponentials / exponentials.sum()
+    return result
+
+
+def log_softmax(logits: Logits) -> Logits:
+    """Log-probabilities over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Logits = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def top_entries(values: Logits, count: int) -> list[tuple[int, float]]:
+    """Index and value of the `count` largest, largest first; equal values by index."""
+    if count <= 0:
+        return []
+    count = min(count, len(values))
+    smallest = np.partition(values, len(values) - count)[len(values) - count]
+    ids = np.flatnonzero(values >= smallest)
+    order = ids[np.argsort(-values[ids], kind="stable")][:count]
+    return [(int(index), float(values[index])) for index in order]
+
+
+def _best(candidates: Candidates) -> Ids:
+    return np.asarray([int(candidates.logits.argmax())])
+
+
+def _subset(candidates: Candidates, places: Ids) -> Candidates:
+    places = np.sort(places)
+    return Candidates(candidates.ids[places], candidates.logits[places])

@@ -1,0 +1,148 @@
+"""Opening a bundle's graph with ONNX Runtime: telemetry off, threads, providers, and a check that graph and manifest agree.
+
+The session options are those of benchmarks/engine_session.py's measurement; see docs/engine.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it is read once, then
+
+import onnxruntime as ort
+
+from edgeprefix.runtime.errors import BundleError, ProviderError
+from edgeprefix.runtime.machine import physical_cores
+from edgeprefix.runtime.manifest import GRAPH_FILE, LayerShape, Manifest
+
+logger = logging.getLogger(__name__)
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+Provider = str | tuple[str, Mapping[str, Any]]
+
+_FLOATS = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+_QUIET = 3  # ONNX Runtime's log level "error"; what it refuses arrives as an exception
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """An open decoder graph: cache shape of each layer, V, and on which device its cache lives ("cpu", "cuda", …)."""
+
+    session: ort.InferenceSession
+    layers: tuple[LayerShape, ...]
+    vocabulary: int
+    cache_dtype: np.dtype[Any]
+    logits_dtype: np.dtype[Any]
+    device: str
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the cache is in main memory."""
+        return self.device == "cpu"
+
+
+def open_graph(
+    bundle: str | Path,
+    manifest: Manifest,
+    *,
+    threads: int | None = None,
+    providers: Sequence[Provider] | None = None,
+) -> Graph:
+    """Opens the graph of `bundle`. `threads` defaults to the physical cores.
+
+    Raises BundleError when the graph cannot be read or differs from the manifest, ProviderError when a provider is not
+    installed, did not start, or lacks a kernel.
+    """
+    chosen = _known_providers(providers)
+    path = Path(bundle) / GRAPH_FILE
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; export the bundle again")
+    session = _open_session(path, session_options(threads), chosen)
+    _require_started(session, chosen)
+    return _checked_graph(session, manifest, str(path))
+
+
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """The engine's session options: one pool of compute threads, no parallel branches, quiet."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = physical_cores() if threads is None else threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _QUIET
+    return options
+
+
+def _known_providers(providers: Sequence[Provider] | None) -> list[Provider]:
+    chosen = list(providers) if providers else [CPU]
+    there = ort.get_available_providers()
+    for provider in chosen:
+        name = provider if isinstance(provider, str) else provider[0]
+        if name not in there:
+            hint = "pip install onnxruntime-gpu" if name == CUDA else "install the onnxruntime build that has it"
+            raise ProviderError(f"provider {name!r} is not installed; this onnxruntime has {', '.join(there)}; {hint}")
+    return chosen
+
+
+def _open_session(path: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+        text = str(error).strip().replace("\n", " ")
+        if "kernel" in text.lower() or "NOT_IMPLEMENTED" in text:
+            raise ProviderError(f"{path}: a provider of {providers} lacks a kernel that the graph needs: {text}") from error
+        raise BundleError(f"{path} cannot be opened: {text}; export the bundle again") from error
+
+
+def _require_started(session: ort.InferenceSession, providers: list[Provider]) -> None:
+    """ONNX Runtime goes on with the CPU when a provider cannot start (a driver missing, say); we say so instead."""
+    started = session.get_providers()
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if first not in started:
+        raise ProviderError(f"provider {first!r} did not start (driver or libraries missing?); running are {', '.join(started)}")
+
+
+def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: str) -> Graph:
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    needed = {"input_ids", "total_lengths", "logit_rows"} | {name for name, _ in _cache_names(len(manifest.layers))}
+    missing = sorted(needed - inputs.keys())
+    if missing or "logits" not in outputs:
+        raise BundleError(f"{source} is not an edgeprefix decoder: it has no input {', '.join(missing) or 'or output logits'}")
+    dtype = _FLOATS[inputs["past_key_values.0.key"].type]
+    for index, layer in enumerate(manifest.layers):
+        _, heads, _, size = inputs[f"past_key_values.{index}.key"].shape
+        if (heads, size) != (layer.kv_heads, layer.head_size) or dtype.name != manifest.cache_dtype:
+            raise BundleError(
+                f"{source}, layer {index}: cache of {heads} heads, size {size}, {dtype.name}; the manifest says "
+                f"{layer.kv_heads}, {layer.head_size}, {manifest.cache_dtype}; export the bundle again"
+            )
+    device = "cpu" if session.get_providers()[0] == CPU else _device_of(session)
+    return Graph(
+        session=session,
+        layers=manifest.layers,
+        vocabulary=manifest.vocabulary,
+        cache_dtype=dtype,
+        logits_dtype=_FLOATS[outputs["logits"].type],
+        device=device,
+    )
+
+
+def _device_of(session: ort.InferenceSession) -> str:
+    """Only CUDA keeps its cache on the device; every other provider gets the cache in main memory, which all accept."""
+    return "cuda" if session.get_providers()[0] == CUDA else "cpu"
+
+
+def _cache_names(layers: int) -> list[tuple[str, str]]:
+    """The (past, present) names of every cache tensor, layer by layer, key before value."""
+    return [
+        (f"past_key_values.{index}.{kind}", f"present.{index}.{kind}")
+        for index in range(layers)
+        for kind in ("key", "value")
+    ]

@@ -1,0 +1,50 @@
+"""The command line's root, as a real process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def edgeprefix(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgeprefix.runtime.cli.root", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_command_without_importing_the_rooms() -> None:
+    program = (
+        "import sys\nfrom edgeprefix.runtime.cli.root import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    for command in ("demo", "train", "export", "verify", "run", "score", "inspect"):
+        assert command in result.stdout
+
+
+def test_an_unknown_command_says_what_there_is() -> None:
+    result = edgeprefix("trian")
+    assert result.returncode == 2
+    text = " ".join(result.stderr.replace("│", " ").split())
+    assert "Did you mean 'train'? There are: demo, train, export, verify, run, score, inspect." in text
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "export", "verify", "run", "score", "inspect"])
+def test_every_command_has_help(command: str) -> None:
+    result = edgeprefix(command, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "Usage:" in result.stdout
+
+
+def test_errors_are_one_line_and_exit_1(tmp_path: Path) -> None:
+    result = edgeprefix("inspect", str(tmp_path / "absent"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_wrong_usage_exits_2() -> None:
+    assert edgeprefix("inspect", "--no-such-option").returncode == 2
+    assert edgeprefix("--version").stdout.startswith("edgeprefix 0.")
