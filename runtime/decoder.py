@@ -50,7 +50,9 @@ class Decoder:
         self.graph.session.run_with_iobinding(binding)
         return self._logits[:n] if self._logits.dtype == np.float32 else self._logits[:n].astype(np.float32)
 
-    def feed(self, slot: int, tokens: npt.NDArray[np.int64], *, start: int, wanted: Sequence[int] | None = None) -> Logits:
+    def feed(
+        self, slot: int, tokens: npt.NDArray[np.int64], *, start: int, wanted: Sequence[int] | None = None
+    ) -> Logits:
         """Puts `tokens` into a slot at positions `start` …, and returns logits [N, V] of the `wanted` ones (indices into
         `tokens`; all when None; none may be wanted).
         """

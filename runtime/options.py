@@ -152,12 +152,22 @@ def _checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
     yield from _number_checks(o)
     words = [*o.stop, *o.banned_words, *o.forced_words]
     yield not all(isinstance(text, str) and text for text in words), "stop, banned and forced texts must not be empty"
-    yield any(math.isnan(bias) or bias == math.inf for bias in o.logit_bias.values()), "logit_bias must be numbers or -inf"
+    yield (
+        any(math.isnan(bias) or bias == math.inf for bias in o.logit_bias.values()),
+        "logit_bias must be numbers or -inf",
+    )
     fewest, most = o.min_new_tokens, o.max_new_tokens
     yield most is not None and fewest > most, f"min_new_tokens={fewest} is more than max_new_tokens={most}"
-    yield o.n > 1 and not o.sampled and o.beams == 1, f"n={o.n} greedy samples would be equal; give a temperature above 0"
+    yield (
+        o.n > 1 and not o.sampled and o.beams == 1,
+        f"n={o.n} greedy samples would be equal; give a temperature above 0",
+    )
     yield o.beams > 1 and o.n > o.beams, f"n={o.n} results need at least as many beams, got beams={o.beams}"
     yield o.beams > 1 and o.sampled, f"beam search is not sampled; leave temperature out or beams={o.beams}"
+    unsupported = [
+        name for name in ("logprobs", "forced_words", "forced_prefix") if getattr(o, name) not in (None, (), "")
+    ]
+    yield o.beams > 1 and bool(unsupported), f"beam search does not know {', '.join(unsupported)}"
     yield o.lookup > 0 and (o.sampled or o.beams > 1), "lookup works with greedy decoding only; set temperature=0"
 
 

@@ -63,7 +63,9 @@ class Sampler:
         """
         best = int(logits.argmax())  # the first NaN, if there is one
         if not math.isfinite(logits[best]):
-            raise NumericalError(f"the base gave {logits[best]} as a logit after {len(tokens)} tokens; check prefix and precision")
+            raise NumericalError(
+                f"the base gave {logits[best]} as a logit after {len(tokens)} tokens; check prefix and precision"
+            )
         if self._plain:
             return best
         if len(tokens) < len(self._vocabulary.beginning):
@@ -84,7 +86,9 @@ class Sampler:
             seen = np.union1d(self._seen, np.asarray(tokens, np.int64))
             sampling.penalize_repetition(logits, seen, options.repetition_penalty)
         if options.presence_penalty or options.frequency_penalty:
-            sampling.penalize_presence_and_frequency(logits, tokens, options.presence_penalty, options.frequency_penalty)
+            sampling.penalize_presence_and_frequency(
+                logits, tokens, options.presence_penalty, options.frequency_penalty
+            )
         if options.no_repeat_ngram:
             logits[sampling.repeated_ngram_tokens([*self._prompt, *tokens], options.no_repeat_ngram)] = sampling.BARRED
         if self._vocabulary.banned:

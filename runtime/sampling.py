@@ -1,8 +1,9 @@
 """Pure functions between logits and a token, in numpy.
 
-Penalties and bans change a copy of the logits [V] in place, barred tokens becoming -inf. Filters narrow `Candidates`, the few
-tokens that are left, so that after top-k nothing touches the whole vocabulary again. Order and arithmetic are those of
-transformers' logits processors (https://huggingface.co/docs/transformers/internal/generation_utils), against which each is tested.
+Penalties and bans change a copy of the logits [V] in place, barred tokens becoming -inf. Filters narrow `Candidates`, the
+few tokens that are left, so that after top-k nothing touches the whole vocabulary again. Order and arithmetic are those of
+transformers' logits processors (https://huggingface.co/docs/transformers/internal/generation_utils); each is tested against
+its counterpart there.
 """
 
 from __future__ import annotations
@@ -80,10 +81,10 @@ def keep_top_p(candidates: Candidates, mass: float) -> Candidates:
     """The smallest set of likeliest tokens whose probabilities sum up to `mass`."""
     probabilities = softmax(candidates.logits)
     # Tokens below (1 - mass) / K hold less than 1 - mass together, so the set never needs them: sort only the others.
-    contenders = np.flatnonzero(probabilities > (1.0 - mass) / len(probabilities))
+    contenders = np.flatnonzero(probabilities > min((1.0 - mass) / len(probabilities), probabilities.max() / 2))
     order = contenders[np.argsort(-probabilities[contenders], kind="stable")]
     before = np.cumsum(probabilities[order], dtype=np.float64) - probabilities[order]
-    return _subset(candidates, order[before < mass][: len(order)] if len(order) else _best(candidates))
+    return _subset(candidates, order[before < mass])
 
 
 def keep_min_p(candidates: Candidates, fraction: float) -> Candidates:
@@ -133,10 +134,6 @@ def top_entries(values: Logits, count: int) -> list[tuple[int, float]]:
     ids = np.flatnonzero(values >= smallest)
     order = ids[np.argsort(-values[ids], kind="stable")][:count]
     return [(int(index), float(values[index])) for index in order]
-
-
-def _best(candidates: Candidates) -> Ids:
-    return np.asarray([int(candidates.logits.argmax())])
 
 
 def _subset(candidates: Candidates, places: Ids) -> Candidates:

@@ -28,7 +28,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 Provider = str | tuple[str, Mapping[str, Any]]
 
-_FLOATS = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+_FLOATS: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 _QUIET = 3  # ONNX Runtime's log level "error"; what it refuses arrives as an exception
 
 
@@ -80,7 +80,7 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
 
 
 def _known_providers(providers: Sequence[Provider] | None) -> list[Provider]:
-    chosen = list(providers) if providers else [CPU]
+    chosen: list[Provider] = list(providers) if providers else [CPU]
     there = ort.get_available_providers()
     for provider in chosen:
         name = provider if isinstance(provider, str) else provider[0]
@@ -96,7 +96,9 @@ def _open_session(path: Path, options: ort.SessionOptions, providers: list[Provi
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         text = str(error).strip().replace("\n", " ")
         if "kernel" in text.lower() or "NOT_IMPLEMENTED" in text:
-            raise ProviderError(f"{path}: a provider of {providers} lacks a kernel that the graph needs: {text}") from error
+            raise ProviderError(
+                f"{path}: a provider of {providers} lacks a kernel that the graph needs: {text}"
+            ) from error
         raise BundleError(f"{path} cannot be opened: {text}; export the bundle again") from error
 
 
@@ -105,7 +107,9 @@ def _require_started(session: ort.InferenceSession, providers: list[Provider]) -
     started = session.get_providers()
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if first not in started:
-        raise ProviderError(f"provider {first!r} did not start (driver or libraries missing?); running are {', '.join(started)}")
+        raise ProviderError(
+            f"provider {first!r} did not start (driver or libraries missing?); running are {', '.join(started)}"
+        )
 
 
 def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: str) -> Graph:
@@ -114,7 +118,9 @@ def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: st
     needed = {"input_ids", "total_lengths", "logit_rows"} | {name for name, _ in _cache_names(len(manifest.layers))}
     missing = sorted(needed - inputs.keys())
     if missing or "logits" not in outputs:
-        raise BundleError(f"{source} is not an edgeprefix decoder: it has no input {', '.join(missing) or 'or output logits'}")
+        raise BundleError(
+            f"{source} is not an edgeprefix decoder: it has no input {', '.join(missing) or 'or output logits'}"
+        )
     dtype = _FLOATS[inputs["past_key_values.0.key"].type]
     for index, layer in enumerate(manifest.layers):
         _, heads, _, size = inputs[f"past_key_values.{index}.key"].shape

@@ -1,0 +1,91 @@
+"""How long things take in the runtime: a token, a first token, a prefix put in place, a prefix file read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from edgeprefix.runtime import Engine
+from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.prefix_store import PrefixStore
+
+_WARM_UP = 3
+_SLOTS, _CAPACITY = 8, 512
+
+
+def summary(times_ms: Sequence[float]) -> dict[str, float]:
+    """Median and 99th percentile of times in milliseconds; zeros when there were none (every text ended at its first token)."""
+    if not times_ms:
+        return {"p50": 0.0, "p99": 0.0}
+    p50, p99 = np.percentile(times_ms, [50, 99])
+    return {"p50": float(p50), "p99": float(p99)}
+
+
+def measure_latency(engine: Engine, requests: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """(task, input) requests one after another, greedy, timed from outside: what a caller waits for."""
+    for task, text in requests[:_WARM_UP]:
+        engine.generate(text, prefix=task, temperature=0.0)
+    firsts, gaps, prompts = [], [], []
+    for task, text in requests:
+        first, between, prompt_tokens = _timed_stream(engine, task, text)
+        firsts.append(first)
+        gaps += between
+        prompts.append(prompt_tokens)
+    return {
+        "requests": len(requests),
+        "prompt_tokens": mean(prompts),
+        "prefix_length": max(info.length for info in engine.tasks()),
+        "first_token_ms": summary(firsts),
+        "token_ms": summary(gaps),
+        "decode_tokens_per_s": len(gaps) / max(sum(gaps) / 1000, 1e-9),
+        "tokens": len(firsts) + len(gaps),
+    }
+
+
+def measure_swaps(
+    bundle: str | Path, prefixes: Sequence[str], *, swaps: int, loads: int
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of putting a resident prefix in place for a request, and of loading a prefix file.
+
+    In place: look the task up and copy its keys and values into a row of the cache, each time another task and row. Loading:
+    read the file, verify hash and base, make it resident.
+    """
+    manifest = Manifest.load(bundle)
+    capacity = min(_CAPACITY, manifest.max_positions)
+    cache = Cache(manifest.layers, batch=_SLOTS, capacity=capacity, dtype=np.dtype(manifest.cache_dtype))
+    store = PrefixStore(manifest, cache)
+    load_times, swap_times = [], []
+    for _ in range(loads):
+        for file in prefixes:
+            began = time.perf_counter()
+            store.load(file)
+            load_times.append(_passed_ms(began))
+    names = [info.name for info in store.tasks()]
+    for index in range(swaps):
+        began = time.perf_counter()
+        loaded = store.use(names[index % len(names)])
+        cache.write(index % _SLOTS, loaded.prefix.packed)
+        swap_times.append(_passed_ms(began))
+    return swap_times, load_times
+
+
+def _timed_stream(engine: Engine, task: str, text: str) -> tuple[float, list[float], int]:
+    """Milliseconds to the first token, between later ones, and the prompt's length in tokens."""
+    began = time.perf_counter()
+    stream = engine.stream(text, prefix=task, temperature=0.0)
+    moments = [time.perf_counter() for piece in stream if piece.token is not None or piece.finish_reason is None]
+    completion = stream.completion()
+    first = moments[0] if moments else time.perf_counter()
+    between = [1000 * (after - before) for before, after in pairwise(moments)]
+    return 1000 * (first - began), between, completion.prompt_tokens
+
+
+def _passed_ms(began: float) -> float:
+    return 1000 * (time.perf_counter() - began)

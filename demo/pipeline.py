@@ -1,0 +1,182 @@
+"""The whole pipeline: rows → three prefixes → bundles and prefix files → measured without torch → report.
+
+Everything is written beside the target folder, which takes its place when the last stage has ended: an interrupted demo
+leaves nothing behind and an older report as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeprefix.demo.exporting import PRECISIONS, compare_with_torch, write_bundle, write_prefixes
+from edgeprefix.demo.measure import Job, TaskJob
+from edgeprefix.demo.measuring import run_measuring
+from edgeprefix.demo.page import render
+from edgeprefix.demo.recipes import amounts, recipe_for
+from edgeprefix.demo.report import BundleFindings, Findings, TaskFindings, build_report
+from edgeprefix.demo.stages import Stages, Watch, unwatched
+from edgeprefix.demo.tasks import TASKS, DemoRow, DemoTask, Part, make_rows, write_rows
+from edgeprefix.demo.training import train_task
+from edgeprefix.runtime.errors import CheckpointError
+from edgeprefix.runtime.files import atomic_folder
+from edgeprefix.train import Base, TrainResult, load_base
+
+EMBEDDED_BASE = Path(__file__).parent / "base"
+
+Rows = dict[str, dict[Part, list[DemoRow]]]
+"""Rows by task and part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What the user chose."""
+
+    out: Path
+    base: str | None = None
+    """A folder or hub id; None is the embedded base."""
+    seed: int = 0
+    quick: bool = False
+    force: bool = False
+
+
+def run_demo(options: DemoOptions, *, watch: Watch = unwatched) -> dict[str, Any]:
+    """Runs all stages and writes `options.out`; gives report.json's value.
+
+    Raises what training, export and runtime raise, and OutputError when the folder exists or cannot be written.
+    """
+    source = _base_source(options)
+    stages = Stages(watch)
+    with atomic_folder(options.out, force=options.force) as folder:
+        rows = _write_rows(folder, options, stages)
+        with stages.stage("load base"):
+            base = load_base(source)
+        trained = {task.name: _train(base, task, folder, options, stages) for task in TASKS}
+        with stages.stage("export prefixes"):
+            prefixes = write_prefixes(folder / "runs", folder / "prefixes", list(trained), source)
+        bundles = {name: _bundle(name, source, folder, rows, prefixes, options, stages) for name in PRECISIONS}
+        findings = _findings(options, base, source, rows, trained, prefixes, bundles, stages)
+        report = build_report(findings, out=options.out)
+        (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(render(report), encoding="utf-8")
+    return report
+
+
+def _base_source(options: DemoOptions) -> str:
+    if options.base is not None:
+        return options.base
+    if not (EMBEDDED_BASE / "config.json").is_file():
+        raise CheckpointError(
+            f"the embedded base is missing in {EMBEDDED_BASE}; install edgeprefix again, or give --base"
+        )
+    return str(EMBEDDED_BASE)
+
+
+def _base_name(options: DemoOptions) -> str:
+    """What to call the base: a folder's own name, or the hub id."""
+    if options.base is None:
+        return "the embedded base"
+    return Path(options.base).resolve().name if Path(options.base).is_dir() else options.base
+
+
+def _write_rows(folder: Path, options: DemoOptions, stages: Stages) -> Rows:
+    written: Rows = {}
+    with stages.stage("write rows") as advance:
+        for index, task in enumerate(TASKS):
+            advance(index / len(TASKS), task.name)
+            written[task.name] = make_rows(task, recipe_for(task, quick=options.quick).rows, seed=options.seed)
+            for part, rows in written[task.name].items():
+                write_rows(folder / "data" / task.name / f"{part}.jsonl", rows)
+    return written
+
+
+def _train(base: Base, task: DemoTask, folder: Path, options: DemoOptions, stages: Stages) -> TrainResult:
+    with stages.stage(f"train {task.name}") as advance:
+        return train_task(
+            base,
+            task,
+            recipe_for(task, quick=options.quick),
+            data=folder / "data" / task.name,
+            run=folder / "runs" / task.name,
+            seed=options.seed,
+            advance=advance,
+        )
+
+
+def _bundle(
+    precision: str,
+    source: str,
+    folder: Path,
+    rows: Rows,
+    prefixes: dict[str, Path],
+    options: DemoOptions,
+    stages: Stages,
+) -> BundleFindings:
+    """Exports, verifies and measures one precision; the base alone is measured with the first only."""
+    bundle = folder / "bundles" / precision
+    with stages.stage(f"export {precision}") as advance:
+        size = write_bundle(source, bundle, precision=precision, advance=advance)
+    with stages.stage(f"verify {precision}") as advance:
+        parity = compare_with_torch(bundle, source, list(prefixes.values()), advance)
+    job = _job(bundle, rows, prefixes, options, base_alone=precision == PRECISIONS[0])
+    with stages.stage(f"measure {precision}") as advance:
+        measured = run_measuring(job, advance)
+    return BundleFindings(bytes=size, parity=parity, measured=measured)
+
+
+def _job(bundle: Path, rows: Rows, prefixes: dict[str, Path], options: DemoOptions, *, base_alone: bool) -> Job:
+    amount = amounts(quick=options.quick)
+    tasks = tuple(
+        TaskJob(
+            name=task.name,
+            metric=task.metric,
+            prompt=task.prompt,
+            prefix=str(prefixes[task.name]),
+            inputs=tuple(row.input for row in rows[task.name]["test"]),
+            labels=task.labels,
+        )
+        for task in TASKS
+    )
+    return Job(
+        bundle=str(bundle),
+        tasks=tasks,
+        base_alone=base_alone,
+        mixed=amount.mixed,
+        latency=amount.latency,
+        swaps=amount.swaps,
+        loads=amount.loads,
+    )
+
+
+def _findings(
+    options: DemoOptions,
+    base: Base,
+    source: str,
+    rows: Rows,
+    trained: dict[str, TrainResult],
+    prefixes: dict[str, Path],
+    bundles: dict[str, BundleFindings],
+    stages: Stages,
+) -> Findings:
+    tasks = tuple(
+        TaskFindings(
+            task=task,
+            test_rows=rows[task.name]["test"],
+            training=trained[task.name],
+            prefix_file=prefixes[task.name],
+        )
+        for task in TASKS
+    )
+    return Findings(
+        base=base,
+        base_name=_base_name(options),
+        base_source=source,
+        tasks=tasks,
+        bundles=bundles,
+        seconds=stages.seconds | {"total": stages.total},
+        sample_count=amounts(quick=options.quick).samples,
+        seed=options.seed,
+        quick=options.quick,
+    )

@@ -1,0 +1,1 @@
+"""How the embedded base model comes into being: made-up text, tokenizer, packed corpus, training loop."""

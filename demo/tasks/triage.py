@@ -1,0 +1,286 @@
+"""Text → label: a customer's message goes to one of six departments of a household shop.
+
+    Good morning, the van drove past my house and nobody rang. I ordered a kettle last week.
+    → delivery
+
+A message is a greeting, what is the matter, and things that tell nothing (what was ordered, when, a good-bye). What is the
+matter comes from a list of cores a department; each core belongs to one part only, so a test message says what no training
+message said. The rest is shared by all departments, so that it cannot give the answer away.
+"""
+
+from __future__ import annotations
+
+import re
+from random import Random
+
+from edgeprefix.demo.tasks.task import DemoRow, DemoTask, Part, cut
+from edgeprefix.demo.tasks.words import capital, items, lines
+
+_CORES: dict[str, tuple[str, ...]] = {
+    "billing": lines("""
+        you (charged|billed) me twice for the same {item}
+        my card was charged (twice|two times)
+        the invoice for my {item} shows the wrong (price|amount)
+        I need (an invoice|a receipt) for my (office|taxes)
+        the amount on my bank statement is (too high|wrong)
+        can I pay for the {item} in (three|six) parts
+        I paid (by card|by bank transfer) but you still ask me for money
+        there is a charge on my card that I do not (know|understand)
+        the discount is missing from my (bill|invoice)
+        why does my bill show (a fee|an extra fee)
+        you sent me a (payment reminder|reminder) but I have paid
+        please send the (bill|invoice) to my company
+        the tax on the invoice is (wrong|missing)
+        do you take (cash|credit cards|cheques) as payment
+        my payment was (refused|declined), although there is money on my card
+        I was (charged|billed) for a {item} that I never ordered
+        the voucher was not taken off the (price|total)
+        the total of my (bill|invoice) does not add up
+        I would like to pay by (invoice|bank transfer)
+        you took the money from my (bank|card) twice
+        my bank says that your payment (failed|was stopped)
+        the price I paid is (higher|more) than the price you showed
+        I need a copy of the bill for (March|May|last year)
+        why was I charged (ten|five|twenty) pounds more
+        the (company|name) on the invoice is wrong
+        which bank account must I send the payment to
+        I have paid the bill for the {item} two times by mistake
+        how do I pay the rest of my (bill|invoice)
+        a fee of (six|nine) pounds is on my bill
+        your payment page does not accept my card
+    """),
+    "delivery": lines("""
+        my parcel has not (arrived|come) yet
+        where is my (parcel|package) now
+        the driver left the {item} (in the rain|at the wrong door)
+        the van drove past my house and nobody rang
+        the tracking page has not changed for (days|a week)
+        my {item} was delivered to (a neighbour|the wrong street)
+        can you deliver it on (Saturday|Friday) instead
+        the courier says that I was not at home, but I was
+        how long does shipping take to (Wales|the islands)
+        I need my (parcel|package) before (Friday|the weekend)
+        can the driver carry the {item} up the stairs
+        the delivery is already (three|four|five) days late
+        please leave the parcel with my neighbour
+        only one of the two boxes has (come|arrived)
+        the tracking number does not work
+        when will the van (come|be here)
+        the box was left outside and is (wet|gone)
+        nobody called before the delivery
+        I would like to collect the parcel (myself|from the depot)
+        the parcel says delivered but there is nothing at my door
+        can you ship to a (post office|parcel shop)
+        the courier went to my old address
+        my package is stuck at (customs|the depot)
+        I waited at home all day and no driver came
+        please send the {item} to my office and not to my house
+        how much is the shipping for a {item}
+        which day will the parcel be delivered
+        the driver was rude and threw the box over the fence
+        has my {item} been shipped
+        the package went back to the depot
+    """),
+    "returns": lines("""
+        I want to send the {item} back
+        how can I (return|send back) the {item}
+        the {item} is too (small|big), I want another size
+        I would like to swap the {item} for a (blue|bigger|smaller) one
+        you sent me the wrong {item}, how do I send it back
+        I do not like the {item} and want my money back
+        please send me a return label
+        I sent the {item} back but have no refund
+        can I still return it after (thirty|forty) days
+        it was a gift and I would like to exchange it
+        I have changed my mind about the {item} and want to return it
+        when do I get the refund for the things I sent back
+        do I have to pay for sending it back
+        I lost the return label
+        the colour is not what I wanted, can I exchange it
+        can I bring the {item} back to your shop
+        I returned two things but only one was refunded
+        I want to give the {item} back
+        is it possible to return a {item} that I have used
+        I ordered two by mistake and want to return one
+        must I send it back in the same box
+        I would like a refund, the {item} is not for me
+        where do I take the return parcel
+        my refund has not come since I returned the {item}
+        may I exchange the {item} for another colour
+        the {item} does not fit, I want to send it back
+        how many days do I have to return the {item}
+        please take the {item} back, I do not need it
+        I got the wrong size and want to swap it
+        did my return reach you
+    """),
+    "account": lines("""
+        I cannot log in
+        I have forgotten my password
+        please change my (email|e-mail) address
+        how can I delete my account
+        my account is locked
+        I did not get the (link|email) to reset my password
+        the website says that my password is wrong
+        I want to change the name on my account
+        somebody else has used my login
+        how do I change my password
+        I have two accounts and need only one
+        please stop sending me your newsletter
+        I cannot sign in (on my phone|with my new phone)
+        my user name is not known to your website
+        please close my account
+        the code for my login never comes
+        how do I sign up for an account
+        I have a new phone number, please change it in my profile
+        my profile shows the wrong birthday
+        I think that my account was hacked
+        I am logged out again and again
+        what data do you keep about me
+        the reset link for my password has expired
+        I would like to use another email to log in
+        my (points|bonus points) are gone from my account
+        your website does not let me sign up
+        I want no more emails from you
+        I can not find the page for my profile
+        the login page stays white
+        can my wife and I use one account
+    """),
+    "repair": lines("""
+        the {item} does not turn on
+        my {item} makes a strange noise
+        the {item} stopped working after a week
+        a part of the {item} is broken
+        the {item} gets too hot
+        can you repair my {item}
+        I need a spare part for my {item}
+        the {item} smells of smoke when I use it
+        the handle of the {item} came off
+        how do I clean the filter of the {item}
+        the light on the {item} is red and it will not start
+        the battery of my {item} is empty after ten minutes
+        how much does it cost to have the {item} mended
+        the {item} is still under guarantee and has a fault
+        the {item} turns itself off
+        the button on the {item} is stuck
+        water comes out of the {item}
+        the screen of the {item} stays black
+        the {item} shows an error
+        can somebody come and mend the {item}
+        there is a crack in my {item}
+        how do I put the {item} together
+        the motor of the {item} does not run
+        the {item} leaks oil
+        the manual does not say how to use the {item}
+        the plug of my {item} gives sparks
+        the lid of the {item} does not close
+        the {item} has a fault and needs a new switch
+        the {item} vibrates and is very loud
+        one wheel of the {item} is broken
+    """),
+    "stock": lines("""
+        do you have the {item} in (red|blue|green)
+        when will the {item} be in stock again
+        is the {item} sold out
+        do you sell (a bigger|a smaller|another) {item}
+        I am looking for a {item} that is light
+        how many {item}s do you have left
+        will there be a new {item} this year
+        can you keep a {item} for me in the shop
+        is this {item} also made in wood
+        which {item} would you recommend for a small kitchen
+        how big is the {item}
+        do you still sell the old {item}
+        is there a cheaper {item} in your shop
+        tell me when the {item} is available
+        your website says that the {item} is not available
+        does your shop in town have the {item}
+        I would like to know how heavy the {item} is
+        what is the difference between the two {item}s that you sell
+        I want to buy ten {item}s, do you have so many
+        is the {item} good for children
+        are there other colours of this {item}
+        I cannot find the {item} in your shop
+        can I see the {item} in your shop before I buy it
+        do you have anything like this {item} for my garden
+        when do you get new {item}s
+        is the black {item} still available
+        will you have more {item}s next month
+        which of your {item}s is the best
+        do you sell {item}s for the left hand
+        what is the {item} made of
+    """),
+}
+LABELS = tuple(_CORES)
+
+_ITEMS = items("""
+    kettle, lamp, toaster, fan, heater, mixer, vacuum cleaner, drill, clock, radio, iron, blender, mower, juicer, printer,
+    hair dryer, razor, coffee machine, sewing machine, dish rack, garden hose, tent, bicycle, scale, camera, speaker""")
+_GREETINGS = ("",) * 6 + items(
+    "Hello, Hi, Good morning, Good evening, Dear team, Hi there, Hello again, Excuse me, Help, Hey"
+)
+_CONTEXT = ("",) * 8 + lines("""
+    I ordered (a|the) {thing} (last week|on Monday|in May|two weeks ago).
+    I bought (a|the) {thing} from you (in March|last month|on Sunday).
+    My order number is {number}.
+    It is about order {number}.
+    I have been a customer since (2015|2018|2021).
+    This is the second time that I write.
+    My name is (Anna|Peter|Maria|Tom|Ruth|Omar).
+    I have been your customer for years.
+    I live in (a village|the city|Leeds|Bristol).
+    It was a present for my (mother|son|brother).
+    I saw it in your catalogue.
+""")
+_ENDS = ("",) * 8 + lines("""
+    Thank you.
+    Thanks a lot.
+    Please help.
+    Please answer soon.
+    What can you do?
+    Can you help me?
+    I am waiting for your answer.
+    Best wishes.
+    Thank you for your help.
+    I am not happy.
+    Please write back.
+    Many thanks.
+""")
+_QUESTION = re.compile(r"^(can|could|do|does|did|how|when|where|which|why|is|are|will|what|must|may|has)\b")
+_CHOICE = re.compile(r"\(([^()]+\|[^()]+)\)")
+
+
+def _draw(rng: Random, part: Part) -> DemoRow:
+    label = rng.choice(LABELS)
+    core = rng.choice(cut(_CORES[label], part))
+    message = _message(rng, core)
+    return DemoRow(input=message, references=(label,), entities=(core,))
+
+
+def _message(rng: Random, core: str) -> str:
+    body = _say(rng, core)
+    body += "?" if _QUESTION.match(body) else "."
+    greeting, context, end = rng.choice(_GREETINGS), _say(rng, rng.choice(_CONTEXT)), rng.choice(_ENDS)
+    body = f"{greeting}, {body}" if greeting else capital(body)
+    pieces = [context, body, end] if context and not greeting and rng.random() < 0.4 else [body, context, end]
+    text = " ".join(piece for piece in pieces if piece)
+    return text.lower() if rng.random() < 0.15 else text
+
+
+def _say(rng: Random, template: str) -> str:
+    """Chooses among `(this|that)` and fills in an item and a number."""
+    text = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
+    number = f"{rng.randint(100, 999)}-{rng.randint(10, 99)}"
+    return text.replace("{item}", rng.choice(_ITEMS)).replace("{thing}", rng.choice(_ITEMS)).replace("{number}", number)
+
+
+TRIAGE = DemoTask(
+    name="triage",
+    title="text → label",
+    metric="accuracy",
+    draw=_draw,
+    labels=LABELS,
+    init_text=(
+        "Which department answers the message: billing, delivery, returns, account, repair or stock? "
+        "My parcel is late.\ndelivery\nThe lamp is broken.\nrepair\nI forgot my password.\naccount\n"
+    ),
+)

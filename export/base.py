@@ -1,0 +1,218 @@
+"""Reading the base: a local checkpoint folder or a hub id becomes a torch model in fp32, a tokenizer and an identity.
+
+Everything that makes a base unfit for export is refused here, by name and before weights are read where possible: a
+folder that is no model, an encoder-decoder, a model that is not a causal language model, a quantised checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+from edgeprefix.runtime.errors import CheckpointError, ExportError
+from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
+
+_loader: Any = AutoModelForCausalLM  # transformers has no types for what from_pretrained gives
+_transformers_log: Any = logging
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A base as the exporter needs it: `model` is in fp32 and evaluation mode, `tokenizer` is None when it has none."""
+
+    folder: Path
+    identity: BaseIdentity
+    model: PreTrainedModel
+    tokenizer: Tokenizer | None
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the text model (of a composite one, its text part)."""
+        return self.model.config.get_text_config(decoder=True)
+
+    @property
+    def max_positions(self) -> int:
+        """Positions that the base can address; models without a limit of their own get a generous one."""
+        return int(getattr(self.config, "max_position_embeddings", None) or _UNLIMITED_POSITIONS)
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Token ids that end a text, the model's own generation settings first."""
+        for source in (_generation_config(self.folder), self.config):
+            ids = getattr(source, "eos_token_id", None)
+            if ids is not None:
+                return tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+        return ()
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of a chat model, None when it has none."""
+        template = self.folder / "chat_template.jinja"
+        if template.exists():
+            return template.read_text(encoding="utf-8")
+        found = _optional_json(self.folder / "tokenizer_config.json").get("chat_template")
+        return found if isinstance(found, str) else None
+
+
+_UNLIMITED_POSITIONS = 32_768
+
+
+def load_base(base: str | Path) -> Base:
+    """Loads a base from a local folder or the hub.
+
+    Raises CheckpointError when it cannot be read, ExportError when it is of a kind that cannot be exported.
+    """
+    folder = resolve_base(base)
+    config = read_config(folder)
+    return Base(
+        folder=folder,
+        identity=checkpoint_identity(folder, name=_base_name(base, folder)),
+        model=_load_model(folder, config),
+        tokenizer=_load_tokenizer(folder),
+    )
+
+
+def resolve_base(base: str | Path) -> Path:
+    """The local folder of a base; a hub id is downloaded (or found in the hub's own cache)."""
+    folder = Path(base)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(
+            f"{base} is a file; give the checkpoint's folder, or a hub id such as HuggingFaceTB/SmolLM2-135M"
+        )
+    if not _HUB_ID.fullmatch(str(base)):
+        raise CheckpointError(f"{base}: no such folder; give the folder of a Hugging Face checkpoint, or a hub id")
+    return _download(str(base))
+
+
+def read_config(folder: Path) -> Any:
+    """The checkpoint's configuration. Raises CheckpointError or ExportError when it is none that can be exported."""
+    facts = _config_facts(folder)
+    if facts.get("is_encoder_decoder"):
+        raise ExportError(
+            f"{folder} is an encoder-decoder ({facts['model_type']}); only decoder-only language models can be exported"
+        )
+    if quantisation := facts.get("quantization_config"):
+        method = (
+            quantisation.get("quant_method", "unknown method") if isinstance(quantisation, dict) else "unknown method"
+        )
+        raise ExportError(
+            f"{folder} is already quantised ({method}); export the original checkpoint with --precision int4 or int8"
+        )
+    if facts["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ExportError(
+            f"{folder}: transformers knows no causal language model of type {facts['model_type']!r}; "
+            "only decoder-only language models of transformers itself can be exported (no remote code)"
+        )
+    return AutoConfig.from_pretrained(folder)
+
+
+def _config_facts(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no config.json: it is no model; give the folder of a Hugging Face checkpoint, or a hub id"
+        )
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
+        raise CheckpointError(f"{path} names no model_type: it is no configuration of a transformers model")
+    return facts
+
+
+def _load_model(folder: Path, config: Any) -> PreTrainedModel:
+    with quiet_transformers():
+        try:
+            model, loading = _loader.from_pretrained(
+                folder, config=config, dtype=torch.float32, attn_implementation="eager", local_files_only=True,
+                use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    missing = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}; "
+            "its config.json and its weights do not belong together"
+        )
+    model.config.use_cache = True
+    ready: PreTrainedModel = model.eval().requires_grad_(False)
+    return ready
+
+
+def _load_tokenizer(folder: Path) -> Tokenizer | None:
+    """tokenizer.json as it stands; older vocabulary files are converted by transformers."""
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if not any((folder / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")):
+        return None
+    with quiet_transformers():
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        except (OSError, ValueError, AttributeError, ImportError) as error:
+            raise CheckpointError(
+                f"{folder}: its tokenizer cannot be converted to tokenizer.json: {_first_line(error)}"
+            ) from error
+
+
+def _generation_config(folder: Path) -> GenerationConfig | None:
+    if not (folder / "generation_config.json").is_file():
+        return None
+    return GenerationConfig.from_pretrained(folder)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{hub_id} is neither a local folder nor a model that the hub gives out: {_first_line(error)}"
+        ) from error
+
+
+def _base_name(base: str | Path, folder: Path) -> str:
+    return folder.resolve().name if Path(base).is_dir() else str(base)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' warnings and progress bars off the terminal; both are as before afterwards."""
+    verbosity, bars = _transformers_log.get_verbosity(), _transformers_log.is_progress_bar_enabled()
+    _transformers_log.set_verbosity_error()
+    _transformers_log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        _transformers_log.set_verbosity(verbosity)
+        if bars:
+            _transformers_log.enable_progress_bar()

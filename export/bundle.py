@@ -1,0 +1,150 @@
+"""`export decoder`: from a base to a verified bundle folder, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from tokenizers import Tokenizer
+
+from edgeprefix.export.base import Base, load_base, quiet_transformers
+from edgeprefix.export.parity import ParityReport
+from edgeprefix.export.passes import make_lean
+from edgeprefix.export.precision import to_precision
+from edgeprefix.export.rotary import plan_rotary
+from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
+from edgeprefix.export.verify import verify as verify_bundle
+from edgeprefix.export.weights import weight_bytes, write_model
+from edgeprefix.runtime.errors import CheckpointError, ExportError, ParityError
+from edgeprefix.runtime.files import atomic_folder
+from edgeprefix.runtime.manifest import GRAPH_FILE, PRECISIONS, TOKENIZER_FILE, Manifest, record_files
+from edgeprefix.runtime.version import __version__
+
+STAGES = ("load", "trace", "optimise", "quantise", "write", "verify")
+
+_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")
+
+Progress = Callable[[str, float], None]
+"""Told the stage (one of STAGES) and how much of it is done, from 0 to 1."""
+
+
+def silent(stage: str, done: float) -> None:
+    """A progress that shows nothing."""
+
+
+def export_decoder(
+    base: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "fp32",
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress = silent,
+) -> Manifest:
+    """Exports a base as a bundle folder: graph, weights, tokenizer and manifest.
+
+    `precision` is fp32, fp16 (for GPUs), int8 or int4 (weights only). The bundle is compared with torch before it takes
+    its place, unless `verify` is false. An existing folder is replaced only with `force`, and only by a whole bundle.
+    Raises CheckpointError, ExportError, ParityError, OutputError.
+
+    >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    with atomic_folder(out, force=force) as folder:
+        progress("load", 0.0)
+        loaded = load_base(base)
+        if loaded.tokenizer is None:
+            raise CheckpointError(
+                f"{base} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the checkpoint's folder"
+            )
+        progress("load", 1.0)
+        return build_bundle(loaded, folder, precision=precision, verify=verify, progress=progress)
+
+
+def build_bundle(
+    base: Base, folder: Path, *, precision: str, verify: bool = True, progress: Progress = silent
+) -> Manifest:
+    """Writes a loaded base as a bundle into an empty folder. Raises ExportError, ParityError."""
+    layers, model = build_graph(base, precision=precision, progress=progress)
+    _write(model, base.tokenizer, folder, progress)
+    manifest = _manifest(base, layers, model, precision, folder)
+    manifest.save(folder)
+    if verify:
+        progress("verify", 0.0)
+        report = verify_bundle(folder, base)
+        _require(report, base)
+        manifest = replace(manifest, parity=report.to_json())
+        manifest.save(folder)
+    progress("verify", 1.0)
+    return manifest
+
+
+def build_graph(base: Base, *, precision: str, progress: Progress = silent) -> tuple[tuple[Layer, ...], ir.Model]:
+    """The lean graph of a loaded base, its weights not yet written. Raises ExportError."""
+    with quiet_transformers():
+        progress("trace", 0.0)
+        layers = survey_layers(base.model)
+        plan = plan_rotary(base.model, base.max_positions)
+        model = trace_decoder(base.model, layers, plan)
+    progress("optimise", 0.0)
+    make_lean(model)
+    progress("quantise", 0.0)
+    to_precision(model, precision)
+    return layers, model
+
+
+def _write(model: ir.Model, tokenizer: Tokenizer | None, folder: Path, progress: Progress) -> None:
+    total, written = weight_bytes(model), 0
+
+    def advance(size: int) -> None:
+        nonlocal written
+        written += size
+        progress("write", written / max(total, 1))
+
+    progress("write", 0.0)
+    write_model(model, folder / GRAPH_FILE, advance=advance)
+    if tokenizer is not None:
+        (folder / TOKENIZER_FILE).write_text(tokenizer.to_str(), encoding="utf-8")
+
+
+def _manifest(base: Base, layers: tuple[Layer, ...], model: ir.Model, precision: str, folder: Path) -> Manifest:
+    config = base.config
+    return Manifest(
+        base=base.identity,
+        model_type=str(base.model.config.model_type),
+        layers=tuple(layer.shape for layer in layers),
+        vocabulary=_vocabulary(model, config),
+        max_positions=base.max_positions,
+        precision=precision,
+        cache_dtype="float16" if precision == "fp16" else "float32",
+        end_ids=base.end_ids,
+        begin_id=_single(getattr(config, "bos_token_id", None)),
+        pad_id=_single(getattr(config, "pad_token_id", None)),
+        chat_template=base.chat_template,
+        files=record_files(folder),
+        made_with={name: importlib.metadata.version(name) for name in _PACKAGES} | {"edgeprefix": __version__},
+    )
+
+
+def _vocabulary(model: ir.Model, config: Any) -> int:
+    """V as the graph says it: some architectures pad or cut the vocabulary of their configuration."""
+    shape = model.graph.outputs[0].shape
+    size = shape[-1] if shape is not None else None
+    return size if isinstance(size, int) else int(config.vocab_size)
+
+
+def _single(ids: Any) -> int | None:
+    return ids[0] if isinstance(ids, (list, tuple)) and ids else ids if isinstance(ids, int) else None
+
+
+def _require(report: ParityReport, base: Base) -> None:
+    if not report.passed:
+        raise ParityError(
+            f"the exported graph of {base.identity.name} differs from torch: {'; '.join(report.failures)}; "
+            f"no bundle was written\n{report.to_text()}"
+        )

@@ -1,0 +1,161 @@
+"""How far the graph's logits are from torch's, and how far they may be.
+
+fp32 must agree to rounding. Weight-only quantisation changes the numbers themselves, so its bounds are on what the
+numbers mean: the divergence between the two next-token distributions, and how often their first choices agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a precision may differ from fp32 torch. None sets no bound."""
+
+    relative: float | None = None
+    """Largest |Δ| over the largest |logit|."""
+    kl: float | None = None
+    """Mean Kullback-Leibler divergence in nats, torch's distribution first."""
+    top1: float | None = None
+    """Least share of positions with the same first choice (near ties of torch's own do not count)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseReport:
+    """One way of feeding the same text, compared position by position."""
+
+    name: str
+    positions: int
+    max_abs: float
+    relative: float
+    kl: float
+    top1: float
+    first_divergence: int | None
+    """Index of the first position whose first choice differs, None when all agree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    """The outcome of `verify`."""
+
+    precision: str
+    bounds: Bounds
+    cases: tuple[CaseReport, ...]
+
+    @property
+    def max_abs(self) -> float:
+        """Largest |Δ| of any logit."""
+        return max(case.max_abs for case in self.cases)
+
+    @property
+    def relative(self) -> float:
+        """Largest |Δ| over the largest |logit|, of the worst case."""
+        return max(case.relative for case in self.cases)
+
+    @property
+    def kl(self) -> float:
+        """Mean divergence over all positions, in nats."""
+        return float(np.average([case.kl for case in self.cases], weights=[case.positions for case in self.cases]))
+
+    @property
+    def top1(self) -> float:
+        """Share of positions with the same first choice."""
+        return float(np.average([case.top1 for case in self.cases], weights=[case.positions for case in self.cases]))
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Broken bounds, each with its numbers; empty when the report passes."""
+        found = []
+        if not all(np.isfinite([case.max_abs, case.kl]).all() for case in self.cases):
+            found.append("logits hold NaN or infinity")
+        if self.bounds.relative is not None and not self.relative <= self.bounds.relative:
+            found.append(f"relative difference {self.relative:.2e} is over {self.bounds.relative:.0e}")
+        if self.bounds.kl is not None and not self.kl <= self.bounds.kl:
+            found.append(f"KL divergence {self.kl:.3g} is over {self.bounds.kl:g} nats")
+        if self.bounds.top1 is not None and not self.top1 >= self.bounds.top1:
+            found.append(f"top-1 agreement {self.top1:.1%} is under {self.bounds.top1:.0%}")
+        return tuple(found)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound holds."""
+        return not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in the manifest."""
+        numbers = {"max_abs": self.max_abs, "relative": self.relative, "kl": self.kl, "top1": self.top1}
+        return {
+            "passed": self.passed, "precision": self.precision, **numbers,
+            "bounds": dataclasses.asdict(self.bounds), "cases": [dataclasses.asdict(case) for case in self.cases],
+        }  # fmt: skip
+
+    def to_text(self) -> str:
+        """A table for people, one line a case, and the verdict."""
+        head = (
+            f"{'case':<10}{'positions':>10}{'max |Δ|':>12}{'relative':>12}{'KL':>12}{'top-1':>9}  first diverging token"
+        )
+        lines = [
+            f"{c.name:<10}{c.positions:>10}{c.max_abs:>12.2e}{c.relative:>12.2e}{c.kl:>12.2e}{c.top1:>9.1%}"
+            f"  {'none' if c.first_divergence is None else c.first_divergence}"
+            for c in self.cases
+        ]
+        verdict = (
+            f"{self.precision}: equal to torch within bounds"
+            if self.passed
+            else f"{self.precision}: FAILED: {'; '.join(self.failures)}"
+        )
+        return "\n".join([head, *lines, verdict])
+
+
+BOUNDS: Mapping[str, Bounds] = {
+    "fp32": Bounds(relative=1e-4),
+    "fp16": Bounds(relative=5e-2, kl=1e-3),
+    "int8": Bounds(kl=0.02, top1=0.9),
+    "int4": Bounds(kl=0.5, top1=0.5),
+}
+
+
+def compare(name: str, actual: Sequence[Array], expected: Sequence[Array]) -> CaseReport:
+    """Compares logits of the same positions, each [V]; `expected` is torch's."""
+    got, wanted = np.stack(actual).astype(np.float64), np.stack(expected).astype(np.float64)
+    difference = np.abs(got - wanted).max(axis=1)
+    agree = _same_choice(got, wanted)
+    diverging = np.flatnonzero(~agree)
+    return CaseReport(
+        name=name,
+        positions=len(wanted),
+        max_abs=float(difference.max()),
+        relative=float(difference.max() / max(np.abs(wanted).max(), 1e-30)),
+        kl=float(np.mean(_divergence(wanted, got))),
+        top1=float(agree.mean()),
+        first_divergence=int(diverging[0]) if len(diverging) else None,
+    )
+
+
+def _same_choice(got: Array, wanted: Array) -> npt.NDArray[np.bool_]:
+    """Whether the graph's first choice is torch's, or one that torch itself holds equal to a hundred-thousandth."""
+    best = wanted.max(axis=1)
+    chosen = np.take_along_axis(wanted, got.argmax(axis=1)[:, None], axis=1)[:, 0]
+    result: npt.NDArray[np.bool_] = chosen >= best - 1e-5 * np.maximum(1.0, np.abs(best))
+    return result
+
+
+def _divergence(wanted: Array, got: Array) -> Array:
+    p, q = _log_softmax(wanted), _log_softmax(got)
+    result: Array = np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0)
+    return result
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result

@@ -1,0 +1,156 @@
+"""Weight-only quantisation: projections become MatMulNBits, the embedding GatherBlockQuantized over the same bytes when tied."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeprefix.export.blockwise import BlockwiseWeight, WeightFormat
+from edgeprefix.export.passes.graph import MICROSOFT, attribute, make_node, remove, replace, users
+from edgeprefix.export.passes.layout import source_of
+from edgeprefix.export.passes.linear import linear_of
+from edgeprefix.export.weights import computed, constant, dims, shared, unique_name, weight_of
+
+_SMALLEST_SIDE = 32  # narrower matrices (a router's) are cheap, and their errors are not
+_ACCURACY_LEVEL = 4  # activations are rounded to int8 block by block, which the fast CPU kernels need
+
+
+class QuantiseWeightsPass(ir.passes.InPlacePass):
+    """Projections in the `body` format, the vocabulary projection and the embedding in the `head` format.
+
+    Requires: canonical projections. Ensures: no projection of a large constant weight is left in floating point.
+    """
+
+    def __init__(self, body: WeightFormat, head: WeightFormat) -> None:
+        self._body, self._head = body, head
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrites in place."""
+        graph = model.graph
+        heads: dict[ir.Value, tuple[BlockwiseWeight, ir.Value, ir.Value, ir.Value | None]] = {}
+        changed = False
+        for node in list(graph):
+            weight = _quantisable(node)
+            if weight is None or weight.const_value is None:
+                continue
+            is_head = _is_head(node)
+            quantised = BlockwiseWeight(
+                weight.const_value, self._head if is_head else self._body, bool(attribute(node, "transB", 0))
+            )
+            stored = _store(graph, str(weight.name), quantised)
+            _replace_projection(graph, node, quantised, stored)
+            if is_head and quantised.transposed:
+                heads[weight] = (quantised, *stored)
+            changed = True
+        for node in list(graph):
+            changed |= self._embed(graph, node, heads)
+        return ir.passes.PassResult(model, changed)
+
+    def ensures(self, model: ir.Model) -> None:
+        """No large projection is left in floating point."""
+        left = [node.name for node in model.graph if _quantisable(node) is not None]
+        if left:
+            raise ir.passes.PostconditionError(f"projections were not quantised: {left[:3]}")
+
+    def _embed(
+        self,
+        graph: ir.Graph,
+        node: ir.Node,
+        heads: dict[ir.Value, tuple[BlockwiseWeight, ir.Value, ir.Value, ir.Value | None]],
+    ) -> bool:
+        table = node.inputs[0] if node.op_type == "Gather" else None
+        if (
+            table is None
+            or weight_of(table, rank=2) is None
+            or table.const_value is None
+            or not _is_token_ids(node.inputs[1])
+        ):
+            return False
+        if table not in heads:
+            quantised = BlockwiseWeight(table.const_value, self._head, transposed=True)
+            heads[table] = (quantised, *_store(graph, str(table.name), quantised))
+        _replace_embedding(graph, node, *heads[table])
+        return True
+
+
+def _quantisable(node: ir.Node) -> ir.Value | None:
+    """The weight of a projection that is worth quantising."""
+    if node.op_type not in ("MatMul", "Gemm") or node.domain != "":
+        return None
+    weight = node.inputs[1]
+    tensor = weight_of(weight, rank=2)
+    return weight if tensor is not None and min(dims(tensor)) >= _SMALLEST_SIDE else None
+
+
+def _is_head(node: ir.Node) -> bool:
+    """Whether the logits come out of it, through whatever scaling or cap."""
+    value = node.outputs[0]
+    while not value.is_graph_output():
+        after = users(value)
+        if len(after) != 1 or after[0].op_type in ("MatMul", "MatMulNBits", "GroupQueryAttention", "Gemm"):
+            return False
+        value = after[0].outputs[0]
+    return value.name == "logits"
+
+
+def _is_token_ids(value: ir.Value | None) -> bool:
+    source = source_of(value)
+    return source is not None and source.is_graph_input() and source.name == "input_ids"
+
+
+def _store(graph: ir.Graph, name: str, weight: BlockwiseWeight) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """Adds packed steps, scales and zero points (None when symmetric)."""
+    name = unique_name(graph, f"{name}.int{weight.format.bits}")
+    packed = computed(graph, name, ir.DataType.UINT8, weight.packed_shape, weight.packed)
+    scales = computed(graph, f"{name}.scale", ir.DataType.FLOAT, (weight.N, weight.blocks), weight.scales)
+    if weight.format.symmetric:
+        return packed, scales, None
+    return packed, scales, computed(graph, f"{name}.zero", ir.DataType.UINT8, weight.zeros_shape, weight.zeros)
+
+
+def _replace_projection(
+    graph: ir.Graph, node: ir.Node, weight: BlockwiseWeight, stored: tuple[ir.Value, ir.Value, ir.Value | None]
+) -> None:
+    linear = linear_of(node)
+    add = linear.add if linear is not None else None
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    if add is not None:
+        bias = next(value for value in add.inputs if value is not node.outputs[0])
+    end = add or node
+    inputs = [node.inputs[0], *stored] + ([None, bias] if bias is not None else [])
+    while inputs[-1] is None:
+        inputs.pop()
+    new = make_node(
+        "MatMulNBits", inputs, like=end.outputs[0], domain=MICROSOFT, K=weight.K, N=weight.N, bits=weight.format.bits,
+        block_size=weight.block, accuracy_level=_ACCURACY_LEVEL,
+    )  # fmt: skip
+    graph.insert_after(end, new)
+    replace(graph, end.outputs[0], new.outputs[0])
+    remove(graph, [end, node])
+
+
+def _replace_embedding(
+    graph: ir.Graph, node: ir.Node, weight: BlockwiseWeight, packed: ir.Value, scales: ir.Value, zeros: ir.Value | None
+) -> None:
+    table = shared(
+        graph,
+        unique_name(graph, f"{packed.name}.rows"),
+        packed,
+        (weight.N, weight.packed_shape[1] * weight.packed_shape[2]),
+    )
+    inputs = [table, node.inputs[1], scales] + ([zeros] if zeros is not None else [])
+    new = make_node(
+        "GatherBlockQuantized", inputs, like=node.outputs[0], domain=MICROSOFT, bits=weight.format.bits, block_size=weight.block,
+        gather_axis=0, quantize_axis=1,
+    )  # fmt: skip
+    nodes = [new]
+    if weight.blocks * weight.block != weight.K:  # the last block is padded: cut what is not there
+        bounds = [
+            constant(graph, unique_name(graph, f"{table.name}.{name}"), np.array([value], np.int64))
+            for name, value in (("start", 0), ("end", weight.K), ("axis", -1))
+        ]
+        nodes.append(make_node("Slice", [new.outputs[0], *bounds], like=node.outputs[0]))
+        new.outputs[0].shape = None
+    graph.insert_after(node, nodes)
+    replace(graph, node.outputs[0], nodes[-1].outputs[0])
+    remove(graph, [node])

@@ -1,0 +1,278 @@
+"""From a torch model to the decoder graph of DESIGN's contract, still as torch wrote it; `passes` make it lean.
+
+Inputs `input_ids [B,S]`, `total_lengths [B]`, `logit_rows [N]`, `past_key_values.{i}.key|value [B,H,C,D]`; outputs `logits [N,V]`
+and `present.{i}.key|value`, which the runtime binds to the memory of the past. The model's own forward is traced; its
+attention becomes one com.microsoft::GroupQueryAttention node a layer. B batch, S new tokens, C cache capacity, H key/value
+heads, D head size, V vocabulary, N logit rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from edgeprefix.export.interception import AttentionCall, intercepted
+from edgeprefix.export.rotary import RotaryPlan, RotaryTable, rotation_bypassed
+from edgeprefix.runtime.errors import ExportError
+from edgeprefix.runtime.manifest import LayerShape
+
+OPSET = 23
+_PARAMETER_PREFIX = "model."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What one attention layer asks of the cache; `index` is its entry in transformers' cache."""
+
+    index: int
+    shape: LayerShape
+
+
+def survey_layers(model: PreTrainedModel) -> tuple[Layer, ...]:
+    """Runs the model on a few tokens to see its attention layers, in cache order.
+
+    Raises ExportError when its attention cannot be intercepted, or when the layers are not all attention layers.
+    """
+    seen: dict[int, LayerShape] = {}
+
+    def attend(call: AttentionCall) -> Tensor:
+        H, D = call.key.shape[1], call.key.shape[3]
+        seen[call.layer] = LayerShape(kv_heads=H, head_size=D, window=call.window)
+        return call.query.transpose(1, 2)
+
+    ids = torch.arange(5)[None]
+    try:
+        with torch.no_grad(), intercepted(model, attend) as cache:
+            _forward(model, ids, ids, cache)
+    except (AttributeError, NotImplementedError, TypeError, IndexError, KeyError, ValueError, RuntimeError) as error:
+        raise ExportError(
+            f"{model.config.model_type} cannot be exported: its forward failed with a cache of keys and values only: {error}"
+        ) from error
+    expected = int(getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", len(seen)))
+    if len(seen) != expected:
+        raise ExportError(
+            f"{model.config.model_type} has {expected} layers, of which {len(seen)} attend through the attention interface; "
+            "layers with a state of another kind (recurrent, convolution) or with an attention of their own cannot be exported"
+        )
+    return tuple(Layer(index=index, shape=seen[index]) for index in sorted(seen))
+
+
+def trace_decoder(model: PreTrainedModel, layers: Sequence[Layer], plan: RotaryPlan | None) -> ir.Model:
+    """Traces the model into a graph. Weights stay the model's own memory until they are written.
+
+    Raises ExportError when torch cannot export the model.
+    """
+    decoder = Decoder(model, layers, plan).eval()
+    arguments, dynamic_shapes = _example(layers)
+    names = [f"{index}.{kind}" for index in range(len(layers)) for kind in ("key", "value")]
+    bypass = rotation_bypassed(model) if plan else contextlib.nullcontext()
+    with torch.no_grad(), _quiet(), _experts_traceable(model), bypass:
+        try:
+            program = torch.onnx.export(
+                decoder, arguments, dynamo=True, optimize=False, verbose=False,
+                opset_version=OPSET, dynamic_shapes=dynamic_shapes,
+                input_names=["input_ids", "total_lengths", "logit_rows", *(f"past_key_values.{name}" for name in names)],
+                output_names=["logits", *(f"present.{name}" for name in names)],
+            )  # fmt: skip
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"{model.config.model_type} cannot be traced by torch.onnx: {_cause(error)}") from error
+    if program is None:
+        raise ExportError("torch.onnx.export gave no program")
+    _simplify(program.model)
+    _name_dimensions(program.model.graph)
+    return program.model
+
+
+class Decoder(nn.Module):
+    """The graph's signature around a transformers model."""
+
+    def __init__(self, model: PreTrainedModel, layers: Sequence[Layer], plan: RotaryPlan | None) -> None:
+        super().__init__()
+        self.model = model
+        self.entries = {layer.index: entry for entry, layer in enumerate(layers)}
+        self.plan = plan
+        for index, table in enumerate(plan.tables if plan else ()):
+            self.register_buffer(f"rotary_cos_{index}", table.cos)
+            self.register_buffer(f"rotary_sin_{index}", table.sin)
+
+    def forward(
+        self, input_ids: Tensor, total_lengths: Tensor, logit_rows: Tensor, past: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, ...]:
+        """input_ids [B,S], total_lengths [B], logit_rows [N], past [(B,H,C,D)] → logits [N,V], present of every layer."""
+        present: dict[int, tuple[Tensor, Tensor]] = {}
+        last = total_lengths - 1
+        longest = total_lengths.amax(dim=0)
+        S = input_ids.shape[1]
+
+        def attend(call: AttentionCall) -> Tensor:
+            entry = self.entries[call.layer]
+            out, key, value = _attention_node(call, past[entry], last, longest, self._rotation(call.layer))
+            present[entry] = (key, value)
+            return out
+
+        positions = (total_lengths.to(torch.int64) - S)[:, None] + torch.arange(S)[None]
+        with intercepted(self.model, attend) as cache, _rows_selected(self.model, logit_rows):
+            out = _forward(self.model, input_ids, positions, cache)
+        return (out.logits, *(state for entry in range(len(past)) for state in present[entry]))
+
+    def _rotation(self, layer: int) -> tuple[Tensor, Tensor, bool] | None:
+        index = self.plan.layers.get(layer) if self.plan else None
+        if self.plan is None or index is None:
+            return None
+        table: RotaryTable = self.plan.tables[index]
+        return self.get_buffer(f"rotary_cos_{index}"), self.get_buffer(f"rotary_sin_{index}"), table.interleaved
+
+
+def _attention_node(
+    call: AttentionCall,
+    past: tuple[Tensor, Tensor],
+    last: Tensor,
+    longest: Tensor,
+    rotation: tuple[Tensor, Tensor, bool] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Emits GroupQueryAttention; `last` [B] is each row's last position, `longest` [] the longest row's length."""
+    B, heads, S, D = call.query.shape
+    cos, sin, interleaved = rotation or (None, None, False)
+    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": call.key.shape[1], "scale": call.scale}
+    if call.window is not None:
+        attributes["local_window_size"] = call.window
+    if call.softcap is not None:
+        attributes["softcap"] = call.softcap
+    if rotation is not None:
+        attributes |= {"do_rotary": 1} | ({"rotary_interleaved": 1} if interleaved else {})
+    inputs = [_flat(call.query), _flat(call.key), _flat(call.value), *past, last, longest, cos, sin]
+    if call.sink is not None:
+        inputs += [None, None, call.sink]
+    out, key, value = torch.onnx.ops.symbolic_multi_out(
+        "com.microsoft::GroupQueryAttention",
+        inputs,
+        attributes,
+        dtypes=[call.query.dtype, past[0].dtype, past[1].dtype],
+        shapes=[(B, S, heads * D), past[0].shape, past[1].shape],
+        version=1,
+    )
+    return out.view(B, S, heads, D), key, value
+
+
+def _flat(states: Tensor) -> Tensor:
+    """[B, heads, S, D] → [B, S, heads·D]."""
+    B, heads, S, D = states.shape
+    return states.transpose(1, 2).reshape(B, S, heads * D)
+
+
+def _forward(model: PreTrainedModel, input_ids: Tensor, positions: Tensor, cache: Any) -> Any:
+    options = {"position_ids": positions} if "position_ids" in inspect.signature(model.forward).parameters else {}
+    return model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options)
+
+
+@contextlib.contextmanager
+def _rows_selected(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
+    """Only `rows` [N] of the flattened B·S reach the vocabulary projection, so logits come out as [N, V]."""
+    whole: Any = model
+    head: nn.Module | None = whole.get_output_embeddings()
+    if head is None:
+        raise ExportError(f"{model.config.model_type} has no output embeddings: it gives no logits")
+
+    def select(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = arguments[0]
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, rows), *arguments[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _example(layers: Sequence[Layer]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Example inputs of the trace, and which of their dimensions vary."""
+    B, S, C = 2, 3, 16
+    past = []
+    for layer in layers:
+        shape = (B, layer.shape.kv_heads, C, layer.shape.head_size)
+        past.append((torch.zeros(shape), torch.zeros(shape)))
+    arguments = (torch.ones(B, S, dtype=torch.int64), torch.full((B,), S, dtype=torch.int32), torch.arange(4), past)
+    batch, tokens, capacity, rows = (torch.export.Dim(name) for name in ("batch", "tokens", "capacity", "rows"))
+    cache = {0: batch, 2: capacity}
+    return arguments, ({0: batch, 1: tokens}, {0: batch}, {0: rows}, [(cache, cache) for _ in layers])
+
+
+def _simplify(model: ir.Model) -> None:
+    """Folds constants and shapes. Matrices are hidden meanwhile, so that none is copied or stored twice."""
+    graph = model.graph
+    hidden = {
+        name: (value, value.const_value)
+        for name, value in graph.initializers.items()
+        if name.startswith(_PARAMETER_PREFIX) and value.const_value is not None and len(value.const_value.shape) > 1
+    }
+    for name, (value, _) in hidden.items():
+        del graph.initializers[name]
+        value.const_value = None
+        graph.inputs.append(value)
+    onnxscript.optimizer.optimize_ir(model)
+    used = [value for value in graph.inputs if value.name in hidden]
+    for value in used:
+        graph.inputs.remove(value)
+        value.const_value = hidden[str(value.name)][1]
+        graph.register_initializer(value)
+
+
+def _name_dimensions(graph: ir.Graph) -> None:
+    names: dict[str, list[str | None]] = {
+        "input_ids": ["batch", "tokens"],
+        "total_lengths": ["batch"],
+        "logit_rows": ["rows"],
+    }
+    for value in (*graph.inputs, *graph.outputs):
+        pattern = names.get(str(value.name), ["batch", None, "capacity", None])
+        if value.name == "logits":
+            pattern = ["rows", None]
+        if value.shape is not None:
+            value.shape = ir.Shape([name or size for name, size in zip(pattern, value.shape, strict=True)])
+
+
+@contextlib.contextmanager
+def _experts_traceable(model: PreTrainedModel) -> Iterator[None]:
+    """Mixture-of-experts layers compute all tokens' experts as batched matrix products: no loop over the data."""
+    if getattr(model.config, "_experts_implementation", None) is None:
+        yield
+        return
+    previous = model.config._experts_implementation
+    model.set_experts_implementation("batched_mm")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(previous)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporter reports its own progress and habits; none of it is the user's business."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,90 @@
+"""`edgeprefix inspect`: what is in a prefix file or a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgeprefix.runtime.errors import FileFormatError
+from edgeprefix.runtime.manifest import MANIFEST_FILE, Manifest
+from edgeprefix.runtime.prefix_file import Prefix
+
+inspect_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@inspect_app.command(name="inspect")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A prefix file or a bundle folder.", metavar="FILE|BUNDLE")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Bundle: compare every file's SHA-256 with the manifest.")
+    ] = False,
+) -> None:
+    """Show what is in a prefix file or a bundle. A file is verified as a whole before anything of it is shown."""
+    if path.is_dir():
+        facts = describe_bundle(path, check=check)
+    elif path.name == MANIFEST_FILE:
+        facts = describe_bundle(path.parent, check=check)
+    elif path.is_file():
+        facts = describe_prefix(path)
+    else:
+        raise FileFormatError(f"{path} does not exist; give a prefix file or a bundle folder")
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    else:
+        _print(path, facts)
+
+
+def describe_prefix(path: Path) -> dict[str, Any]:
+    """Facts of a prefix file as JSON values. Raises PrefixFileError."""
+    prefix = Prefix.load(path)
+    heads = sorted({(layer.key.shape[0], layer.key.shape[2]) for layer in prefix.layers})
+    return {
+        "kind": "prefix",
+        "task": prefix.name,
+        "length": prefix.length,
+        "layers": len(prefix.layers),
+        "heads_and_size": [list(pair) for pair in heads],
+        "dtype": prefix.dtype,
+        "file_bytes": path.stat().st_size,
+        "memory_bytes": prefix.nbytes,
+        "base": prefix.base.to_json(),
+        **prefix.pack.to_json(),
+    }
+
+
+def describe_bundle(folder: Path, *, check: bool = False) -> dict[str, Any]:
+    """Facts of a bundle as JSON values; with `check` its files' hashes are compared. Raises BundleError."""
+    manifest = Manifest.load(folder)
+    manifest.check_files(folder, hashes=check)
+    facts: dict[str, Any] = {"kind": "bundle"} | dataclasses.asdict(manifest)
+    return facts | {"base": manifest.base.to_json(), "bytes": sum(record.bytes for record in manifest.files.values())}
+
+
+def _print(path: Path, facts: dict[str, Any]) -> None:
+    table = Table(title=f"{facts['kind']} {path}", show_header=False, title_justify="left")
+    for key, value in facts.items():
+        if key != "kind" and value not in (None, "", [], {}, ()):
+            table.add_row(key, _shown(key, value))
+    Console().print(table)
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "base":
+        return f"{value['name']} ({value['sha256'][:12]})"
+    if key == "layers" and isinstance(value, list | tuple):
+        shapes = [f"{layer['kv_heads']} heads x {layer['head_size']}" for layer in value]
+        return f"{len(value)}: " + ", ".join(dict.fromkeys(shapes))
+    if key == "files":
+        return "\n".join(f"{name}  {record['bytes']:,} bytes" for name, record in value.items())
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {entry}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(repr, value))
+    return f"{value:,}" if isinstance(value, int) else repr(value) if key == "prompt" else str(value)

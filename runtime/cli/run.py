@@ -1,0 +1,150 @@
+"""`edgeprefix run`: generate text for one prompt, streamed to the terminal, or for a file of rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from edgeprefix.runtime.cli.common import (
+    Bundle,
+    MaxBatch,
+    MaxLength,
+    PrefixFile,
+    Providers,
+    ResultFile,
+    Template,
+    Threads,
+    errors,
+    open_engine,
+    progress_bar,
+)
+from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.options import Settings
+from edgeprefix.runtime.request import Request
+from edgeprefix.runtime.rows import read_rows
+
+run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@run_app.command(name="run")
+def run(
+    bundle: Bundle,
+    prefix: PrefixFile = None,
+    text: Annotated[str | None, typer.Option("--input", help="The prompt; '-' reads it from standard input.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Rows to generate for, JSONL or CSV.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="With --data: rows with their output, JSONL.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --out: go on where an interrupted run ended.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --input: print the whole completion as JSON.")] = False,
+    template: Template = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens at most.")] = None,
+    min_new_tokens: Annotated[int | None, typer.Option(help="Tokens at least.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens up to this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Only tokens this fraction as likely as the likeliest.")] = None,
+    typical_p: Annotated[float | None, typer.Option(help="Locally typical sampling up to this probability.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: avoid tokens seen before.")] = None,
+    presence_penalty: Annotated[float | None, typer.Option(help="Subtracted once from generated tokens.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(help="Subtracted for each occurrence.")] = None,
+    no_repeat_ngram: Annotated[int | None, typer.Option(help="No n-gram of this length twice.")] = None,
+    banned_words: Annotated[
+        list[str] | None, typer.Option("--ban", help="Text that must not appear; repeatable.")
+    ] = None,
+    forced_words: Annotated[
+        list[str] | None, typer.Option("--force-word", help="Text that must appear; repeatable.")
+    ] = None,
+    forced_prefix: Annotated[str | None, typer.Option("--begin-with", help="The output begins with this text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the output; repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed gives one result.")] = None,
+    beams: Annotated[int | None, typer.Option(help="Beam search of this width.")] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="Beam search: above 0 favours longer texts.")] = None,
+    lookup: Annotated[int | None, typer.Option(help="Draft so many tokens from the prompt (speculation).")] = None,
+    max_batch: MaxBatch = 8,
+    max_length: MaxLength = 1024,
+    threads: Threads = None,
+    providers: Providers = None,
+) -> None:
+    """Generate text with a bundle and a prefix.
+
+    Either --input, streamed to the terminal, or --data with --out, in batches with a progress bar.
+    """
+    if (text is None) == (data is None):
+        raise typer.BadParameter("give either --input or --data")
+    if (data is None) != (out is None):
+        raise typer.BadParameter("--data and --out go together")
+    settings = _given(
+        max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+        min_p=min_p, typical_p=typical_p, repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty, no_repeat_ngram=no_repeat_ngram, banned_words=_texts(banned_words),
+        forced_words=_texts(forced_words), forced_prefix=forced_prefix, stop=_texts(stop), seed=seed, beams=beams,
+        length_penalty=length_penalty, lookup=lookup,
+    )  # fmt: skip
+    with open_engine(
+        bundle, prefix, max_batch=max_batch, max_length=max_length, threads=threads, providers=providers
+    ) as (engine, task):
+        if data is not None and out is not None:
+            _run_rows(engine, task, data, out, resume=resume, force=force, template=template, settings=settings)
+        elif text is not None:
+            prompt = typer.get_text_stream("stdin").read() if text == "-" else text
+            _run_text(engine, task, prompt, as_json=as_json, template=template, settings=settings)
+
+
+def _given(**settings: Any) -> Settings:
+    """Only what was typed: the task's own defaults hold for the rest."""
+    return cast(Settings, {name: value for name, value in settings.items() if value is not None})
+
+
+def _texts(values: list[str] | None) -> tuple[str, ...] | None:
+    return tuple(values) if values else None
+
+
+def _run_text(
+    engine: Engine, task: str | None, prompt: str, *, as_json: bool, template: str | None, settings: Settings
+) -> None:
+    if as_json or settings.get("beams", 1) > 1:
+        completion = engine.generate(prompt, prefix=task, template=template, **settings)
+        described = {
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "tokens": len(completion.tokens),
+            "prompt_tokens": completion.prompt_tokens,
+            "first_token_ms": round(completion.timings.first_token_ms, 2),
+            "tokens_per_s": round(completion.timings.tokens_per_s(len(completion.tokens)), 1),
+        }
+        typer.echo(json.dumps(described, ensure_ascii=False) if as_json else completion.text)
+        return
+    with engine.stream(prompt, prefix=task, template=template, **settings) as stream:
+        for piece in stream:
+            typer.echo(piece.text, nl=False)
+    typer.echo()
+
+
+def _run_rows(
+    engine: Engine,
+    task: str | None,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool,
+    force: bool,
+    template: str | None,
+    settings: Settings,
+) -> None:
+    rows = read_rows(data, required=())
+    with ResultFile(out, resume=resume, force=force) as results, progress_bar() as progress:
+        bar = progress.add_task("generating", total=len(rows), completed=results.done)
+        left = rows[results.done :]
+        requests = (_row_request(row.fields, task, template, settings) for row in left)
+        for index, completion in engine.generate_each(requests):
+            results.write({**left[index].fields, "output": completion.text, "finish_reason": completion.finish_reason})
+            progress.advance(bar)
+    errors.print(f"{len(rows)} rows written to {out}", style="green")
+
+
+def _row_request(fields: dict[str, str], task: str | None, template: str | None, settings: Settings) -> Request:
+    """A row's fields fill the task's template; a bare base without --template gets the field `input`."""
+    return Request(fields, prefix=task, template=template, **settings)

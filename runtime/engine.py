@@ -1,0 +1,337 @@
+"""The engine: one base in memory, many tasks, requests from any thread mixed in one batch.
+
+A thin front: requests are prepared on the caller's thread (prepare.py), run by the scheduler's (scheduler.py) and delivered
+through tickets. Each of those layers can be used alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Unpack
+
+import numpy as np
+
+from edgeprefix.runtime.cache import Array, Cache, cache_bytes
+from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.errors import RequestError
+from edgeprefix.runtime.generation import OnPiece
+from edgeprefix.runtime.manifest import TOKENIZER_FILE, Manifest
+from edgeprefix.runtime.options import Settings
+from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.prefix_store import PrefixInfo, PrefixStore
+from edgeprefix.runtime.prepare import Preparer
+from edgeprefix.runtime.request import Completion, Piece, Prompt, Request
+from edgeprefix.runtime.scheduler import CHUNK_TOKENS, Scheduler
+from edgeprefix.runtime.scorer import Scorer
+from edgeprefix.runtime.scoring import CompileProbe, Scores, TextLogprobs
+from edgeprefix.runtime.session import Provider, open_graph
+from edgeprefix.runtime.stream import PieceStream, stream_pieces
+from edgeprefix.runtime.task_pack import TaskPack
+from edgeprefix.runtime.ticket import Ticket
+from edgeprefix.runtime.tokenizer import TextTokenizer
+from edgeprefix.runtime.watcher import FolderWatcher
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """A loaded bundle. Make one with `Engine.load`; use it as a context manager or call `close`.
+
+    Safe to use from many threads.
+    """
+
+    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, decoder: Decoder, *, max_waiting: int = 256,
+                 chunk_tokens: int = CHUNK_TOKENS, prefix_bytes: int | None = None) -> None:  # fmt: skip
+        self.manifest, self.tokenizer = manifest, tokenizer
+        cache = decoder.cache
+        self._cache = cache
+        self._store = PrefixStore(manifest, cache, budget_bytes=prefix_bytes)
+        self._scheduler = Scheduler(decoder, max_waiting=max_waiting, chunk_tokens=chunk_tokens)
+        self._preparer = Preparer(
+            tokenizer, self._store, vocabulary=manifest.vocabulary, capacity=cache.capacity, max_batch=cache.batch
+        )
+        self._scorer = Scorer(self._preparer, self._scheduler.submit)
+        self._watchers: list[FolderWatcher] = []
+        self._finalizer = weakref.finalize(self, self._scheduler.close)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path,
+        *,
+        prefixes: str | Path | Iterable[str | Path] | None = None,
+        max_batch: int = 8,
+        max_length: int = 1024,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        max_waiting: int = 256,
+        chunk_tokens: int = CHUNK_TOKENS,
+        prefix_bytes: int | None = None,
+    ) -> Engine:
+        """Opens a bundle.
+
+        `prefixes`: a folder of prefix files, a file, or several files. `max_batch`: sequences that run at once.
+        `max_length`: positions of each (prefix, prompt and new tokens), at most what the base has. `threads`: default the
+        physical cores. `providers`: ONNX Runtime execution providers, default CPU. `max_waiting`: requests that may wait
+        for a slot. `chunk_tokens`: prompt tokens fed between two decoding steps. `prefix_bytes`: memory for resident
+        prefixes, least recently used ones are evicted; None is no limit.
+
+        Raises BundleError, CapacityError (the cache does not fit the memory), ProviderError, and what `load_prefix` raises.
+        """
+        _require_positive(
+            max_batch=max_batch, max_length=max_length, max_waiting=max_waiting, chunk_tokens=chunk_tokens
+        )
+        manifest = Manifest.load(bundle)
+        manifest.check_files(bundle)
+        capacity = min(max_length, manifest.max_positions)
+        if capacity < max_length:
+            logger.info("max_length %d is more than the base has; using its %d positions", max_length, capacity)
+        graph = open_graph(bundle, manifest, threads=threads, providers=providers)
+        need = cache_bytes(graph.layers, batch=max_batch, capacity=capacity, dtype=graph.cache_dtype)
+        logger.info("cache: %d rows x %d positions = %.1f MiB", max_batch, capacity, need / (1 << 20))
+        cache = Cache(graph.layers, batch=max_batch, capacity=capacity, dtype=graph.cache_dtype)
+        tokenizer = TextTokenizer.from_file(Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids)
+        engine = cls(
+            manifest, tokenizer, Decoder(graph, cache),
+            max_waiting=max_waiting, chunk_tokens=chunk_tokens, prefix_bytes=prefix_bytes,
+        )  # fmt: skip
+        try:
+            engine._load_all(prefixes)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def close(self, *, finish: bool = False) -> None:
+        """Stops the engine. What still runs or waits is finished first, or fails with EngineClosedError. May be called twice."""
+        for watcher in self._watchers:
+            watcher.stop()
+        self._scheduler.close(finish=finish)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Facts ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def max_batch(self) -> int:
+        """Sequences that run at once."""
+        return self._cache.batch
+
+    @property
+    def max_length(self) -> int:
+        """Positions of a sequence: prefix, prompt and new tokens."""
+        return self._cache.capacity
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the cache."""
+        return self._cache.nbytes
+
+    @property
+    def load_now(self) -> tuple[int, int]:
+        """(sequences that run, requests that wait) at this moment."""
+        return self._scheduler.load
+
+    # Tasks ------------------------------------------------------------------------------------------------------------
+
+    def load_prefix(
+        self, source: str | Path | bytes | Prefix, *, name: str | None = None, pin: bool = False
+    ) -> PrefixInfo:
+        """Makes a task known, or replaces the one of that name: all or nothing, while requests run (they end on the old one).
+
+        `source`: a prefix file, its bytes, or a Prefix. Raises PrefixFileError, BaseMismatchError or CapacityError; the engine is
+        then as it was.
+        """
+        return self._store.load(source, name=name, pinned=pin)
+
+    def load_prefixes(self, folder: str | Path) -> list[PrefixInfo]:
+        """Loads every prefix file of a folder, all or none."""
+        return self._store.load_folder(folder)
+
+    def unload(self, name: str) -> None:
+        """Forgets a task. Raises UnknownTaskError."""
+        self._store.unload(name)
+
+    def pin(self, name: str, *, pinned: bool = True) -> None:
+        """Keeps a task from eviction, or allows it again. Raises UnknownTaskError."""
+        self._store.pin(name, pinned=pinned)
+
+    def tasks(self) -> list[PrefixInfo]:
+        """All known tasks with their sizes and hits, by name."""
+        return self._store.tasks()
+
+    def task(self, name: str) -> PrefixInfo:
+        """One task. Raises UnknownTaskError, offering the nearest names."""
+        return self._store.info(name)
+
+    def watch(self, folder: str | Path, *, interval_s: float = 1.0) -> FolderWatcher:
+        """Follows a folder of prefix files from now on: new and changed ones are loaded, removed ones unloaded."""
+        watcher = FolderWatcher(self._store, folder, interval_s=interval_s)
+        self._watchers.append(watcher)
+        return watcher
+
+    def compile(self, text: str, *, name: str, prefix: str | None = None, pack: TaskPack | None = None) -> Prefix:
+        """Turns a text into a prefix: the base's own keys and values over it, exactly those of a prompt.
+
+        With `prefix` the text stands behind that task's prefix, and both become one. The result is not loaded: `save`
+        it, or give it to `load_prefix`. Raises RequestError, PromptTooLongError.
+        """
+        task = self._preparer.task(prefix)
+        tokens = self._preparer.prompt_ids(text, None)
+        self._preparer.require_room(task, len(tokens), "the text")
+        ticket: Ticket[list[Array]] = Ticket()
+        self._scheduler.submit(CompileProbe(tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket))
+        pairs = self._cache.unpack(ticket.wait())
+        layers = [PrefixLayer(key.astype(np.float32), value.astype(np.float32)) for key, value in pairs]
+        recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix}
+        return Prefix(name=name, base=self.manifest.base, layers=tuple(layers), pack=pack or TaskPack(recipe=recipe))
+
+    # Text -------------------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        prefix: str | None = None,
+        template: str | None = None,
+        timeout_s: float | None = None,
+        **settings: Unpack[Settings],
+    ) -> Completion:
+        """Generates a text. `settings` are the fields of GenerationOptions; they override the task's own defaults.
+
+        Raises RequestError, PromptTooLongError, UnknownTaskError, TemplateError, QueueFullError, RequestTimeout, NumericalError,
+        EngineClosedError.
+        """
+        return self.submit(Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)).wait()
+
+    def submit(self, request: Request) -> Ticket[Completion]:
+        """Starts a generation and returns at once; the ticket waits for it or cancels it."""
+        return self._submit(request)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        prefix: str | None = None,
+        template: str | None = None,
+        timeout_s: float | None = None,
+        **settings: Unpack[Settings],
+    ) -> PieceStream:
+        """Generates a text piece by piece. Leaving the iterator early cancels the request."""
+        request = Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)
+        return PieceStream(lambda on_piece: self._submit(request, on_piece=on_piece))
+
+    def generate_many(self, requests: Iterable[Request]) -> list[Completion]:
+        """Generates for many requests, of different tasks if need be, in one mixed batch. Results come in the requests' order.
+
+        When one fails its error is raised, and the others are cancelled.
+        """
+        results = dict(self.generate_each(requests))
+        return [results[index] for index in range(len(results))]
+
+    def generate_each(self, requests: Iterable[Request]) -> Iterator[tuple[int, Completion]]:
+        """Like `generate_many`, but yields (index, completion) in order, and takes requests only as slots become free."""
+        running: deque[tuple[int, Ticket[Completion]]] = deque()
+        try:
+            for index, request in enumerate(requests):
+                running.append((index, self._submit(request, wait=True)))
+                while len(running) > 4 * self.max_batch or (running and running[0][1].done):
+                    first, ticket = running.popleft()
+                    yield first, ticket.wait()
+            while running:
+                first, ticket = running.popleft()
+                yield first, ticket.wait()
+        finally:
+            for _, ticket in running:
+                ticket.cancel()
+
+    async def agenerate(self, request: Request) -> Completion:
+        """`generate` for asyncio; cancelling the task cancels the request."""
+        ticket = self._submit(request)
+        try:
+            return await asyncio.wrap_future(ticket.future)
+        finally:
+            if not ticket.done:
+                ticket.cancel()
+
+    def astream(
+        self,
+        prompt: Prompt,
+        *,
+        prefix: str | None = None,
+        template: str | None = None,
+        timeout_s: float | None = None,
+        **settings: Unpack[Settings],
+    ) -> AsyncIterator[Piece]:
+        """`stream` for asyncio: `async for piece in engine.astream(...)`."""
+        request = Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)
+        return stream_pieces(lambda on_piece: self._submit(request, on_piece=on_piece))
+
+    # Scores -----------------------------------------------------------------------------------------------------------
+
+    def score(
+        self,
+        prompt: Prompt,
+        options: Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        template: str | None = None,
+        include_end: bool = True,
+        normalise: bool = False,
+        calibrate: bool = False,
+        timeout_s: float | None = None,
+    ) -> Scores:
+        """Log-probability of each option as the continuation of the prompt; the options default to the task's labels.
+
+        `include_end` counts the end-of-text token, as in training. `normalise` divides by the number of tokens.
+        `calibrate` subtracts what the option gets for a content-free prompt (every field "N/A"), so that an option that
+        is likely anyway does not win by that. Raises RequestError, PromptTooLongError, UnknownTaskError.
+        """
+        return self._scorer.score(
+            prompt, options, prefix=prefix, template=template, include_end=include_end,
+            normalise=normalise, calibrate=calibrate, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    def logprobs(
+        self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None, timeout_s: float | None = None
+    ) -> TextLogprobs:
+        """Log-probability of every token of a text; `.perplexity` follows. A text without a template is used as it is."""
+        return self._scorer.logprobs(prompt, prefix=prefix, template=template, timeout_s=timeout_s)
+
+    def perplexity(self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None) -> float:
+        """exp of the mean negative log-probability of a text's tokens."""
+        return self.logprobs(prompt, prefix=prefix, template=template).perplexity
+
+    # Within -----------------------------------------------------------------------------------------------------------
+
+    def _submit(self, request: Request, *, on_piece: OnPiece | None = None, wait: bool = False) -> Ticket[Completion]:
+        work, ticket = self._preparer.generation(request, on_piece=on_piece)
+        self._scheduler.submit(work, wait=wait)
+        return ticket
+
+    def _load_all(self, prefixes: str | Path | Iterable[str | Path] | None) -> None:
+        if prefixes is None:
+            return
+        for source in [prefixes] if isinstance(prefixes, str | Path) else prefixes:
+            if Path(source).is_file():
+                self.load_prefix(source)
+            else:
+                self.load_prefixes(source)
+
+
+def _require_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise RequestError(f"{name}={number}: expected at least 1")

@@ -1,0 +1,240 @@
+"""The tasks that an engine can run: prefixes verified, packed for the cache, kept within a byte budget.
+
+Loading is a transaction: everything is verified first, then one assignment under a lock makes the task known. A request
+keeps the prefix it was submitted with, so replacing one never touches what runs or waits.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.errors import BaseMismatchError, CapacityError, PrefixFileError, UnknownTaskError
+from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.runtime.task_pack import TaskPack
+from edgeprefix.runtime.work import ResidentPrefix
+
+logger = logging.getLogger(__name__)
+
+PREFIX_PATTERN = "*.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixInfo:
+    """What `load_prefix` and `tasks` tell about a task."""
+
+    name: str
+    length: int
+    """P, positions."""
+    bytes: int
+    """Memory that its keys and values take."""
+    pack: TaskPack
+    path: str | None
+    """The file it came from; None for one given as bytes or as a Prefix."""
+    hits: int
+    """Requests that used it."""
+    pinned: bool
+    """Never evicted."""
+    resident: bool
+    """In memory. One that was evicted is read again from its file when it is asked for."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Entry:
+    """A known task. `resident` is None after eviction."""
+
+    name: str
+    length: int
+    bytes: int
+    pack: TaskPack
+    path: Path | None
+    pinned: bool
+    resident: ResidentPrefix | None
+    hits: int = 0
+    used: int = 0  # the store's clock at the last use
+
+    def info(self) -> PrefixInfo:
+        return PrefixInfo(
+            name=self.name,
+            length=self.length,
+            bytes=self.bytes,
+            pack=self.pack,
+            path=None if self.path is None else str(self.path),
+            hits=self.hits,
+            pinned=self.pinned,
+            resident=self.resident is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A task ready to be used by a request."""
+
+    prefix: ResidentPrefix
+    pack: TaskPack
+
+
+class PrefixStore:
+    """Tasks by name. Safe to use from many threads."""
+
+    def __init__(self, manifest: Manifest, cache: Cache, *, budget_bytes: int | None = None) -> None:
+        self._manifest, self._cache, self._budget = manifest, cache, budget_bytes
+        self._entries: dict[str, _Entry] = {}
+        self._clock = 0
+        self._lock = threading.RLock()
+
+    def load(self, source: str | Path | bytes | Prefix, *, name: str | None = None, pinned: bool = False) -> PrefixInfo:
+        """Makes a task known from a file, a file's bytes or a Prefix; one of the same name is replaced. Returns its PrefixInfo.
+
+        `name` overrides the name in the file. Raises PrefixFileError, BaseMismatchError or CapacityError; the store is
+        then as it was.
+        """
+        path = Path(source) if isinstance(source, str | Path) else None
+        prefix = _read(source)
+        resident = self._pack(prefix, name or prefix.name, where=str(path or name or prefix.name))
+        entry = _Entry(
+            name=resident.name,
+            length=resident.length,
+            bytes=resident.nbytes,
+            pack=prefix.pack,
+            path=None if path is None else path.resolve(),
+            pinned=pinned,
+            resident=resident,
+        )
+        with self._lock:
+            self._make_room(resident.nbytes, replacing=resident.name)
+            old = self._entries.get(resident.name)
+            if old is not None:
+                entry.hits, entry.pinned = old.hits, pinned or old.pinned
+            entry.used = self._tick()
+            self._entries[resident.name] = entry
+        return entry.info()
+
+    def load_folder(self, folder: str | Path) -> list[PrefixInfo]:
+        """Loads every prefix file of a folder, all or none. Raises like `load`; PrefixFileError when it is no folder."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise PrefixFileError(f"{folder} is no folder; give a folder of prefix files, or a file to load_prefix")
+        with self._lock:
+            before = dict(self._entries)
+            try:
+                return [self.load(path) for path in sorted(folder.glob(PREFIX_PATTERN))]
+            except Exception:
+                self._entries = before
+                raise
+
+    def use(self, name: str) -> Loaded:
+        """The task for a request, counted as a hit; an evicted one is read again from its file.
+
+        Raises UnknownTaskError offering the nearest names.
+        """
+        with self._lock:
+            entry = self._entry(name)
+            if entry.resident is None:
+                self._restore(entry)
+                entry = self._entry(name)
+            entry.hits += 1
+            entry.used = self._tick()
+            assert entry.resident is not None
+            return Loaded(entry.resident, entry.pack)
+
+    def tasks(self) -> list[PrefixInfo]:
+        """All known tasks by name."""
+        with self._lock:
+            return [entry.info() for _, entry in sorted(self._entries.items())]
+
+    def info(self, name: str) -> PrefixInfo:
+        """One task. Raises UnknownTaskError."""
+        with self._lock:
+            return self._entry(name).info()
+
+    def unload(self, name: str) -> None:
+        """Forgets a task; requests that run or wait with it go on. Raises UnknownTaskError."""
+        with self._lock:
+            self._entry(name)
+            del self._entries[name]
+
+    def pin(self, name: str, *, pinned: bool = True) -> None:
+        """Keeps a task from eviction, or allows it again. Raises UnknownTaskError."""
+        with self._lock:
+            self._entry(name).pinned = pinned
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the resident prefixes take."""
+        with self._lock:
+            return sum(entry.bytes for entry in self._entries.values() if entry.resident is not None)
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise UnknownTaskError(_unknown(name, list(self._entries)))
+        return entry
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
+    def _restore(self, entry: _Entry) -> None:
+        """Reads an evicted task again; its file may have changed since, then the new content holds."""
+        assert entry.path is not None  # only tasks with a file are evicted
+        self.load(entry.path, name=entry.name, pinned=entry.pinned)
+
+    def _pack(self, prefix: Prefix, name: str, *, where: str) -> ResidentPrefix:
+        self._manifest.base.require_same(prefix.base, what=f"prefix {where}")
+        expected = [(layer.kv_heads, layer.head_size) for layer in self._manifest.layers]
+        found = [(layer.key.shape[0], layer.key.shape[2]) for layer in prefix.layers]
+        if found != expected or any(layer.key.shape != layer.value.shape for layer in prefix.layers):
+            raise BaseMismatchError(
+                f"prefix {where} has {len(found)} layers of (heads, size) {sorted(set(found))}, the base has "
+                f"{len(expected)} of {sorted(set(expected))}; export the prefix again"
+            )
+        if prefix.length >= self._cache.capacity:
+            raise CapacityError(
+                f"prefix {where} takes {prefix.length} positions, the cache has {self._cache.capacity} a row; "
+                f"load the engine with max_length above {prefix.length}"
+            )
+        packed = self._cache.pack([(layer.key, layer.value) for layer in prefix.layers])
+        return ResidentPrefix(name=name, length=prefix.length, packed=tuple(packed))
+
+    def _make_room(self, need: int, *, replacing: str) -> None:
+        """Evicts the least recently used tasks until `need` bytes fit the budget; decides first, then acts."""
+        if self._budget is None:
+            return
+        others = [entry for name, entry in self._entries.items() if name != replacing and entry.resident is not None]
+        excess = sum(entry.bytes for entry in others) + need - self._budget
+        victims = []
+        for entry in sorted(others, key=lambda entry: entry.used):
+            if excess > 0 and not entry.pinned and entry.path is not None:
+                victims.append(entry)
+                excess -= entry.bytes
+        if excess > 0:
+            raise CapacityError(
+                f"{need} bytes for prefix {replacing!r} do not fit the budget of {self._budget} bytes: {excess} too many, and "
+                f"nothing more can be evicted (pinned tasks, and those without a file, stay); unload tasks or raise prefix_bytes"
+            )
+        for entry in victims:
+            logger.info("evicting task %s (%d bytes)", entry.name, entry.bytes)
+            entry.resident = None
+
+
+def _read(source: str | Path | bytes | Prefix) -> Prefix:
+    if isinstance(source, Prefix):
+        return source
+    if isinstance(source, bytes):
+        return Prefix.from_bytes(source)
+    return Prefix.load(source)
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    if not known:
+        return f"task {name!r} is unknown: no prefix is loaded; load one with engine.load_prefix(file)"
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else f"loaded are {', '.join(sorted(known)[:10])}"
+    return f"task {name!r} is unknown; {hint}"

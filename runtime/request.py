@@ -1,0 +1,104 @@
+"""What goes into the engine and what comes out, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+from edgeprefix.runtime.options import Settings
+
+Prompt = str | Sequence[int] | Mapping[str, str]
+"""Text, token ids (used as they are), or named fields for the task's prompt template."""
+
+
+class Request:
+    """One generation for `generate_many` or `submit`.
+
+    Text is put into the task's prompt template as {input}; without a prefix it is used as it is. `template` overrides the
+    task's own, settings override its defaults. `timeout_s` counts from submission.
+
+    >>> Request("name: Aromi", prefix="e2e", max_new_tokens=40).prefix
+    'e2e'
+    """
+
+    __slots__ = ("prefix", "prompt", "settings", "template", "timeout_s")
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        *,
+        prefix: str | None = None,
+        template: str | None = None,
+        timeout_s: float | None = None,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self.prompt = prompt
+        self.prefix = prefix
+        self.template = template
+        self.timeout_s = timeout_s
+        self.settings: Mapping[str, Any] = settings
+
+    def __repr__(self) -> str:
+        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
+        return f"Request({self.prompt!r}, prefix={self.prefix!r}{settings})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Where a request's time went, in milliseconds from its submission on."""
+
+    queue_ms: float = 0.0
+    """Waiting for a slot."""
+    first_token_ms: float = 0.0
+    """From submission to the first token, waiting included."""
+    prefill_ms: float = 0.0
+    """From the slot to the first token."""
+    decode_ms: float = 0.0
+    """From the first token to the last."""
+    total_ms: float = 0.0
+
+    def tokens_per_s(self, tokens: int) -> float:
+        """Decoding speed of a text of so many tokens; 0 for fewer than two."""
+        return (tokens - 1) / self.decode_ms * 1000 if tokens > 1 and self.decode_ms else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprob:
+    """A token's log-probability under the base and prefix (before temperature and bans), and the likeliest tokens there."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A finished generation."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Generated ids, without the end-of-text token; a stop text's tokens are in."""
+    finish_reason: str
+    """"stop" (end of text or a stop text) or "length"."""
+    prefix: str | None
+    prompt_tokens: int
+    timings: Timings
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """One for each token, when asked for."""
+    score: float | None = None
+    """Beam search: sum of log-probabilities over length ** length_penalty."""
+    alternatives: tuple[Completion, ...] = ()
+    """The other n - 1 results of a request with n > 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One step of a stream. Concatenated texts give the completion's text."""
+
+    text: str
+    """May be empty: a character or a possible stop text is unfinished."""
+    token: int | None = None
+    """None in a last piece that only ends the stream."""
+    finish_reason: str | None = None
+    """Set in the last piece."""

@@ -1,0 +1,327 @@
+"""Continuous batching: one thread that owns graph and cache, and lets requests join and leave between steps.
+
+Each round feeds at most one chunk's worth of prompts, then decodes all active lanes in one run, so that a long prompt slows
+the others down but never stops them. Active lanes stand in the slots 0 … n-1: when one leaves, a newcomer takes its slot
+or the last lane moves there, so idle slots cost nothing. A long prompt is fed in the last slot until it is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.errors import EdgePrefixError, EngineClosedError, QueueFullError
+from edgeprefix.runtime.waiting import WaitingLine
+from edgeprefix.runtime.work import Generation, Logits, Slot, Start, Work
+
+logger = logging.getLogger(__name__)
+
+CHUNK_TOKENS = 128  # of a prompt fed between two decode steps; benchmarks/engine.py has the trade-off
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One sequence in the batch."""
+
+    generation: Generation
+    number: int
+    """Which of its generation's lanes it is."""
+    shared: int
+    """Positions that are the same in all of its generation's lanes: prefix and prompt."""
+    length: int
+    """Positions of its slot in use."""
+    token: int
+    """Chosen, but not yet in the cache."""
+
+
+@dataclass(slots=True, eq=False)
+class Filling:
+    """Work whose tokens are being fed."""
+
+    work: Work
+    slot: Slot
+    steps: Generator[int, None, Start | None]
+    cost: int
+    """Tokens that its next step feeds."""
+
+
+class Scheduler:
+    """Runs work over a decoder. `submit` and `close` may be called from any thread."""
+
+    def __init__(self, decoder: Decoder, *, max_waiting: int = 256, chunk_tokens: int = CHUNK_TOKENS) -> None:
+        self._decoder, self._cache = decoder, decoder.cache
+        self._chunk, self._max_waiting = chunk_tokens, max_waiting
+        self._lanes: list[Lane | None] = [None] * decoder.cache.batch
+        self._filling: Filling | None = None
+        self._waiting = WaitingLine()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._give_up = False  # at close: cancel what runs
+        self._look = False  # somebody cancelled
+        self._next_deadline = math.inf  # of those who wait
+        self._thread = threading.Thread(target=self._loop, name="edgeprefix-engine", daemon=True)
+        self._thread.start()
+
+    # The callers' side ------------------------------------------------------------------------------------------------
+
+    def submit(self, work: Work, *, wait: bool = False) -> None:
+        """Puts work into the line. With `wait` it blocks while the line is full.
+
+        Raises QueueFullError, EngineClosedError.
+        """
+        with self._changed:
+            while wait and len(self._waiting) >= self._max_waiting and not self._closing:
+                self._changed.wait()
+            if self._closing:
+                raise EngineClosedError("the engine is closed; load it again")
+            if len(self._waiting) >= self._max_waiting:
+                raise QueueFullError(
+                    f"{self._max_waiting} requests wait already; try again later, or load the engine with a larger max_waiting"
+                )
+            work.ticket.attach(self._wake)
+            self._waiting.put(work)
+            self._next_deadline = min(self._next_deadline, work.ticket.deadline or math.inf)
+            self._changed.notify_all()
+
+    def close(self, *, finish: bool = False) -> None:
+        """Ends the thread. What runs or waits is finished first, or fails with EngineClosedError."""
+        with self._changed:
+            self._closing = True
+            self._give_up = self._give_up or not finish
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more work is taken."""
+        return self._closing
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """(lanes that decode or are being fed, requests that wait) at this moment."""
+        active = sum(lane is not None for lane in self._lanes) + (self._filling is not None)
+        return active, len(self._waiting)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._look = True
+            self._changed.notify_all()
+
+    # The engine's thread ----------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._round()
+            except Exception as error:  # a bug must not stop the engine: those who run are told, the others go on
+                logger.exception("the engine's round failed")
+                self._fail_running(error)
+        self._fail_everything(EngineClosedError("the engine was closed before this request finished"))
+
+    def _wait_for_work(self) -> bool:
+        """Blocks until there is something to do; False when the thread should end."""
+        with self._changed:
+            while not (self._busy() or len(self._waiting) or self._closing):
+                self._changed.wait()
+            return not self._give_up and (self._busy() or len(self._waiting) > 0)
+
+    def _busy(self) -> bool:
+        return self._filling is not None or any(self._lanes)
+
+    def _round(self) -> None:
+        self._drop_overdue()
+        self._feed()
+        self._compact()
+        self._decode()
+
+    def _drop_overdue(self) -> None:
+        """Ends what was cancelled or took too long."""
+        now = time.perf_counter()
+        for lane in self._lanes:
+            if lane is not None and (error := lane.generation.ticket.overdue(now)):
+                self._fail(lane.generation, error)
+        if self._filling is not None and (error := self._filling.work.ticket.overdue(now)):
+            self._fail(self._filling.work, error)
+        if self._look or now >= self._next_deadline:
+            self._drop_waiting(now)
+
+    def _drop_waiting(self, now: float) -> None:
+        with self._changed:
+            self._look = False
+            late = [(work, error) for work in self._waiting if (error := work.ticket.overdue(now))]
+            for work, _ in late:
+                self._waiting.remove(work)
+            self._next_deadline = min((work.ticket.deadline or math.inf for work in self._waiting), default=math.inf)
+            self._changed.notify_all()
+        for work, error in late:
+            work.ticket.fail(error)
+
+    # Feeding prompts --------------------------------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        """Feeds prompts, up to one chunk's worth of tokens."""
+        budget = self._chunk
+        while self._filling is not None or self._start_next(budget):
+            filling = self._filling
+            if filling is None or filling.cost > budget:
+                return
+            budget -= filling.cost
+            try:
+                filling.cost = next(filling.steps)
+            except StopIteration as stop:
+                self._filling = None
+                self._join(filling, stop.value)
+            except EdgePrefixError as error:
+                self._fail(filling.work, error)
+            except RuntimeError as error:  # what ONNX Runtime raises
+                self._fail(filling.work, _graph_error(error))
+
+    def _start_next(self, budget: int) -> bool:
+        """Gives the next in line a slot, if there is one."""
+        with self._changed:
+            work = self._waiting.head()
+            if work is None or work.lanes > self._lanes.count(None):
+                return False
+            self._waiting.pop()
+            self._changed.notify_all()
+        if work.feed_length > budget:
+            self._compact()  # its slot must stay clear of the batch for several rounds: the last one does
+            index = len(self._lanes) - 1
+        else:
+            index = self._lanes.index(None)
+        prefix = work.prefix
+        if prefix is not None:
+            self._cache.write(index, prefix.packed)
+        slot = Slot(self._decoder, index, self._chunk, 0 if prefix is None else prefix.length)
+        steps = work.run(slot)
+        self._filling = Filling(work, slot, steps, next(steps))
+        return True
+
+    def _join(self, filling: Filling, start: Start | None) -> None:
+        """The prompt is in: its lanes join the batch, the first in the slot it was fed in, the others as its copies."""
+        if start is None:
+            return
+        length, source = filling.slot.length, filling.slot.index
+        for number, token in enumerate(start.turn.tokens):
+            if token is None:
+                continue
+            index = source if self._lanes[source] is None else self._lanes.index(None)
+            if index != source:
+                self._cache.copy(source, index, start=0, stop=length)
+            self._lanes[index] = Lane(start.generation, number, length, length, token)
+
+    # Decoding ---------------------------------------------------------------------------------------------------------
+
+    def _compact(self) -> None:
+        """Moves lanes from the end into holes, so that the active ones are 0 … n-1."""
+        lanes = self._lanes
+        hole, last = 0, len(lanes) - 1
+        while True:
+            while hole < len(lanes) and lanes[hole] is not None:
+                hole += 1
+            while last >= 0 and lanes[last] is None:
+                last -= 1
+            if hole >= last:
+                return
+            lane = lanes[last]
+            assert lane is not None
+            self._cache.copy(last, hole, start=0, stop=lane.length)
+            lanes[hole], lanes[last] = lane, None
+
+    def _decode(self) -> None:
+        """One token for every active lane."""
+        lanes = [lane for lane in self._lanes if lane is not None]  # compact: lane i stands in slot i
+        if not lanes:
+            return
+        try:
+            if len(lanes) == 1 and (draft := lanes[0].generation.draft()):
+                self._speculate(lanes[0], draft)
+                return
+            logits = self._decoder.step([lane.token for lane in lanes], [lane.length + 1 for lane in lanes])
+        except RuntimeError as error:
+            self._fail_running(_graph_error(error))
+            return
+        groups: dict[int, list[int]] = {}
+        for slot, lane in enumerate(lanes):
+            lane.length += 1
+            groups.setdefault(id(lane.generation), []).append(slot)
+        for members in groups.values():
+            members.sort(key=lambda slot: lanes[slot].number)
+            first = members[0]
+            rows = logits[first : first + 1] if len(members) == 1 else logits[members]
+            self._advance(lanes[first].generation, members, rows)
+
+    def _advance(self, generation: Generation, members: list[int], logits: Logits) -> None:
+        """Shows a generation the logits of its lanes, which stand in the slots `members`."""
+        try:
+            turn = generation.advance(logits)
+        except EdgePrefixError as error:
+            self._fail(generation, error)
+            return
+        if turn.parents is not None:
+            self._inherit(members, turn.parents)
+        for slot, token in zip(members, turn.tokens, strict=True):
+            lane = self._lanes[slot]
+            if token is None or lane is None:
+                self._lanes[slot] = None
+            else:
+                lane.token = token
+
+    def _inherit(self, members: list[int], parents: Sequence[int]) -> None:
+        """Beam search: lane i takes over what lane parents[i] has behind the common prompt."""
+        moves = [
+            (members[parent], slot) for slot, parent in zip(members, parents, strict=True) if members[parent] != slot
+        ]
+        lane = self._lanes[members[0]]
+        if moves and lane is not None:
+            sources, targets = zip(*moves, strict=True)
+            self._cache.gather(sources, targets, start=lane.shared, stop=lane.length)
+
+    def _speculate(self, lane: Lane, draft: Sequence[int]) -> None:
+        """Checks a draft in one run: as many of its tokens are taken as the base itself would have chosen."""
+        tokens = np.asarray([lane.token, *draft], np.int64)
+        logits = self._decoder.feed(0, tokens, start=lane.length)
+        for row in range(len(tokens)):
+            lane.length += 1
+            self._advance(lane.generation, [0], logits[row : row + 1])
+            if self._lanes[0] is None or row == len(draft) or lane.token != draft[row]:
+                return
+
+    # Failing ----------------------------------------------------------------------------------------------------------
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        """Takes work out of batch or slot and tells its caller."""
+        self._lanes = [None if lane is not None and lane.generation is work else lane for lane in self._lanes]
+        if self._filling is not None and self._filling.work is work:
+            self._filling.steps.close()
+            self._filling = None
+        work.ticket.fail(error)
+
+    def _fail_running(self, error: BaseException) -> None:
+        running: list[Work] = [lane.generation for lane in self._lanes if lane is not None]
+        if self._filling is not None:
+            running.append(self._filling.work)
+        for work in running:
+            self._fail(work, error)
+
+    def _fail_everything(self, error: BaseException) -> None:
+        self._fail_running(error)
+        with self._changed:
+            waiting = list(self._waiting)
+            self._waiting = WaitingLine()
+            self._changed.notify_all()
+        for work in waiting:
+            work.ticket.fail(error)
+
+
+def _graph_error(error: RuntimeError) -> EdgePrefixError:
+    text = str(error).strip().replace("\n", " ")
+    return EdgePrefixError(f"the graph failed in a step: {text}; the engine goes on serving")

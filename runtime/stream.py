@@ -1,0 +1,80 @@
+"""Pieces of text as they come, for threads and for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from queue import SimpleQueue
+from types import TracebackType
+
+from edgeprefix.runtime.request import Completion, Piece
+from edgeprefix.runtime.ticket import Ticket
+
+Submit = Callable[[Callable[[Piece], None]], Ticket[Completion]]
+"""Submits a request whose pieces go to the callable given."""
+
+
+class PieceStream(Iterator[Piece]):
+    """Iterates over the pieces of one generation. Leaving it early (`close`, `with`, or letting go of it) cancels the request."""
+
+    def __init__(self, submit: Submit) -> None:
+        self._pieces: SimpleQueue[Piece | None] = SimpleQueue()
+        self._ticket = submit(self._pieces.put)
+        self._ticket.future.add_done_callback(lambda _: self._pieces.put(None))
+        self._over = False
+
+    def __iter__(self) -> PieceStream:
+        return self
+
+    def __next__(self) -> Piece:
+        if self._over:
+            raise StopIteration
+        piece = self._pieces.get()
+        if piece is None:
+            self._over = True
+            self._ticket.result()  # raises what went wrong
+            raise StopIteration
+        return piece
+
+    def __enter__(self) -> PieceStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ticket"):
+            self.close()
+
+    def close(self) -> None:
+        """Ends the stream; the request is cancelled if it still runs."""
+        self._over = True
+        if not self._ticket.done:
+            self._ticket.cancel()
+
+    def completion(self) -> Completion:
+        """Waits for the end and returns the whole result, whether or not all pieces were read."""
+        return self._ticket.result()
+
+
+async def stream_pieces(submit: Submit) -> AsyncIterator[Piece]:
+    """The asyncio twin of PieceStream; closing the iterator cancels the request."""
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+
+    def put(piece: Piece | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    ticket = submit(put)
+    ticket.future.add_done_callback(lambda _: put(None))
+    try:
+        while (piece := await pieces.get()) is not None:
+            yield piece
+        ticket.result()  # raises what went wrong
+    finally:
+        if not ticket.done:
+            ticket.cancel()

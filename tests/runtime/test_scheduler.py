@@ -1,0 +1,271 @@
+"""Requests that come, go, fail and are cancelled while others run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import TASKS, make_prefix
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprefix.runtime import Engine, Piece, Request
+from edgeprefix.runtime.errors import (
+    EngineClosedError,
+    NumericalError,
+    QueueFullError,
+    RequestCancelled,
+    RequestError,
+    RequestTimeout,
+)
+from edgeprefix.runtime.ticket import Ticket
+from edgeprefix.runtime.waiting import WaitingLine
+from edgeprefix.runtime.work import ResidentPrefix
+
+LONG = {"max_new_tokens": 80, "ignore_end": True}
+
+
+def test_many_threads_get_their_own_answers(shared_engine: Engine) -> None:
+    jobs = [(f"text number {number}", name) for number in range(6) for name in (*TASKS, None)]
+    alone = [shared_engine.generate(text, prefix=name, max_new_tokens=8, ignore_end=True).tokens for text, name in jobs]
+    together: list[tuple[int, ...] | None] = [None] * len(jobs)
+
+    def run(index: int) -> None:
+        text, name = jobs[index]
+        together[index] = shared_engine.generate(text, prefix=name, max_new_tokens=8, ignore_end=True).tokens
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_cancel_while_it_runs_and_while_it_waits(engine: Engine) -> None:
+    tickets = [engine.submit(Request("x", **LONG)) for _ in range(8)]  # four slots
+    tickets[1].cancel()
+    tickets[7].cancel()
+    for ticket in (tickets[1], tickets[7]):
+        with pytest.raises(RequestCancelled, match="the request was cancelled"):
+            ticket.result(timeout_s=30)
+    results = [ticket.result(timeout_s=30).tokens for index, ticket in enumerate(tickets) if index not in (1, 7)]
+    assert len(set(results)) == 1
+    assert engine.load_now == (0, 0)
+
+
+def test_leaving_a_stream_early_frees_its_slot(engine: Engine) -> None:
+    with engine.stream("x", **LONG) as stream:
+        next(stream)
+    for _ in engine.stream("x", **LONG):
+        break
+    deadline = time.monotonic() + 10
+    while engine.load_now != (0, 0):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_deadline_ends_running_and_waiting_requests(engine: Engine) -> None:
+    blockers = [engine.submit(Request("x", **LONG)) for _ in range(4)]
+    started = time.perf_counter()
+    with pytest.raises(RequestTimeout, match=r"did not finish within 0\.001 s; give it more time or fewer tokens"):
+        engine.generate("x", timeout_s=0.001, **LONG)
+    assert time.perf_counter() - started < 5
+    assert {ticket.result(timeout_s=30).finish_reason for ticket in blockers} == {"length"}
+
+
+def test_a_full_queue_says_so_and_a_batch_waits(llama_bundle: Path) -> None:
+    with Engine.load(llama_bundle, max_batch=1, max_length=96, threads=1, max_waiting=3) as engine:
+        tickets, refused = [], 0
+        for _ in range(12):
+            try:
+                tickets.append(engine.submit(Request("x", **LONG)))
+            except QueueFullError as error:
+                assert "3 requests wait already; try again later" in str(error)
+                refused += 1
+        assert refused >= 6
+        assert len({ticket.result(timeout_s=30).tokens for ticket in tickets}) == 1
+        assert len(engine.generate_many([Request("x", max_new_tokens=2, ignore_end=True)] * 20)) == 20
+
+
+def test_close_cancels_or_finishes(llama_bundle: Path) -> None:
+    for finish in (False, True):
+        engine = Engine.load(llama_bundle, max_batch=2, max_length=96, threads=1)
+        tickets = [engine.submit(Request("x", **LONG)) for _ in range(5)]
+        engine.close(finish=finish)
+        assert all(ticket.done for ticket in tickets)
+        if finish:
+            assert {len(ticket.result().tokens) for ticket in tickets} == {80}
+        else:
+            with pytest.raises(EngineClosedError, match="closed before this request finished"):
+                tickets[-1].result()
+
+
+def test_an_engine_that_is_let_go_of_ends_its_thread(llama_bundle: Path) -> None:
+    engine = Engine.load(llama_bundle, max_batch=1, max_length=32, threads=1)
+    thread = engine._scheduler._thread
+    del engine
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def test_nan_fails_one_request_only(engine: Engine) -> None:
+    poison = make_prefix(engine.manifest, "poison", 2)
+    engine.load_prefix(poison)
+    engine._store.use("poison").prefix.packed[0][:] = np.nan  # what a bad graph would do; files are checked
+    good = engine.submit(Request("fine", prefix="news", **LONG))
+    with pytest.raises(NumericalError, match="the base gave nan as a logit"):
+        engine.generate("x", prefix="poison")
+    with pytest.raises(NumericalError):
+        engine.score("x", ["a", "b"], prefix="poison")
+    with pytest.raises(NumericalError):
+        engine.generate("x", prefix="poison", beams=2)
+    assert good.result(timeout_s=30).tokens == engine.generate("fine", prefix="news", **LONG).tokens
+
+
+def test_options_that_bar_everything_fail_one_request_only(engine: Engine) -> None:
+    with pytest.raises(RequestError, match="every token is barred"):
+        engine.generate("x", logit_bias=dict.fromkeys(range(384), -np.inf))
+    assert engine.generate("x", max_new_tokens=1, ignore_end=True).tokens
+
+
+def test_a_long_prompt_does_not_stop_the_others(engine: Engine) -> None:
+    """While a prompt of eight chunks is fed, a running stream goes on."""
+    arrivals: list[float] = []
+    first = threading.Event()
+
+    def listen() -> None:
+        for _ in engine.stream("x", **LONG):
+            arrivals.append(time.perf_counter())
+            first.set()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    first.wait(10)
+    submitted = time.perf_counter()
+    long = engine.submit(Request([7] * 64, max_new_tokens=1, ignore_end=True))
+    finished = submitted + long.result(timeout_s=30).timings.total_ms / 1000
+    listener.join()
+    between = sum(submitted < arrival < finished for arrival in arrivals)
+    assert between >= 4  # at most one chunk between two steps
+
+
+def test_wide_requests_wait_for_enough_slots(engine: Engine) -> None:
+    singles = [engine.submit(Request("x", **LONG)) for _ in range(3)]
+    wide = engine.submit(Request("x", n=4, temperature=1.0, seed=1, max_new_tokens=5, ignore_end=True))
+    late = engine.submit(Request("x", max_new_tokens=5, ignore_end=True))
+    assert len(wide.result(timeout_s=30).alternatives) == 3
+    assert all(ticket.result(timeout_s=30).tokens for ticket in (*singles, late))
+
+
+def test_the_line_is_fair_between_tasks() -> None:
+    class Waiting:
+        def __init__(self, name: str | None) -> None:
+            self.ticket: Ticket[None] = Ticket()
+            self.prefix = None if name is None else ResidentPrefix(name=name, length=0, packed=())
+
+    line = WaitingLine()
+    for name in ("a", "a", "a", "b", None, "b"):
+        line.put(Waiting(name))  # type: ignore[arg-type]
+    served = [line.pop() for _ in range(len(line))]
+    assert [None if work.prefix is None else work.prefix.name for work in served] == ["a", "b", None, "a", "b", "a"]
+    assert line.head() is None
+
+
+def test_asyncio_front(shared_engine: Engine) -> None:
+    async def collect(name: str) -> str:
+        return "".join([piece.text async for piece in shared_engine.astream("hello", prefix=name, **LONG)])
+
+    async def together() -> list[str]:
+        return await asyncio.gather(*(collect(name) for name in TASKS))
+
+    alone = [shared_engine.generate("hello", prefix=name, **LONG).text for name in TASKS]
+    assert asyncio.run(together()) == alone
+
+
+def test_asyncio_cancellation_and_errors(engine: Engine) -> None:
+    async def main() -> None:
+        with pytest.raises(RequestTimeout):
+            async for _ in engine.astream("hello", timeout_s=0.0, **LONG):
+                pass
+        task = asyncio.create_task(engine.agenerate(Request("hello", **LONG)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        stream = engine.astream("hello", **LONG)
+        assert isinstance(await anext(stream), Piece)
+        await stream.aclose()  # type: ignore[attr-defined]
+        completion = await engine.agenerate(Request("hello", max_new_tokens=3, ignore_end=True))
+        assert len(completion.tokens) == 3
+
+    asyncio.run(main())
+
+
+# Isolation ------------------------------------------------------------------------------------------------------------
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["generate", "generate", "generate", "sample", "score", "cancel", "replace", "beams"]),
+        st.sampled_from([*TASKS, None]),
+        st.integers(1, 30),  # prompt length
+        st.integers(1, 8),  # new tokens
+    ),
+    min_size=2,
+    max_size=14,
+)
+
+
+class Alone:
+    """What each request gives when nothing else runs; computed once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: dict[tuple[object, ...], object] = {}
+
+    def __call__(self, action: tuple[str, str | None, int, int]) -> object:
+        if action not in self._known:
+            self._known[action] = result_of(submit(self._engine, action))
+        return self._known[action]
+
+
+def submit(engine: Engine, action: tuple[str, str | None, int, int]) -> object:
+    kind, name, length, new = action
+    ids = np.random.default_rng(length).integers(2, 380, length).tolist()
+    if kind == "score":
+        return engine.score(ids, ["yes", "no"], prefix=name)
+    extra = {"sample": {"temperature": 1.0, "seed": new}, "beams": {"beams": 2}}.get(kind, {})
+    return engine.submit(Request(ids, prefix=name, max_new_tokens=new, ignore_end=True, **extra))  # type: ignore[arg-type]
+
+
+def result_of(submitted: object) -> object:
+    return submitted.result(timeout_s=60).tokens if isinstance(submitted, Ticket) else [round(x, 4) for x in submitted]  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def alone(shared_engine: Engine) -> Alone:
+    return Alone(shared_engine)
+
+
+@given(actions=ACTIONS)
+@settings(max_examples=250, deadline=None)
+def test_no_request_sees_anything_of_another(shared_engine: Engine, prefix_folder: Path, alone: Alone, actions: list) -> None:  # type: ignore[type-arg]
+    """Whatever comes, goes, is cancelled or replaced at the same time: the same tokens as alone."""
+    started = []
+    for action in actions:
+        kind, name, _, _ = action
+        if kind == "replace":
+            shared_engine.load_prefix(prefix_folder / f"{name or 'news'}.safetensors")
+            continue
+        submitted = submit(shared_engine, ("generate", *action[1:]) if kind == "cancel" else action)
+        if kind == "cancel":
+            submitted.cancel()  # type: ignore[attr-defined]
+        else:
+            started.append((action, submitted))
+    results = [(action, result_of(submitted)) for action, submitted in started]
+    for action, result in results:
+        assert result == alone(action)

@@ -1,0 +1,17 @@
+"""Fixtures of the trainer's tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `import rows` from this folder
+
+from edgeprefix.train import Base, load_base  # noqa: E402  (needs the line above only for the tests' own modules)
+
+
+@pytest.fixture(scope="session")
+def llama(llama_base: Path) -> Base:
+    return load_base(llama_base, precision="fp32")

@@ -1,0 +1,70 @@
+"""Validation numbers against plain ways of getting them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from edgeprefix.train import Base
+from edgeprefix.train.data import encode_example
+from edgeprefix.train.evaluate import bleu, generate, generation_metric, label_accuracy, label_log_likelihoods, target_loss
+from test_attention import random_prefix
+
+
+def test_generation_equals_reading_everything_anew_for_each_token(llama: Base) -> None:
+    prompts = [llama.tokenizer.encode_prompt(text) for text in ("the river", "a fox", "name: Ann | city: Rome")]
+    with torch.no_grad():
+        prefix = random_prefix(llama)
+        fast = generate(llama, prefix, prompts, max_new_tokens=8)
+        for prompt, output in zip(prompts, fast, strict=True):
+            slow: list[int] = []
+            while len(slow) < 8:
+                token = int(llama.logits(prefix, torch.tensor([[*prompt, *slow]]))[-1].argmax())
+                if token in llama.tokenizer.end_ids:
+                    break
+                slow.append(token)
+            assert output == slow
+
+
+def test_label_likelihoods_are_sums_of_token_log_probabilities(llama: Base) -> None:
+    prompt = llama.tokenizer.encode_prompt("please help")
+    labels = [llama.tokenizer.encode_target(text) for text in ("yes", "no thanks")]
+    with torch.no_grad():
+        prefix = random_prefix(llama)
+        scores = label_log_likelihoods(llama, prefix, [prompt], labels)[0]
+        for score, label in zip(scores, labels, strict=True):
+            logits = llama.logits(prefix, torch.tensor([[*prompt, *label]])).log_softmax(-1)
+            expected = sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(label))
+            assert float(score) == pytest.approx(expected, rel=1e-4)
+
+
+def test_accuracy_counts_the_likeliest_label(llama: Base) -> None:
+    prefix = [(key.detach(), value.detach()) for key, value in random_prefix(llama)]
+    labels = ["yes", "no", "maybe"]
+    prompts = ["a", "the quick fox", "where is it", "log in"]
+    scores = label_log_likelihoods(
+        llama,
+        prefix,
+        [llama.tokenizer.encode_prompt(text) for text in prompts],
+        [llama.tokenizer.encode_target(label) for label in labels],
+    )
+    best = [labels[index] for index in scores.argmax(1).tolist()]
+    examples = [encode_example(llama.tokenizer, text, label) for text, label in zip(prompts, best, strict=True)]
+    assert label_accuracy(llama, prefix, examples, labels) == 1.0
+    wrong = [encode_example(llama.tokenizer, text, labels[labels.index(b) - 1]) for text, b in zip(prompts, best, strict=True)]
+    assert label_accuracy(llama, prefix, wrong, labels) == 0.0
+
+
+def test_loss_without_a_prefix_is_the_bases_own(llama: Base) -> None:
+    example = encode_example(llama.tokenizer, "the river", " is near")
+    ids = torch.tensor([[*example.prompt, *example.target]])
+    with torch.no_grad():
+        logits = llama.model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(example.target))
+    assert target_loss(llama, [], [example]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_bleu_takes_every_rows_references_together(llama: Base) -> None:
+    assert bleu(["the cat sat on the mat"], [["a dog ran", "The cat sat on the mat"]]) == pytest.approx(100)
+    assert bleu(["one two three four"], [["five six seven eight"]]) == pytest.approx(0)
+    examples = [encode_example(llama.tokenizer, "a", "x"), encode_example(llama.tokenizer, "a", "y")]
+    assert 0 <= generation_metric(llama, [], examples, "exact") <= 1

@@ -1,0 +1,177 @@
+"""Everything that can end a run early loses nothing and says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgeprefix.runtime.errors import CheckpointError, DataError, OutputError, PrefixFileError, TrainingError
+from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, train_prefix
+from rows import record_rows, write_jsonl
+from safetensors.numpy import load_file
+
+STEPS = 12
+CONFIG = TrainConfig(steps=STEPS, lr=0.05, batch_size=8, precision="fp32", validate_every=5)
+COMMAND = "import sys; from edgeprefix.runtime.cli.root import main; main()"
+
+
+def go(base: Path, out: Path, *, resume: bool = False, stop_at: int | None = None, **changes: object) -> TrainResult:
+    """Trains; with `stop_at`, the process gets a real Ctrl-C after that step."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings: dict[str, object] = {"prefix": PrefixConfig(length=5), "train": CONFIG, "prompt": "{input} ->"}
+    return train_prefix(
+        base, record_rows(), record_rows(8, start=100), task="cities", out=out, resume=resume, progress=interrupt,
+        **(settings | changes),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 7])
+@pytest.mark.parametrize("config", [PrefixConfig(length=5), PrefixConfig(length=5, reparam=True, mlp_width=16, dropout=0.2)])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    llama_base: Path, tmp_path: Path, stop_at: int, config: PrefixConfig
+) -> None:
+    whole = go(llama_base, tmp_path / "whole", prefix=config)
+    with pytest.raises(TrainingError, match=rf"interrupted at step {stop_at} of 12; nothing is lost.*--resume"):
+        go(llama_base, tmp_path / "parts", stop_at=stop_at, prefix=config)
+    resumed = go(llama_base, tmp_path / "parts", resume=True, prefix=config)
+    expected, actual = (load_file(run / "last.safetensors") for run in (whole.run, resumed.run))
+    assert set(expected) == set(actual)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+    assert whole.prefix_path.read_bytes() == resumed.prefix_path.read_bytes()
+    steps = [[json.loads(line)["step"] for line in open(run / "metrics.jsonl")] for run in (whole.run, resumed.run)]
+    assert steps[0] == steps[1]
+
+
+def test_resuming_a_finished_run_gives_its_result_again(llama_base: Path, tmp_path: Path) -> None:
+    first = go(llama_base, tmp_path / "run")
+    again = go(llama_base, tmp_path / "run", resume=True)
+    assert (again.best_step, again.validation_loss) == (first.best_step, first.validation_loss)
+
+
+def test_a_resume_with_other_settings_is_refused(llama_base: Path, tmp_path: Path) -> None:
+    go(llama_base, tmp_path / "run")
+    with pytest.raises(TrainingError, match="belongs to another run: prompt was '{input} ->', now '{input}'"):
+        go(llama_base, tmp_path / "run", resume=True, prompt="{input}")
+    with pytest.raises(TrainingError, match="has no checkpoint to resume from"):
+        go(llama_base, tmp_path / "nothing", resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(llama_base: Path, tmp_path: Path) -> None:
+    go(llama_base, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "last.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(TrainingError, match=r"last\.safetensors cannot be read"):
+        go(llama_base, tmp_path / "run", resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best(llama_base: Path, tmp_path: Path) -> None:
+    wild = TrainConfig(steps=200, lr=1e18, batch_size=8, precision="fp32", validate_every=1, warmup=0.0)
+    with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step \d+.*training stopped; .*lower --lr"):
+        go(llama_base, tmp_path / "run", train=wild)
+    if (tmp_path / "run" / "prefix.safetensors").exists():
+        Prefix.load(tmp_path / "run" / "prefix.safetensors")
+
+
+def test_an_existing_run_is_not_overwritten(llama_base: Path, tmp_path: Path) -> None:
+    first = go(llama_base, tmp_path / "run")
+    kept = first.prefix_path.read_bytes()
+    with pytest.raises(OutputError, match="holds a run already; pass --resume to go on with it, --force"):
+        go(llama_base, tmp_path / "run")
+    assert first.prefix_path.read_bytes() == kept
+    go(llama_base, tmp_path / "run", force=True)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_any_work(llama_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OutputError, match=r"cannot write .*file/run"):
+        go(llama_base, tmp_path / "file" / "run")
+
+
+def test_wrong_inputs_are_named(llama_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no config.json|cannot be loaded|is neither a folder"):
+        go(tmp_path / "no-base", tmp_path / "run")
+    with pytest.raises(DataError, match=r"missing\.jsonl does not exist"):
+        train_prefix(llama_base, tmp_path / "missing.jsonl", task="t", out=tmp_path / "run2")
+    with pytest.raises(PrefixFileError, match="task name 'a b' cannot be used"):
+        train_prefix(llama_base, record_rows(), task="a b", out=tmp_path / "run3")
+    with pytest.raises(TrainingError, match="leaves 6 of the base's 256 positions"):
+        go(llama_base, tmp_path / "run4", prefix=PrefixConfig(length=250))
+    with pytest.raises(TrainingError, match="needs labels"):
+        go(llama_base, tmp_path / "run5", train=TrainConfig(metric="accuracy"))
+
+
+def command(base: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-c", COMMAND, "train", "--base", str(base), "--data", str(folder / "train.jsonl"),
+        "--validation", str(folder / "validation.jsonl"), "--task", "cities", "--out", str(folder / "run"), "--length", "5",
+        "--lr", "0.05", "--batch-size", "8", "--precision", "fp32", "--validate-every", "50", *more,
+    ]  # fmt: skip
+
+
+def test_ctrl_c_in_a_real_process_then_resume(llama_base: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", record_rows())
+    write_jsonl(tmp_path / "validation.jsonl", record_rows(8, start=100))
+    process = subprocess.Popen(
+        command(llama_base, tmp_path, "--steps", "400"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    line = [text for text in errors.splitlines() if text.startswith("error: ")]
+    assert len(line) == 1
+    assert "nothing is lost" in " ".join(errors.split())
+    assert "Traceback" not in errors
+    resumed = subprocess.run(
+        command(llama_base, tmp_path, "--steps", "400", "--resume"), capture_output=True, text=True, timeout=120
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "validation loss" in resumed.stdout
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["result"]["steps"] == 400
+    Prefix.load(tmp_path / "run" / "prefix.safetensors")
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(llama_base: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk: the system refuses the write in the same place."""
+    write_jsonl(tmp_path / "train.jsonl", record_rows())
+    write_jsonl(tmp_path / "validation.jsonl", record_rows(8, start=100))
+
+    def small_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    result = subprocess.run(
+        command(llama_base, tmp_path, "--steps", "5"), capture_output=True, text=True, timeout=120, preexec_fn=small_disk
+    )
+    assert result.returncode == 1
+    assert "error: cannot write" in result.stderr
+    assert "last.safetensors" in "".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.endswith(".tmp")]
+
+
+def test_the_command_line_names_a_bad_row_and_wrong_usage(llama_base: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "validation.jsonl", record_rows(3))
+    (tmp_path / "train.jsonl").write_text('{"input": "a", "target": "b"}\nnot json\n')
+    result = subprocess.run(command(llama_base, tmp_path, "--steps", "5"), capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert "train.jsonl:2: not a row" in "".join(result.stderr.splitlines())
+    wrong = subprocess.run(command(llama_base, tmp_path, "--learning-rate", "1"), capture_output=True, text=True, timeout=120)
+    assert wrong.returncode == 2

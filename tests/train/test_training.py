@@ -1,0 +1,204 @@
+"""The invariant of training: the prefix moved, the base is bit-identical, the loss fell, the file gives the same logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from edgeprefix.runtime.errors import BaseMismatchError, TrainingError
+from edgeprefix.runtime.identity import checkpoint_identity
+from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, load_base, train_prefix
+from edgeprefix.train.batches import collate
+from edgeprefix.train.data import load_data
+from edgeprefix.train.initialise import measure_units, start_prefix
+from rows import label_rows, record_rows
+
+PROMPT = "{input} ->"
+QUICK = TrainConfig(steps=30, lr=0.05, batch_size=8, precision="fp32", validate_every=10, log_every=5)
+
+
+def quick(base: Path, out: Path, *, prefix: PrefixConfig | None = None, train: TrainConfig = QUICK) -> TrainResult:
+    return train_prefix(
+        base, record_rows(), record_rows(8, start=100), task="cities", out=out, prompt=PROMPT, train=train,
+        prefix=prefix or PrefixConfig(length=6),
+    )  # fmt: skip
+
+
+def tensors(path: Path) -> list[np.ndarray]:
+    return [array for layer in Prefix.load(path).layers for array in layer]
+
+
+@pytest.mark.parametrize("name", ["llama_base", "gpt2_base", "mistral_base"])
+def test_the_prefix_moves_the_base_stays_the_loss_falls(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(name)
+    base = load_base(folder, precision="fp32")
+    before = {key: tensor.clone() for key, tensor in base.model.state_dict().items()}
+    seen: list[Progress] = []
+    result = train_prefix(
+        base, record_rows(), record_rows(8, start=100), task="cities", out=tmp_path / "run", prompt=PROMPT,
+        prefix=PrefixConfig(length=6), train=QUICK, progress=seen.append,
+    )  # fmt: skip
+
+    # 1. The base is bit-identical, in memory and on disk.
+    for key, tensor in base.model.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+    assert checkpoint_identity(folder).sha256 == result.base.sha256
+
+    # 2. The prefix moved away from its start, in every layer.
+    data = load_data(record_rows(), record_rows(8, start=100), tokenizer=base.tokenizer, prompt=PROMPT, max_tokens=250)
+    units = measure_units(base, data.train, seed=0)
+    start = start_prefix(base, PrefixConfig(length=6), length=6, examples=data.train, units=units, seed=0)
+    for (key, value), layer in zip(start, Prefix.load(result.prefix_path).layers, strict=True):
+        assert np.abs(layer.key - key.numpy()).max() > 1e-3
+        assert np.abs(layer.value - value.numpy()).max() > 1e-3
+
+    # 3. The loss fell.
+    assert result.validation_loss < 0.8 * result.base_validation_loss
+    assert [step.step for step in seen] == list(range(1, 31))
+    assert seen[-1].loss < seen[0].loss
+
+    # 4. The saved file gives the logits that were validated.
+    prefix = [
+        (torch.from_numpy(layer.key), torch.from_numpy(layer.value)) for layer in Prefix.load(result.prefix_path).layers
+    ]
+    batch = collate(data.validation)
+    loss = torch.nn.functional.cross_entropy(base.logits(prefix, batch.ids, batch.rows), batch.targets)
+    assert float(loss) == pytest.approx(result.validation_loss, rel=1e-5)
+
+
+def test_the_prefix_file_is_all_that_a_task_needs(llama_base: Path, tmp_path: Path) -> None:
+    result = quick(llama_base, tmp_path / "run")
+    prefix = Prefix.load(result.prefix_path)
+    assert (prefix.name, prefix.length, prefix.pack.prompt) == ("cities", 6, PROMPT)
+    assert prefix.base.sha256 == checkpoint_identity(llama_base).sha256
+    assert prefix.pack.metrics["validation_loss"] == result.validation_loss
+    assert prefix.pack.recipe["plan"]["steps"] == 30
+    assert prefix.pack.generation.max_new_tokens is not None
+    assert prefix.pack.generation.max_new_tokens > result.report.target_tokens[2]
+
+
+def test_the_run_folder_tells_the_whole_story(llama_base: Path, tmp_path: Path) -> None:
+    result = quick(llama_base, tmp_path / "run")
+    run = tmp_path / "run"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [5, 10, 15, 20, 25, 30]
+    assert all({"loss", "lr", "tokens_per_s"} <= set(line) for line in lines if "loss" in line)
+    assert [line["step"] for line in lines if "validation_loss" in line] == [10, 20, 30]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["data"]["train_rows"] == 40
+    assert facts["result"]["validation_loss"] == result.validation_loss
+    assert facts["settings"]["train"]["seed"] == 0
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in run.iterdir()) == [
+        "curve.png", "last.safetensors", "metrics.jsonl", "prefix.safetensors", "run.json",
+    ]  # fmt: skip
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(llama_base: Path, tmp_path: Path) -> None:
+    short = TrainConfig(steps=6, lr=0.05, batch_size=8, precision="fp32")
+    first = quick(llama_base, tmp_path / "a", train=short)
+    again = quick(llama_base, tmp_path / "b", train=short)
+    other = quick(llama_base, tmp_path / "c", train=TrainConfig(steps=6, lr=0.05, batch_size=8, precision="fp32", seed=1))
+    assert first.prefix_path.read_bytes() == again.prefix_path.read_bytes()
+    assert first.prefix_path.read_bytes() != other.prefix_path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PrefixConfig(length=6, reparam=True, mlp_width=32),
+        PrefixConfig(length=6, init="text"),
+        PrefixConfig(length=6, init="text", init_text="name and city to sentence:"),
+        PrefixConfig(length=6, init="vocab"),
+        PrefixConfig(length=6, dropout=0.1),
+    ],
+    ids=["mlp", "training-rows", "text", "vocab", "dropout"],
+)
+def test_every_parametrisation_and_start_learns(llama_base: Path, tmp_path: Path, config: PrefixConfig) -> None:
+    lr = 5e-3 if config.reparam else 0.05
+    result = quick(llama_base, tmp_path / "run", prefix=config, train=TrainConfig(steps=30, lr=lr, precision="fp32"))
+    assert result.validation_loss < 0.9 * result.base_validation_loss
+
+
+@pytest.mark.parametrize("reparam", [False, True])
+def test_a_frozen_sink_stays_where_it_was_initialised(llama_base: Path, tmp_path: Path, reparam: bool) -> None:
+    config = PrefixConfig(length=4, init="text", init_text="the river and the fox", sink=True, reparam=reparam)
+    result = quick(llama_base, tmp_path / "run", prefix=config)
+    base = load_base(llama_base, precision="fp32")
+    start = base.key_values(base.tokenizer.encode_prompt("the river and the fox")[:4])
+    for (key, value), layer in zip(start, Prefix.load(result.prefix_path).layers, strict=True):
+        np.testing.assert_allclose(layer.key[:, 0], key[:, 0].numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(layer.value[:, 0], value[:, 0].numpy(), rtol=1e-5, atol=1e-6)
+        assert np.abs(layer.key[:, 1:] - key[:, 1:].numpy()).max() > 1e-3
+
+
+def test_training_goes_on_from_a_prefix_file_of_the_same_base_only(
+    llama_base: Path, gpt2_base: Path, tmp_path: Path
+) -> None:
+    first = quick(llama_base, tmp_path / "first")
+    follow = PrefixConfig(init=str(first.prefix_path))
+    second = quick(llama_base, tmp_path / "second", prefix=follow, train=TrainConfig(steps=1, lr=1e-6, precision="fp32"))
+    assert second.plan.length == 6
+    for old, new in zip(tensors(first.prefix_path), tensors(second.prefix_path), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-4)
+    with pytest.raises(BaseMismatchError, match="belongs to base tiny-llama"):
+        quick(gpt2_base, tmp_path / "third", prefix=follow)
+
+
+def test_labels_are_trained_and_measured_by_likelihood(llama_base: Path, tmp_path: Path) -> None:
+    for objective in ("target", "labels"):
+        result = train_prefix(
+            llama_base, label_rows(), label_rows(20, start=200), task="help", out=tmp_path / objective, prompt="{input} ->",
+            labels=["yes", "no"], prefix=PrefixConfig(length=6),
+            train=TrainConfig(steps=40, lr=0.05, batch_size=8, precision="fp32", objective=objective),
+        )  # fmt: skip
+        assert result.metric_name == "accuracy"
+        assert result.metric >= 0.9, objective
+        assert Prefix.load(result.prefix_path).pack.labels == ("yes", "no")
+
+
+def test_accumulated_gradients_equal_one_large_batch(llama_base: Path, tmp_path: Path) -> None:
+    whole = TrainConfig(steps=3, lr=0.05, batch_size=40, precision="fp32")
+    parts = TrainConfig(steps=3, lr=0.05, batch_size=10, accumulation=4, precision="fp32")
+    first = quick(llama_base, tmp_path / "a", train=whole)
+    second = quick(llama_base, tmp_path / "b", train=parts)
+    for one, other in zip(tensors(first.prefix_path), tensors(second.prefix_path), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-3)  # Adam divides by tiny gradients, which magnifies rounding
+
+
+def test_patience_stops_a_run_that_gains_nothing(llama_base: Path, tmp_path: Path) -> None:
+    config = TrainConfig(steps=500, lr=1e-9, batch_size=4, precision="fp32", validate_every=1, patience=2)
+    result = quick(llama_base, tmp_path / "run", train=config)
+    assert result.steps < 100
+
+
+def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> None:
+    config = TrainConfig(steps=20, lr=0.05, batch_size=8, precision="bf16")
+    result = quick(llama_base, tmp_path / "run", train=config)
+    assert result.validation_loss < 0.9 * result.base_validation_loss
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PrefixConfig(length=0), "prefix length is 0, expected at least 1"),
+        (lambda: PrefixConfig(init="zeros"), "init 'zeros' is unknown; choose text, vocab, random"),
+        (lambda: PrefixConfig(init_text="x"), "goes with init 'text' only"),
+        (lambda: PrefixConfig(dropout=1.0), "dropout is 1.0"),
+        (lambda: PrefixConfig(length=1, sink=True), "leaves nothing to train"),
+        (lambda: TrainConfig(steps=1, epochs=1), "both steps and epochs were given"),
+        (lambda: TrainConfig(lr=0), "lr is 0, expected more than 0"),
+        (lambda: TrainConfig(warmup=1.0), "warmup is 1.0"),
+        (lambda: TrainConfig(metric="f1"), "metric 'f1' is unknown; choose loss, accuracy, bleu, exact"),
+        (lambda: TrainConfig(objective="x"), "objective 'x' is unknown"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(make: object, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        make()  # type: ignore[operator]

@@ -1,0 +1,308 @@
+"""The frozen base: loaded, never changed, asked only for the logits that a loss needs.
+
+`load_base` takes a local checkpoint folder or a hub id. The working copy keeps its matrix weights in bf16 where the machine
+multiplies bf16 quickly (AVX512-BF16, AMX, GPUs): the forward pass is then several times faster, while the residual stream,
+the norms and the prefix stay fp32. Weights that a checkpoint keeps in bf16 lose nothing by that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.cache_utils import DynamicCache
+from transformers.pytorch_utils import Conv1D
+
+from edgeprefix.runtime.errors import CheckpointError, TrainingError
+from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.runtime.tokenizer import TextTokenizer
+from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class LayerShape(NamedTuple):
+    """What the prefix of one layer looks like: [kv_heads, P, key_size] and [kv_heads, P, value_size]."""
+
+    kv_heads: int
+    key_size: int
+    value_size: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Base:
+    """A frozen causal language model with its tokenizer and identity."""
+
+    model: Any
+    tokenizer: TextTokenizer
+    identity: BaseIdentity
+    layers: tuple[LayerShape, ...]
+    precision: str
+    """"fp32" or "bf16": what its matrices are multiplied in."""
+    route: str
+    """"shared" by all rows of a batch, or copied into every row's "cache" (models without the attention interface)."""
+    source: str
+    """What was given to `load_base`."""
+    parameters: int
+    """Number of weights, shared ones counted once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def max_positions(self) -> int:
+        """Positions that the base was made for: prefix, prompt and target must fit. 2**31 where it states no limit."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 2**31)
+
+    def logits(self, prefix: KeyValues, ids: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Next-token logits [N, V] in fp32 for `rows` (indices into the flattened B·S; all when None) of ids [B, S].
+
+        Rows of `ids` are padded on the right: a causal model never looks at what follows, so no mask is needed.
+        `prefix` may be empty. Only the wanted rows reach the vocabulary projection.
+        """
+        with _RowSelection(self.model, rows), self.autocast():
+            if not prefix:
+                out = self.model(input_ids=ids, use_cache=False)
+            elif self.route == "shared":
+                out = self._shared_prefix_forward(prefix, ids)
+            else:
+                out = self._cache_forward(prefix, ids)
+        logits: Tensor = out.logits.float()
+        return logits.reshape(-1, logits.shape[-1])
+
+    def _shared_prefix_forward(self, prefix: KeyValues, ids: Tensor) -> Any:
+        cache = SharedPrefixCache(layers=len(prefix), length=prefix[0][0].shape[1])
+        with active_prefix(prefix), _Attention(self.model, ROUTE):
+            return self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+
+    def _cache_forward(self, prefix: KeyValues, ids: Tensor) -> Any:
+        B, S = ids.shape
+        P = prefix[0][0].shape[1]
+        mask = torch.ones(B, P + S, dtype=torch.long, device=ids.device)
+        return self.model(
+            input_ids=ids, attention_mask=mask, past_key_values=self.filled_cache(prefix, B), use_cache=True
+        )
+
+    def filled_cache(self, prefix: KeyValues, batch: int) -> DynamicCache:
+        """A cache whose every row begins with the prefix; layers keep all positions, windows are the mask's business."""
+        cache = DynamicCache()
+        dtype = torch.bfloat16 if self.precision == "bf16" else self.model.dtype
+        for index, (key, value) in enumerate(prefix):
+            cache.update(key.to(dtype).expand(batch, -1, -1, -1), value.to(dtype).expand(batch, -1, -1, -1), index)
+        return cache
+
+    @torch.no_grad()
+    def key_values(self, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """The base's own keys and values over a text, fp32 [H, len(ids), D] per layer, as they lie in its cache."""
+        with self.autocast():
+            cache: Any = DynamicCache()
+            self.model(input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=cache, use_cache=True)
+        return [(layer.keys[0].float(), layer.values[0].float()) for layer in cache.layers]
+
+    def autocast(self) -> Any:
+        """The context in which the model is called."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def fingerprint(self) -> str:
+        """A checksum of all weights and buffers in memory, to show that training left them as they were."""
+        total = 0
+        for name, tensor in sorted(self.model.state_dict().items()):
+            total = (total * 1_000_003 + sum(name.encode())) % (1 << 61)
+            for raw in tensor.detach().contiguous().flatten().view(torch.uint8).split(1 << 22):
+                places = torch.arange(1, raw.numel() + 1, device=raw.device) % 65_521
+                total = (total * 1_000_003 + int((raw.to(torch.int64) * places).sum())) % (1 << 61)
+        return f"{total:016x}"
+
+
+def load_base(source: str | Path, *, precision: str = "auto", device: str = "auto") -> Base:
+    """Loads a base from a local folder or the hub, frozen.
+
+    `precision` "auto" takes bf16 where the device multiplies it quickly, else fp32; `device` "auto" takes a GPU if there is one.
+    Raises CheckpointError when the folder or id cannot be loaded, TrainingError when the model cannot take a prefix.
+    """
+    if precision not in PRECISIONS:
+        raise TrainingError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    folder = _local_folder(source)
+    target = torch.device(_pick_device(device))
+    if precision == "auto":
+        precision = "bf16" if _has_fast_bf16(target) else "fp32"
+    model = _load_model(folder)
+    model.requires_grad_(False)
+    model.eval().to(target)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    if precision == "bf16":
+        _matrices_to_bf16(model)
+    base = Base(
+        model=model,
+        tokenizer=_load_tokenizer(folder, model.config),
+        identity=checkpoint_identity(folder, name=_name(source)),
+        layers=_layer_shapes(model, precision),
+        precision=precision,
+        route="cache",
+        source=str(source),
+        parameters=parameters,
+    )
+    return _with_best_route(base)
+
+
+def _local_folder(source: str | Path) -> Path:
+    """The folder that holds the checkpoint; a hub id is downloaded into the Hugging Face cache."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or folder.is_absolute() or str(source).startswith((".", "~")):
+        raise CheckpointError(
+            f"base {source} is not a folder; give the folder of a checkpoint, or a hub id such as org/model"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"base {source} is neither a folder nor a model on the hub that can be had: {reason}"
+        ) from error
+
+
+def _load_model(folder: Path) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
+
+
+def _load_tokenizer(folder: Path, config: Any) -> TextTokenizer:
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder)
+        backend = loaded.backend_tokenizer
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{folder} has no tokenizer that can be read as tokenizer.json: {error}") from error
+    ends = config.get_text_config().eos_token_id
+    if ends is None:
+        ends = loaded.eos_token_id
+    return TextTokenizer(backend, end_ids=[] if ends is None else [ends] if isinstance(ends, int) else list(ends))
+
+
+def _name(source: str | Path) -> str:
+    folder = Path(source)
+    return folder.resolve().name if folder.is_dir() else str(source)
+
+
+def _pick_device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in probes)
+
+
+def _matrices_to_bf16(model: nn.Module) -> None:
+    """Rounds matrix weights once; autocast would do it anew in every step, since frozen weights are not in its cache."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            module.weight = nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
+
+
+@torch.no_grad()
+def _layer_shapes(model: Any, precision: str) -> tuple[LayerShape, ...]:
+    """Asks the model itself: one token through it, then a look into its cache."""
+    cache: Any = DynamicCache()
+    device = next(model.parameters()).device
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), past_key_values=cache, use_cache=True)
+        return tuple(
+            LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers
+        )
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        raise TrainingError(
+            f"{type(model).__name__} keeps no keys and values per layer, so it cannot take a prefix: {error}"
+        ) from error
+
+
+def _with_best_route(base: Base) -> Base:
+    """The shared route when the model takes registered attention functions and gives the same logits that way, else the cache."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(base.model.config.get_text_config().vocab_size, (2, 5), generator=generator).to(base.device)
+    prefix = [
+        (
+            torch.randn(shape.kv_heads, 3, shape.key_size, generator=generator).to(base.device),
+            torch.randn(shape.kv_heads, 3, shape.value_size, generator=generator).to(base.device),
+        )
+        for shape in base.layers
+    ]
+    shared = Base(**{**vars(base), "route": "shared"})
+    with torch.no_grad():
+        expected = base.logits(prefix, ids)
+        try:
+            actual = shared.logits(prefix, ids)
+        except (AttributeError, TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
+            logger.info("%s does not take registered attention: %s", type(base.model).__name__, error)
+            return base
+    # bf16 keeps 8 bits; two orders of the same sums differ by a few of its steps.
+    tolerance = (0.1 if base.precision == "bf16" else 1e-3) * float(expected.abs().max())
+    return shared if torch.allclose(actual, expected, rtol=0, atol=tolerance) else base
+
+
+class _RowSelection:
+    """While active, only `rows` of the flattened hidden states [B·S] reach the model's vocabulary projection.
+
+    What models do to logits after it (soft caps, scales) works element by element, so the result is exact.
+    """
+
+    def __init__(self, model: Any, rows: Tensor | None) -> None:
+        self._head = model.get_output_embeddings()
+        self._rows: Any = rows
+        self._handle: Any = None
+
+    def __enter__(self) -> None:
+        if self._rows is not None:
+            self._handle = self._head.register_forward_pre_hook(self._select)
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+    def _select(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        return (hidden.reshape(1, -1, hidden.shape[-1]).index_select(1, self._rows), *inputs[1:])
+
+
+class _Attention:
+    """While active, the model uses another attention implementation."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        self._model, self._name = model, name
+        self._before = model.config._attn_implementation
+
+    def __enter__(self) -> None:
+        if self._before != self._name:
+            self._model.set_attn_implementation(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before != self._name:
+            self._model.set_attn_implementation(self._before)
+
+
+def read_config(source: str | Path) -> Any:
+    """The configuration of a base without its weights."""
+    return AutoConfig.from_pretrained(_local_folder(source))

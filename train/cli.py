@@ -1,0 +1,156 @@
+"""`edgeprefix train`: options in, a progress bar while it runs, a summary at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from edgeprefix.train.base import Base
+from edgeprefix.train.config import PrefixConfig, TrainConfig
+from edgeprefix.train.data import DataReport
+from edgeprefix.train.defaults import Plan
+from edgeprefix.train.loop import Progress as Step
+from edgeprefix.train.trainer import TrainResult, train_prefix
+
+train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_PREFIX, _TRAIN = PrefixConfig(), TrainConfig()
+
+
+@train_app.command(help="Learn a prefix for a task over a frozen base.")
+def train(
+    base: Annotated[str, typer.Option(help="Folder of a checkpoint, or a hub id.")],
+    data: Annotated[Path, typer.Option(help="Training rows: JSONL or CSV with the prompt's fields and 'target'.")],
+    task: Annotated[str, typer.Option(help="Name of the task.")],
+    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="Validation rows; a tenth of the data when not given.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help=r"Template of the prompt; \n is a line break.")] = "{input}\\n",
+    labels: Annotated[str, typer.Option(help="Label options of a classification task: a,b,c.")] = "",
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends a generation (may be given again).")] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="Prefix positions.")] = None,
+    init: Annotated[str, typer.Option(help="text, vocab, random, or a prefix file to go on from.")] = _PREFIX.init,
+    init_text: Annotated[str | None, typer.Option(help="Text for --init text; training rows when not given.")] = None,
+    reparam: Annotated[bool, typer.Option("--reparam/--no-reparam", help="Train through an MLP.")] = _PREFIX.reparam,
+    mlp_width: Annotated[int, typer.Option(min=1, help="Width of that MLP.")] = _PREFIX.mlp_width,
+    sink: Annotated[bool, typer.Option("--sink/--no-sink", help="Keep the first position frozen.")] = _PREFIX.sink,
+    dropout: Annotated[float, typer.Option(help="Share of prefix entries zeroed in each step.")] = _PREFIX.dropout,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of the keys.")] = None,
+    value_lr_ratio: Annotated[
+        float, typer.Option(help="Learning rate of the values over that of the keys.")
+    ] = _TRAIN.value_lr_ratio,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in one forward pass.")] = None,
+    accumulation: Annotated[int, typer.Option(help="Forward passes per step.")] = _TRAIN.accumulation,
+    warmup: Annotated[float, typer.Option(help="Share of the steps with a rising learning rate.")] = _TRAIN.warmup,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = _TRAIN.weight_decay,
+    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 clips nothing.")] = _TRAIN.clip,
+    label_smoothing: Annotated[float, typer.Option(help="Label smoothing.")] = _TRAIN.label_smoothing,
+    seed: Annotated[int, typer.Option(help="One seed, one result.")] = _TRAIN.seed,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = _TRAIN.precision,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = _TRAIN.device,
+    metric: Annotated[str | None, typer.Option(help="loss, accuracy, bleu or exact: picks the best prefix.")] = None,
+    objective: Annotated[str, typer.Option(help="auto, target or labels.")] = _TRAIN.objective,
+    validate_every: Annotated[int | None, typer.Option(help="Steps between validations.")] = None,
+    validation_rows: Annotated[int, typer.Option(help="Rows used in a validation.")] = _TRAIN.validation_rows,
+    patience: Annotated[
+        int, typer.Option(help="Validations without gain before stopping; 0 = never.")
+    ] = _TRAIN.patience,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest prompt + target.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the prefix, kept in its file.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
+) -> None:
+    """Builds the two configurations, trains, and prints the summary."""
+    prefix_config = PrefixConfig(
+        length=length, init=init, init_text=init_text, reparam=reparam, mlp_width=mlp_width, sink=sink, dropout=dropout
+    )  # fmt: skip
+    train_config = TrainConfig(
+        steps=steps, epochs=epochs, lr=lr, value_lr_ratio=value_lr_ratio, batch_size=batch_size, accumulation=accumulation,
+        warmup=warmup, weight_decay=weight_decay, clip=clip, label_smoothing=label_smoothing, seed=seed,
+        precision=precision, device=device, metric=metric, objective=objective, validate_every=validate_every,
+        validation_rows=validation_rows, patience=patience, max_tokens=max_tokens,
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with _Display(console) as display:
+        result = train_prefix(
+            base, data, validation, task=task, out=out, prefix=prefix_config, train=train_config,
+            prompt=prompt.replace("\\n", "\n").replace("\\t", "\t"),
+            labels=[label.strip() for label in labels.split(",") if label.strip()],
+            stop=stop or (), licence=licence, progress=display.step, on_plan=display.plan, resume=resume, force=force,
+        )  # fmt: skip
+    Console().print(_summary(result))
+
+
+class _Display:
+    """The plan, then one progress line."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("loading", total=None, facts="")
+
+    def __enter__(self) -> _Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def plan(self, plan: Plan, report: DataReport, base: Base) -> None:
+        self._console.print(_plan_text(plan, report, base))
+        for warning in report.warnings():
+            self._console.print(f"[yellow]note:[/yellow] {warning}")
+        self._bar.update(self._task, description="training", total=plan.steps)
+
+    def step(self, step: Step) -> None:
+        facts = f"loss {step.loss:.3f}"
+        if step.metric is not None:
+            facts += f" · validation {step.metric_name} {step.metric:.3f} (best at {step.best_step})"
+        facts += f" · {step.tokens_per_s:,.0f} tokens/s · {_duration(step.seconds_left)} left"
+        self._bar.update(self._task, completed=step.step, facts=facts)
+
+
+def _plan_text(plan: Plan, report: DataReport, base: Base) -> str:
+    return (
+        f"base {base.identity} · {base.parameters:,} weights, frozen, {base.precision} on {base.device}\n"
+        f"data {report.train_rows:,} training and {report.validation_rows:,} validation rows"
+        f"{' (set apart from the training data)' if report.validation_from_train else ''}; "
+        f"tokens median/95 %/longest: prompt {'/'.join(map(str, report.prompt_tokens))}, "
+        f"target {'/'.join(map(str, report.target_tokens))}\n"
+        f"plan length {plan.length}, {plan.steps} steps of {plan.batch_size} rows, learning rate {plan.lr:g}, "
+        f"objective {plan.objective}, best by {plan.metric} every {plan.validate_every} steps"
+    )
+
+
+def _summary(result: TrainResult) -> Table:
+    table = Table(title=f"prefix {result.prefix_path}", title_justify="left", show_header=True)
+    for column in ("", "base alone", "with prefix"):
+        table.add_column(column)
+    table.add_row("validation loss", f"{result.base_validation_loss:.4f}", f"{result.validation_loss:.4f}")
+    if result.metric_name != "loss":
+        table.add_row(f"validation {result.metric_name}", f"{result.base_metric:.4f}", f"{result.metric:.4f}")
+    table.add_row("best step", "", f"{result.best_step} of {result.steps}")
+    table.add_row("trained numbers", "", f"{result.parameters:,}")
+    table.add_row("file", "", f"{result.prefix_path.stat().st_size:,} bytes")
+    table.add_row("training", "", f"{_duration(result.seconds)} · {result.tokens_per_s:,.0f} tokens/s")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,200 @@
+"""Rows to token ids, and a report on them before any training: lengths, truncation, duplicates, leakage.
+
+Prompt and target are encoded apart (edgeprefix.runtime.tokenizer), as the runtime does it. A pair that is too long loses the
+beginning of its prompt, never its target; how many rows that met is in the report, never silent.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprefix.runtime.errors import DataError
+from edgeprefix.runtime.prompt import render_prompt, template_fields
+from edgeprefix.runtime.rows import Row, read_rows
+from edgeprefix.runtime.tokenizer import TextTokenizer
+
+DataSource = str | Path | Sequence[Mapping[str, str]]
+"""A JSONL or CSV file, or rows with their fields."""
+
+_SPLIT_SHARE = 0.1
+_SPLIT_MOST = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One row as ids. Training predicts `target` (it ends with the end-of-text id) after `prompt`."""
+
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+    text: str
+    """The target as text."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and target."""
+        return len(self.prompt) + len(self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """Facts about the data that a user should know before training; lengths in tokens."""
+
+    train_rows: int
+    validation_rows: int
+    validation_from_train: bool
+    prompt_tokens: tuple[int, int, int]
+    """Median, 95th percentile, longest."""
+    target_tokens: tuple[int, int, int]
+    truncated_train: int
+    truncated_validation: int
+    duplicate_rows: int
+    """Training rows whose input and target stood there before."""
+    leaked_rows: int
+    """Validation rows whose rendered prompt is a training prompt too."""
+
+    def warnings(self) -> list[str]:
+        """What deserves a look, one sentence each."""
+        found = []
+        if self.truncated_train or self.truncated_validation:
+            found.append(
+                f"{self.truncated_train} training and {self.truncated_validation} validation rows are too long and lose the "
+                "beginning of their prompt; raise max_tokens or shorten the prefix"
+            )
+        if self.leaked_rows:
+            found.append(
+                f"{self.leaked_rows} of {self.validation_rows} validation prompts also stand in the training data: "
+                "the validation numbers are too good"
+            )
+        if self.duplicate_rows:
+            found.append(f"{self.duplicate_rows} training rows are exact duplicates of earlier ones")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Encoded rows and the report on them."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    report: DataReport
+
+
+def load_data(
+    train: DataSource,
+    validation: DataSource | None,
+    *,
+    tokenizer: TextTokenizer,
+    prompt: str,
+    labels: Sequence[str] = (),
+    max_tokens: int,
+    seed: int = 0,
+) -> TrainingData:
+    """Reads, checks and encodes both sets; without `validation` a seeded tenth (at most 500 rows) is set apart.
+
+    Raises DataError naming file and line for bad rows, and for a target that is none of `labels`.
+    """
+    train_rows = _read(train, prompt, "training row")
+    held_out = _read(validation, prompt, "validation row") if validation is not None else []
+    if validation is None:
+        train_rows, held_out = _split(train_rows, prompt, seed)
+    _check_labels(train_rows + held_out, labels)
+    encoded, cut = _encode(train_rows, tokenizer, prompt, max_tokens)
+    held_out_encoded, held_out_cut = _encode(held_out, tokenizer, prompt, max_tokens)
+    prompts = {render_prompt(prompt, row.fields) for row in train_rows}
+    pairs = {(render_prompt(prompt, row.fields), row["target"]) for row in train_rows}
+    report = DataReport(
+        train_rows=len(train_rows),
+        validation_rows=len(held_out),
+        validation_from_train=validation is None,
+        prompt_tokens=_spread([len(example.prompt) for example in encoded]),
+        target_tokens=_spread([len(example.target) for example in encoded]),
+        truncated_train=cut,
+        truncated_validation=held_out_cut,
+        duplicate_rows=len(train_rows) - len(pairs),
+        leaked_rows=sum(render_prompt(prompt, row.fields) in prompts for row in held_out),
+    )
+    return TrainingData(train=encoded, validation=held_out_encoded, report=report)
+
+
+def encode_example(tokenizer: TextTokenizer, prompt: str, target: str) -> Example:
+    """A rendered prompt and its target as ids."""
+    return Example(
+        prompt=tuple(tokenizer.encode_prompt(prompt)), target=tuple(tokenizer.encode_target(target)), text=target
+    )
+
+
+def _read(source: DataSource, prompt: str, what: str) -> list[Row]:
+    required = [*template_fields(prompt), "target"]
+    if isinstance(source, str | Path):
+        return read_rows(source, required=required)
+    rows = [Row(fields=dict(fields), path=Path(f"<{what}s>"), line=line) for line, fields in enumerate(source, start=1)]
+    for row in rows:
+        missing = [name for name in required if name not in row.fields]
+        if missing:
+            raise DataError(f"{what} {row.line} has no {missing[0]!r} (it has: {', '.join(row.fields) or 'nothing'})")
+    if not rows:
+        raise DataError(f"no {what} was given; expected rows with {', '.join(required)}")
+    return rows
+
+
+def _split(rows: list[Row], prompt: str, seed: int) -> tuple[list[Row], list[Row]]:
+    """Sets a tenth apart; rows with the same prompt stay on one side, so that the split itself leaks nothing."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(render_prompt(prompt, row.fields), []).append(row)
+    if len(groups) < 2:
+        raise DataError(
+            f"{rows[0].path} has {len(groups)} distinct prompt; give --validation, or more rows to set some apart"
+        )
+    keys = list(groups)
+    random.Random(seed).shuffle(keys)
+    wanted = max(1, min(_SPLIT_MOST, int(len(rows) * _SPLIT_SHARE)))
+    held_out: list[Row] = []
+    while len(held_out) < wanted and len(groups) > 1:
+        held_out += groups.pop(keys.pop())
+    kept = {id(row) for group in groups.values() for row in group}
+    return [row for row in rows if id(row) in kept], held_out
+
+
+def _check_labels(rows: Sequence[Row], labels: Sequence[str]) -> None:
+    if not labels:
+        return
+    wrong = [row for row in rows if row["target"] not in labels]
+    if wrong:
+        row = wrong[0]
+        raise DataError(
+            f"{row.place}: target {row['target']!r} is none of the labels ({', '.join(labels)}); "
+            f"{len(wrong)} such rows; mend them or add the label"
+        )
+
+
+def _encode(
+    rows: Sequence[Row], tokenizer: TextTokenizer, prompt: str, max_tokens: int
+) -> tuple[tuple[Example, ...], int]:
+    """Examples, and how many lost the beginning of their prompt."""
+    examples, cut = [], 0
+    for row in rows:
+        example = encode_example(tokenizer, render_prompt(prompt, row.fields), row["target"])
+        if not example.prompt or not example.target:
+            raise DataError(f"{row.place}: prompt or target is empty after encoding; every row needs both")
+        if example.length > max_tokens:
+            example, cut = _shortened(example, max_tokens, row), cut + 1
+        examples.append(example)
+    return tuple(examples), cut
+
+
+def _shortened(example: Example, max_tokens: int, row: Row) -> Example:
+    room = max_tokens - len(example.target)
+    if room < 1:
+        raise DataError(
+            f"{row.place}: the target alone has {len(example.target)} tokens and only {max_tokens} fit; shorten it"
+        )
+    return Example(prompt=example.prompt[-room:], target=example.target, text=example.text)
+
+
+def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:
+    ordered = sorted(lengths)
+    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))], ordered[-1]

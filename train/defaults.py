@@ -1,0 +1,78 @@
+"""Every setting that the user left open, chosen from the data and the base by rules that were measured (docs/training.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.train.base import Base
+from edgeprefix.train.config import PrefixConfig, TrainConfig
+from edgeprefix.train.data import TrainingData
+
+_LENGTH = 100
+_SHORTEST_ROOM = 16  # positions that must stay for the text
+_BATCH_SIZE = 16
+_STEPS_LEAST, _STEPS_MOST, _EPOCHS = 300, 3000, 5
+_VALIDATIONS = 8
+_LR_DIRECT, _LR_MLP = 0.1, 5e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The settings of a run with nothing left open; stored in run.json and in the prefix file."""
+
+    length: int
+    steps: int
+    batch_size: int
+    lr: float
+    metric: str
+    objective: str
+    validate_every: int
+    max_tokens: int
+
+
+def choose_length(prefix: PrefixConfig, base: Base, file_length: int | None) -> int:
+    """P: as asked, else as in the prefix file, else the measured default within a quarter of the base's positions."""
+    if prefix.length is not None:
+        length = prefix.length
+    elif file_length is not None:
+        length = file_length
+    else:
+        length = min(_LENGTH, base.max_positions // 4)
+    if length + _SHORTEST_ROOM > base.max_positions:
+        raise TrainingError(
+            f"prefix length {length} leaves {base.max_positions - length} of the base's {base.max_positions} positions "
+            "for the text; choose a smaller --length"
+        )
+    return length
+
+
+def choose_max_tokens(train: TrainConfig, base: Base, length: int) -> int:
+    """Longest prompt + target: what fits behind the prefix, or less when asked for."""
+    return min(base.max_positions - length, train.max_tokens or 2**31)
+
+
+def plan(
+    prefix: PrefixConfig, train: TrainConfig, data: TrainingData, *, length: int, max_tokens: int, labels: Sequence[str]
+) -> Plan:
+    """Chooses the rest. Raises TrainingError when settings and data do not fit together."""
+    if train.metric == "accuracy" and not labels:
+        raise TrainingError("the metric accuracy needs labels; give --labels a,b,c")
+    if train.objective == "labels" and not labels:
+        raise TrainingError("the objective labels needs labels; give --labels a,b,c")
+    batch_size = min(train.batch_size or _BATCH_SIZE, len(data.train))
+    per_epoch = max(1, len(data.train) // (batch_size * train.accumulation))
+    steps = train.steps or max(1, round(train.epochs * per_epoch)) if train.epochs else train.steps
+    if steps is None:
+        steps = min(_STEPS_MOST, max(_STEPS_LEAST, _EPOCHS * per_epoch))
+    return Plan(
+        length=length,
+        steps=steps,
+        batch_size=batch_size,
+        lr=train.lr or (_LR_MLP if prefix.reparam else _LR_DIRECT),
+        metric=train.metric or ("accuracy" if labels else "loss"),
+        objective="target" if train.objective == "auto" else train.objective,
+        validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
+        max_tokens=max_tokens,
+    )

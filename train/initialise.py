@@ -1,0 +1,84 @@
+"""Where a prefix starts: noise of the base's own size, its keys and values over a text or over random words, or another prefix.
+
+Statistics and texts come from the training rows themselves, so that the start lies where the base's own cache would lie.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.train.base import Base
+from edgeprefix.train.config import PrefixConfig
+from edgeprefix.train.data import Example
+from edgeprefix.train.parametrisation import PrefixTensors, Unit, random_prefix
+
+_STATISTICS_TOKENS = 2048
+_SMALLEST_UNIT = 1e-4
+
+
+def measure_units(base: Base, examples: Sequence[Example], *, seed: int) -> list[Unit]:
+    """Standard deviation of the base's keys and values per layer over a sample of training rows."""
+    order = random.Random(f"{seed}/units")
+    sums = [[0.0, 0.0, 0.0, 0.0] for _ in base.layers]  # squares and counts of keys, of values
+    tokens = 0
+    while tokens < _STATISTICS_TOKENS:
+        example = order.choice(examples)
+        text = list(example.prompt + example.target)
+        tokens += len(text)
+        for total, (key, value) in zip(sums, base.key_values(text), strict=True):
+            total[0] += float(key.square().sum())
+            total[1] += key.numel()
+            total[2] += float(value.square().sum())
+            total[3] += value.numel()
+    return [
+        Unit(max(_SMALLEST_UNIT, (ks / kn) ** 0.5), max(_SMALLEST_UNIT, (vs / vn) ** 0.5)) for ks, kn, vs, vn in sums
+    ]
+
+
+def start_prefix(
+    base: Base, config: PrefixConfig, *, length: int, examples: Sequence[Example], units: Sequence[Unit], seed: int
+) -> PrefixTensors:
+    """Keys [H, P, Dk] and values [H, P, Dv] per layer, fp32, on the base's device.
+
+    Raises TrainingError when a prefix file is of another base or length, or an init text is too short to fill P positions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if config.init == "random":
+        start = random_prefix(base.layers, length, units, generator)
+    elif config.init == "vocab":
+        ids = torch.randint(base.tokenizer.vocabulary_size, (length,), generator=generator).tolist()
+        start = base.key_values(ids)
+    elif config.init == "text":
+        start = base.key_values(_text_ids(base, config.init_text, length, examples, seed))
+    else:
+        start = _from_file(base, config.init, length)
+    return [(key.to(base.device), value.to(base.device)) for key, value in start]
+
+
+def _text_ids(base: Base, text: str | None, length: int, examples: Sequence[Example], seed: int) -> list[int]:
+    """`length` ids: the text, repeated or cut, or training rows with their targets one after another."""
+    if text is not None:
+        ids = base.tokenizer.encode_prompt(text)
+        if not ids:
+            raise TrainingError("the init text is empty; give an instruction, label words or an example")
+        return (ids * (length // len(ids) + 1))[:length]
+    order = random.Random(f"{seed}/text")
+    ids = []
+    while len(ids) < length:
+        example = order.choice(examples)
+        ids += example.prompt + example.target
+    return ids[:length]
+
+
+def _from_file(base: Base, path: str, length: int) -> PrefixTensors:
+    prefix = Prefix.load(Path(path))
+    base.identity.require_same(prefix.base, what=f"prefix {path}")
+    if prefix.length != length:
+        raise TrainingError(f"prefix {path} has {prefix.length} positions and --length is {length}; leave --length out")
+    return [(torch.from_numpy(layer.key.copy()), torch.from_numpy(layer.value.copy())) for layer in prefix.layers]

@@ -1,0 +1,307 @@
+"""The training loop: steps, validations, checkpoints; stops on Ctrl-C, on a loss that is no number, and when patience ends.
+
+A checkpoint is written after every validation and on Ctrl-C, always between two steps, so that a resumed run walks exactly the
+path that the uninterrupted one would have walked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeprefix.runtime.errors import CapacityError, TrainingError
+from edgeprefix.train.base import Base
+from edgeprefix.train.batches import Batches, collate, sample
+from edgeprefix.train.checkpoint import Progressed, load_checkpoint, save_checkpoint
+from edgeprefix.train.config import PrefixConfig, TrainConfig
+from edgeprefix.train.data import TrainingData
+from edgeprefix.train.defaults import Plan
+from edgeprefix.train.evaluate import HIGHER_IS_BETTER, measure, target_loss
+from edgeprefix.train.objective import label_objective, target_objective
+from edgeprefix.train.optimiser import AdamW, schedule
+from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fold, load_parameters
+from edgeprefix.train.record import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a progress callback gets after every step."""
+
+    step: int
+    steps: int
+    loss: float
+    """Training loss of this step, nats per target token."""
+    tokens_per_s: float
+    seconds_left: float
+    validation_loss: float | None
+    """Of the latest validation."""
+    metric_name: str
+    metric: float | None
+    """Of the latest validation."""
+    best_step: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(kw_only=True)
+class Job:
+    """All that the loop works with."""
+
+    base: Base
+    data: TrainingData
+    plan: Plan
+    prefix: PrefixConfig
+    train: TrainConfig
+    labels: tuple[str, ...]
+    parametrisation: Parametrisation
+    optimiser: AdamW
+    run: RunFolder
+    settings: Mapping[str, Any]
+    """What a resume must find unchanged."""
+    save_best: Callable[[PrefixTensors, Progressed], None]
+    progress: ProgressCallback | None
+    progressed: Progressed = field(default_factory=Progressed)
+    latest: dict[str, float] = field(default_factory=dict)
+
+
+def train_loop(job: Job, *, resume: bool) -> Progressed:
+    """Runs (or goes on with) a job to its end and gives its counters.
+
+    Raises TrainingError on Ctrl-C and when the loss is no number, CapacityError when memory runs out, OutputError when a file
+    cannot be written. The best prefix and the last checkpoint are in the run folder in every case.
+    """
+    _begin(job, resume=resume)
+    batches = Batches(job.data.train, batch_size=job.plan.batch_size, seed=job.train.seed)
+    held_out = sample(job.data.validation, job.train.validation_rows, job.train.seed)
+    clock = _Clock(job)
+    losses: list[float] = []
+    with _interrupt_flag() as interrupted:
+        while job.progressed.step < job.plan.steps and not _out_of_patience(job):
+            losses.append(_guarded_step(job, batches))
+            step = job.progressed.step
+            clock.stop()
+            last = step == job.plan.steps
+            if step % job.train.log_every == 0 or last:
+                _log_step(job, losses, clock)
+                losses = []
+            if step % job.plan.validate_every == 0 or last:
+                _validate(job, held_out)
+            _report(job, losses or [job.latest["loss"]], clock)
+            if interrupted.is_set():
+                _stop_here(job)
+            clock.start()
+    return job.progressed
+
+
+def _begin(job: Job, *, resume: bool) -> None:
+    if resume:
+        tensors, job.progressed = load_checkpoint(job.run.path, settings=job.settings)
+        load_parameters(job.parametrisation, tensors)
+        job.optimiser.load_state(tensors)
+        job.run.start_metrics(keep_until=job.progressed.step)
+    else:
+        job.run.start_metrics(keep_until=-1)
+        _save_last(job)
+
+
+def _guarded_step(job: Job, batches: Batches) -> float:
+    """One optimiser step; turns running out of memory and a loss that is no number into errors that say what to do."""
+    try:
+        loss = _step(job, batches)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        raise CapacityError(
+            f"out of memory at step {job.progressed.step + 1} with batch size {job.plan.batch_size} and prefix length "
+            f"{job.plan.length}: lower --batch-size (and raise --accumulation to keep their product); "
+            "the last checkpoint is kept"
+        ) from error
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss became {loss} at step {job.progressed.step + 1} (learning rate {job.plan.lr:g}): training stopped; "
+            f"{_kept(job)}; lower --lr, or set --clip 1"
+        )
+    job.progressed.step += 1
+    return loss
+
+
+def _step(job: Job, batches: Batches) -> float:
+    """Forward, backward, update; the mean loss over the step's target tokens. Nothing is updated when it is no number."""
+    step, parts = job.progressed.step, job.train.accumulation
+    chosen = [[job.data.train[index] for index in batches.indices(step * parts + part)] for part in range(parts)]
+    weights = [sum(len(example.target) for example in examples) for examples in chosen]
+    job.optimiser.zero_gradients()
+    total = 0.0
+    for examples, weight in zip(chosen, weights, strict=True):
+        prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
+        if job.plan.objective == "labels":
+            loss = label_objective(job.base, prefix, examples, job.labels, label_smoothing=job.train.label_smoothing)
+        else:
+            batch = collate(examples).to(job.base.device)
+            loss = target_objective(job.base, prefix, batch, label_smoothing=job.train.label_smoothing)
+        share = weight / sum(weights)
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach()) * share
+        job.progressed.tokens += sum(example.length - 1 for example in examples)
+    if math.isfinite(total) and math.isfinite(job.optimiser.gradient_norm()):
+        factor = schedule(step, steps=job.plan.steps, warmup=job.train.warmup)
+        job.optimiser.step(step + 1, factor)
+        return total
+    return math.nan
+
+
+def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> PrefixTensors:
+    """Sets a share of the entries to zero and scales the rest up, by noise that follows from seed and step alone."""
+    if not share:
+        return prefix
+    generator = torch.Generator().manual_seed(hash(seed) % (1 << 63))
+
+    def mask(like: Tensor) -> Tensor:
+        kept = torch.rand(like.shape, generator=generator) >= share
+        return kept.to(like.device) * (1 / (1 - share))
+
+    return [(key * mask(key), value * mask(value)) for key, value in prefix]
+
+
+def _validate(job: Job, held_out: Sequence[Any]) -> None:
+    """Measures, keeps the prefix when it is the best so far, and writes a checkpoint."""
+    prefix = fold(job.parametrisation)
+    loss = target_loss(job.base, prefix, held_out)
+    name = job.plan.metric
+    metric = loss if name == "loss" else measure(job.base, prefix, held_out, metric=name, labels=job.labels)
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss became {loss} at step {job.progressed.step}: training stopped; {_kept(job)}; lower --lr"
+        )
+    job.latest |= {"validation_loss": loss, name: metric} if name != "loss" else {"validation_loss": loss}
+    job.run.add_metrics({"step": job.progressed.step, "validation_loss": loss, name: metric} if name != "loss" else
+                        {"step": job.progressed.step, "validation_loss": loss})  # fmt: skip
+    if _better(job, metric, loss):
+        job.progressed.best_step = job.progressed.step
+        job.progressed.best_metric, job.progressed.best_loss = metric, loss
+        job.progressed.validations_without_gain = 0
+        job.save_best(prefix, job.progressed)
+    else:
+        job.progressed.validations_without_gain += 1
+    _save_last(job)
+
+
+def _better(job: Job, metric: float, loss: float) -> bool:
+    """By the metric; between equals, by the loss."""
+    best = job.progressed
+    if best.best_metric is None or best.best_loss is None:
+        return True
+    sign = 1 if HIGHER_IS_BETTER[job.plan.metric] else -1
+    return (sign * metric, -loss) > (sign * best.best_metric, -best.best_loss)
+
+
+def _out_of_patience(job: Job) -> bool:
+    return bool(job.train.patience) and job.progressed.validations_without_gain >= job.train.patience
+
+
+def _save_last(job: Job) -> None:
+    tensors = dict(job.parametrisation.parameters()) | job.optimiser.state()
+    save_checkpoint(job.run.path, tensors, progressed=job.progressed, settings=job.settings)
+
+
+def _stop_here(job: Job) -> None:
+    """Ctrl-C: keep everything, then say how to go on."""
+    _save_last(job)
+    raise TrainingError(
+        f"interrupted at step {job.progressed.step} of {job.plan.steps}; nothing is lost: "
+        f"give the same command with --resume to go on ({job.run.path})"
+    )
+
+
+def _kept(job: Job) -> str:
+    if not job.progressed.best_step:
+        return "no validation had come yet, so no prefix was kept"
+    return f"the best prefix so far (step {job.progressed.best_step}) is kept in {job.run.path}"
+
+
+class _Clock:
+    """Time spent in steps (validations do not count) and what follows from it."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._first_step, self._first_tokens = job.progressed.step, job.progressed.tokens
+        self._seconds = 0.0
+        self.start()
+
+    def start(self) -> None:
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        passed = time.perf_counter() - self._began
+        self._seconds += passed
+        self._job.progressed.seconds += passed
+
+    @property
+    def tokens_per_s(self) -> float:
+        return (self._job.progressed.tokens - self._first_tokens) / max(self._seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        done = self._job.progressed.step - self._first_step
+        return self._seconds / max(done, 1) * (self._job.plan.steps - self._job.progressed.step)
+
+
+def _log_step(job: Job, losses: Sequence[float], clock: _Clock) -> None:
+    job.latest["loss"] = sum(losses) / len(losses)
+    factor = schedule(job.progressed.step - 1, steps=job.plan.steps, warmup=job.train.warmup)
+    job.run.add_metrics(
+        {
+            "step": job.progressed.step,
+            "loss": job.latest["loss"],
+            "lr": job.plan.lr * factor,
+            "tokens_per_s": round(clock.tokens_per_s, 1),
+        }
+    )
+
+
+def _report(job: Job, losses: Sequence[float], clock: _Clock) -> None:
+    if job.progress is None:
+        return
+    job.progress(
+        Progress(
+            step=job.progressed.step,
+            steps=job.plan.steps,
+            loss=losses[-1],
+            tokens_per_s=clock.tokens_per_s,
+            seconds_left=clock.seconds_left,
+            validation_loss=job.latest.get("validation_loss"),
+            metric_name=job.plan.metric,
+            metric=job.latest.get("validation_loss" if job.plan.metric == "loss" else job.plan.metric),
+            best_step=job.progressed.best_step,
+        )
+    )
+
+
+@contextlib.contextmanager
+def _interrupt_flag() -> Iterator[threading.Event]:
+    """Ctrl-C sets a flag that the loop reads between steps; a second Ctrl-C stops at once (the last checkpoint stays)."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # signals belong to the main thread; there Ctrl-C keeps its own meaning
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(_: int, __: Any) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)

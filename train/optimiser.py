@@ -1,0 +1,77 @@
+"""AdamW with a learning rate of its own for keys and for values, linear warm-up and linear decay.
+
+Written out (forty lines) so that its state is plain named tensors: a checkpoint needs no pickle and resumes bit-exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-10  # gradients of a prefix are often below the usual 1e-8
+
+
+def schedule(step: int, *, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at a step: up linearly over the warm-up, then down linearly to zero."""
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    return max(0.0, (steps - step) / max(1, steps - rising))
+
+
+class AdamW:
+    """AdamW over named parameters; those whose name starts with "value" learn at `lr * value_lr_ratio`."""
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], *, lr: float, value_lr_ratio: float, weight_decay: float, clip: float
+    ) -> None:
+        self._parameters = dict(parameters)
+        self._lr = {name: lr * (value_lr_ratio if name.startswith("value") else 1.0) for name in parameters}
+        self._weight_decay = weight_decay
+        self._clip = clip
+        self._moments = {
+            f"{kind}.{name}": torch.zeros_like(tensor)
+            for name, tensor in parameters.items()
+            for kind in ("mean", "square")
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Named moments, for the checkpoint."""
+        return self._moments
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copies saved moments in."""
+        for name, tensor in self._moments.items():
+            tensor.copy_(tensors[name])
+
+    def zero_gradients(self) -> None:
+        """Forgets the gradients."""
+        for tensor in self._parameters.values():
+            tensor.grad = None
+
+    def gradient_norm(self) -> float:
+        """Norm over all gradients; infinite or NaN when one of them is."""
+        squares = [tensor.grad.square().sum() for tensor in self._parameters.values() if tensor.grad is not None]
+        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+    @torch.no_grad()
+    def step(self, number: int, factor: float) -> None:
+        """One update; `number` counts from 1, `factor` is the schedule's share of the peak learning rate."""
+        shrink = 1.0
+        if self._clip:
+            shrink = min(1.0, self._clip / (self.gradient_norm() + 1e-12))
+        first, second = _BETAS
+        for name, tensor in self._parameters.items():
+            if tensor.grad is None:
+                continue
+            gradient = tensor.grad * shrink
+            mean, square = self._moments[f"mean.{name}"], self._moments[f"square.{name}"]
+            mean.lerp_(gradient, 1 - first)
+            square.lerp_(gradient.square(), 1 - second)
+            size = (square / (1 - second**number)).sqrt_().add_(_EPSILON)
+            rate = self._lr[name] * factor
+            tensor.mul_(1 - rate * self._weight_decay)
+            tensor.addcdiv_(mean, size, value=-rate / (1 - first**number))

@@ -1,0 +1,300 @@
+"""`train_prefix`: data in, prefix file out. Everything between is put together here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.runtime.identity import BaseIdentity
+from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.task_pack import GenerationDefaults, TaskPack
+from edgeprefix.runtime.version import __version__
+from edgeprefix.train.base import Base, load_base
+from edgeprefix.train.batches import sample
+from edgeprefix.train.checkpoint import Progressed
+from edgeprefix.train.config import PrefixConfig, TrainConfig, to_json
+from edgeprefix.train.data import DataReport, DataSource, TrainingData, load_data
+from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
+from edgeprefix.train.evaluate import measure, target_loss
+from edgeprefix.train.initialise import measure_units, start_prefix
+from edgeprefix.train.loop import Job, ProgressCallback, train_loop
+from edgeprefix.train.optimiser import AdamW
+from edgeprefix.train.parametrisation import Direct, Parametrisation, PrefixTensors, Reparametrised
+from edgeprefix.train.plot import draw_curve
+from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
+
+DEFAULT_PROMPT = "{input}\n"
+
+PlanCallback = Callable[[Plan, DataReport, Base], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished run found. Losses are nats per target token on the validation rows."""
+
+    run: Path
+    prefix_path: Path
+    base: BaseIdentity
+    plan: Plan
+    report: DataReport
+    best_step: int
+    steps: int
+    """Steps done; fewer than planned when patience ended it."""
+    metric_name: str
+    metric: float
+    base_metric: float
+    """The same metric of the base alone."""
+    validation_loss: float
+    base_validation_loss: float
+    parameters: int
+    """Trained numbers."""
+    seconds: float
+    """Training time, without loading and validation."""
+    tokens_per_s: float
+
+
+def train_prefix(
+    base: str | Path | Base,
+    data: DataSource,
+    validation: DataSource | None = None,
+    *,
+    task: str,
+    out: str | Path,
+    prefix: PrefixConfig | None = None,
+    train: TrainConfig | None = None,
+    prompt: str = DEFAULT_PROMPT,
+    labels: Sequence[str] = (),
+    stop: Sequence[str] = (),
+    licence: str = "",
+    progress: ProgressCallback | None = None,
+    on_plan: PlanCallback | None = None,
+    resume: bool = False,
+    force: bool = False,
+) -> TrainResult:
+    """Trains a prefix for `task` over a frozen base and writes the RUN folder `out` (see docs/training.md).
+
+    `data` and `validation` are JSONL or CSV files, or rows with the fields of `prompt` and a "target". Without `validation` a
+    tenth of the rows is set apart. `on_plan` is called once with settings and data report before the first step.
+
+    Raises DataError, TemplateError, CheckpointError, OutputError, TrainingError, CapacityError; see their texts. On Ctrl-C a
+    TrainingError says how to resume.
+
+    >>> result = train_prefix("base", "train.jsonl", task="e2e", out="run")  # doctest: +SKIP
+    >>> result.prefix_path  # doctest: +SKIP
+    PosixPath('run/prefix.safetensors')
+    """
+    prefix, train = prefix or PrefixConfig(), train or TrainConfig()
+    run = RunFolder.open(out, resume=resume, force=force)
+    loaded = base if isinstance(base, Base) else load_base(base, precision=train.precision, device=train.device)
+    length = choose_length(prefix, loaded, _file_length(prefix))
+    max_tokens = choose_max_tokens(train, loaded, length)
+    rows = load_data(
+        data, validation, tokenizer=loaded.tokenizer, prompt=prompt, labels=labels, max_tokens=max_tokens, seed=train.seed
+    )  # fmt: skip
+    chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels)
+    if on_plan is not None:
+        on_plan(chosen, rows.report, loaded)
+    setting = _Setting(loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence)
+    return _run(setting, run, progress=progress, resume=resume)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The inputs of a run, all resolved."""
+
+    base: Base
+    data: TrainingData
+    plan: Plan
+    prefix: PrefixConfig
+    train: TrainConfig
+    task: str
+    prompt: str
+    labels: tuple[str, ...]
+    stop: tuple[str, ...]
+    licence: str
+
+
+def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool) -> TrainResult:
+    base, train = setting.base, setting.train
+    before = base.fingerprint()
+    parametrisation = _parametrisation(setting)
+    held_out = sample(setting.data.validation, train.validation_rows, train.seed)
+    baseline = _baseline(setting, held_out)
+    facts = _facts(setting, baseline)
+    Prefix(name=setting.task, base=base.identity, layers=_layers(parametrisation.prefix()))  # refuses a bad name now
+    run.write_facts(facts)
+    job = Job(
+        base=base,
+        data=setting.data,
+        plan=setting.plan,
+        prefix=setting.prefix,
+        train=train,
+        labels=setting.labels,
+        parametrisation=parametrisation,
+        optimiser=AdamW(
+            parametrisation.parameters(),
+            lr=setting.plan.lr,
+            value_lr_ratio=train.value_lr_ratio,
+            weight_decay=train.weight_decay,
+            clip=train.clip,
+        ),
+        run=run,
+        settings=facts["settings"],
+        save_best=lambda tensors, done: _save_prefix(setting, run, tensors, done),
+        progress=progress,
+    )
+    done = train_loop(job, resume=resume)
+    if base.fingerprint() != before:
+        raise TrainingError("the base's weights changed during training; this is a bug in edgeprefix, please report it")
+    return _finish(setting, run, done, baseline, parametrisation)
+
+
+def _parametrisation(setting: _Setting) -> Parametrisation:
+    train = setting.train
+    units = measure_units(setting.base, setting.data.train, seed=train.seed)
+    start = start_prefix(
+        setting.base,
+        setting.prefix,
+        length=setting.plan.length,
+        examples=setting.data.train,
+        units=units,
+        seed=train.seed,
+    )
+    if setting.prefix.reparam:
+        generator = torch.Generator().manual_seed(train.seed + 1)
+        return Reparametrised(
+            start, units, width=setting.prefix.mlp_width, sink=setting.prefix.sink, generator=generator
+        )
+    return Direct(start, units, sink=setting.prefix.sink)
+
+
+def _baseline(setting: _Setting, held_out: Sequence[Any]) -> dict[str, float]:
+    """The base alone on the validation rows."""
+    loss = target_loss(setting.base, [], held_out)
+    name = setting.plan.metric
+    if name == "loss":
+        return {"validation_loss": loss}
+    return {"validation_loss": loss, name: measure(setting.base, [], held_out, metric=name, labels=setting.labels)}
+
+
+def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
+    """run.json; its part "settings" is what a resume must find unchanged."""
+    base = setting.base
+    return {
+        "edgeprefix": __version__,
+        "task": setting.task,
+        "settings": {
+            "base": base.identity.sha256,
+            "precision": base.precision,
+            "route": base.route,
+            "data": _data_hash(setting.data),
+            "prompt": setting.prompt,
+            "labels": list(setting.labels),
+            "prefix": to_json(setting.prefix),
+            "train": to_json(setting.train),
+            "plan": dataclasses.asdict(setting.plan),
+        },
+        "base": {**base.identity.to_json(), "source": base.source, "parameters": base.parameters},
+        "data": dataclasses.asdict(setting.data.report),
+        "baseline": dict(baseline),
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "threads": torch.get_num_threads(),
+        "device": str(base.device),
+    }
+
+
+def _data_hash(data: TrainingData) -> str:
+    digest = hashlib.sha256()
+    for examples in (data.train, data.validation):
+        for example in examples:
+            digest.update(repr((example.prompt, example.target)).encode())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def _save_prefix(setting: _Setting, run: RunFolder, tensors: PrefixTensors, done: Progressed) -> None:
+    """Writes the best prefix so far as a complete prefix file."""
+    longest = setting.data.report.target_tokens[2]
+    metrics = {"validation_loss": done.best_loss or 0.0}
+    if setting.plan.metric != "loss":
+        metrics[setting.plan.metric] = done.best_metric or 0.0
+    recipe = {
+        "edgeprefix": __version__,
+        "method": "prefix tuning" + (", MLP reparametrisation" if setting.prefix.reparam else ""),
+        "step": done.best_step,
+        "train_rows": setting.data.report.train_rows,
+        "precision": setting.base.precision,
+        "plan": dataclasses.asdict(setting.plan),
+        "prefix": {key: value for key, value in to_json(setting.prefix).items() if key != "init_text"},
+        "train": to_json(setting.train),
+    }
+    pack = TaskPack(
+        prompt=setting.prompt,
+        labels=setting.labels,
+        stop=setting.stop,
+        generation=GenerationDefaults(max_new_tokens=longest + max(8, longest // 2), temperature=0.0),
+        recipe=recipe,
+        metrics=metrics,
+        licence=setting.licence,
+    )
+    Prefix(name=setting.task, base=setting.base.identity, layers=_layers(tensors), pack=pack).save(
+        run.file(PREFIX_FILE)
+    )
+
+
+def _layers(tensors: PrefixTensors) -> tuple[PrefixLayer, ...]:
+    return tuple(
+        PrefixLayer(key.detach().float().cpu().numpy(), value.detach().float().cpu().numpy()) for key, value in tensors
+    )
+
+
+def _finish(
+    setting: _Setting, run: RunFolder, done: Progressed, baseline: Mapping[str, float], parametrisation: Parametrisation
+) -> TrainResult:
+    metric = setting.plan.metric
+    draw_curve(run.read_metrics(), run.file(CURVE_FILE), title=setting.task, metric=metric, best_step=done.best_step)
+    if done.best_loss is None or done.best_metric is None:
+        raise TrainingError("training ended without a validation; this is a bug in edgeprefix, please report it")
+    result = TrainResult(
+        run=run.path,
+        prefix_path=run.file(PREFIX_FILE),
+        base=setting.base.identity,
+        plan=setting.plan,
+        report=setting.data.report,
+        best_step=done.best_step,
+        steps=done.step,
+        metric_name=metric,
+        metric=done.best_metric,
+        base_metric=baseline["validation_loss" if metric == "loss" else metric],
+        validation_loss=done.best_loss,
+        base_validation_loss=baseline["validation_loss"],
+        parameters=sum(tensor.numel() for tensor in parametrisation.parameters().values()),
+        seconds=done.seconds,
+        tokens_per_s=done.tokens / max(done.seconds, 1e-9),
+    )
+    run.write_facts({**run.read_facts(), "result": _result_facts(result)})
+    return result
+
+
+def _result_facts(result: TrainResult) -> dict[str, Any]:
+    names = (
+        "best_step", "steps", "metric_name", "metric", "base_metric", "validation_loss", "base_validation_loss",
+        "parameters", "seconds", "tokens_per_s",
+    )  # fmt: skip
+    return {name: getattr(result, name) for name in names} | {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    }
+
+
+def _file_length(prefix: PrefixConfig) -> int | None:
+    """Positions of the prefix file that training starts from, when it does."""
+    return Prefix.load(prefix.init).length if prefix.init.endswith(".safetensors") else None
