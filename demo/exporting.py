@@ -33,12 +33,15 @@ def write_bundle(base: str, out: Path, *, precision: str, advance: Advance) -> i
 
 
 def compare_with_torch(bundle: Path, base: str, prefixes: Sequence[Path], advance: Advance) -> list[ParityReport]:
-    """Verifies a bundle with every trained prefix. Raises ParityError when one is out of bounds."""
+    """Verifies a bundle with every trained prefix. Raises ParityError when full precision is out of bounds.
+
+    What quantised weights make of a prefix is a finding, which the report shows, and no reason to stop.
+    """
     reports = []
     for index, prefix in enumerate(prefixes):
         advance(index / len(prefixes), prefix.stem)
         report = verify(bundle, base, prefix=prefix)
-        if not report.passed:
+        if report.precision == "fp32" and not report.passed:
             raise ParityError(f"{bundle.name} with {prefix.name} differs from torch: {'; '.join(report.failures)}")
         reports.append(report)
     return reports

@@ -29,7 +29,6 @@ class TaskJob:
     """A task as the measuring process needs it."""
 
     name: str
-    metric: str
     prompt: str
     prefix: str
     """Path of the prefix file."""

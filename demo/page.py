@@ -14,6 +14,8 @@ from edgeprefix.demo.style import CSS
 
 Report = Mapping[str, Any]
 
+_MOST_CHARACTERS = 240
+
 
 def render(report: Report) -> str:
     """The whole page."""
@@ -76,7 +78,7 @@ def _tiles(report: Report) -> str:
 
 
 def _tile(number: str, unit: str, caption: str, style: str = "") -> str:
-    shown = f"{escape(number)} <i class='unit' style='font-style:normal'>{escape(unit)}</i>" if unit else escape(number)
+    shown = f"{escape(number)} <i class='unit'>{escape(unit)}</i>" if unit else escape(number)
     return f"<div class='tile {style}'><b>{shown}</b><span>{escape(caption)}</span></div>"
 
 
@@ -145,10 +147,7 @@ def _samples(report: Report) -> str:
 
 def _sample(sample: Mapping[str, str]) -> str:
     columns = (("base alone", "base"), ("with its prefix", "prefix"), ("reference", "reference"))
-    cells = "".join(
-        f"<div class='{key}'><em>{label}</em>{escape(sample[key]) or '<i>(nothing)</i>'}</div>"
-        for label, key in columns
-    )
+    cells = "".join(f"<div class='{key}'><em>{label}</em>{_text(sample[key])}</div>" for label, key in columns)
     return f"<div class='sample'><div class='input'>{escape(sample['input'])}</div>{cells}</div>"
 
 
@@ -192,8 +191,8 @@ def _time_bar(label: str, ms: float, style: str) -> Bar:
 def _mixed(report: Report) -> str:
     mixed = report["mixed"]
     rows = "".join(
-        f"<tr><td><span class='tag'>{escape(row['task'])}</span></td><td>{escape(row['input'])}</td>"
-        f"<td>{escape(row['text'])}</td><td>{_verdict(row['equal'])}</td></tr>"
+        f"<tr><td><span class='tag'>{escape(row['task'])}</span></td><td class='text'>{_text(row['input'])}</td>"
+        f"<td class='text'>{_text(row['text'])}</td><td>{_verdict(row['equal'])}</td></tr>"
         for row in mixed["rows"]
     )
     checked = ", ".join(mixed["precisions"])
@@ -267,6 +266,12 @@ def _commands(report: Report) -> str:
         for entry in report["commands"]
     )
     return f"<h2>Go on from here</h2>{blocks}"
+
+
+def _text(text: str) -> str:
+    """What a model wrote, on one line, cut when it rambles."""
+    words = " ".join(text.split())
+    return escape(words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]}…") or "<i>(nothing)</i>"
 
 
 def _number_and_unit(text: str) -> tuple[str, str]:

@@ -42,23 +42,36 @@ class DemoOptions:
     force: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What every stage of one run needs."""
+
+    options: DemoOptions
+    source: str
+    """Where the base comes from."""
+    folder: Path
+    """The folder that is being built."""
+    stages: Stages
+    rows: Rows
+
+
 def run_demo(options: DemoOptions, *, watch: Watch = unwatched) -> dict[str, Any]:
     """Runs all stages and writes `options.out`; gives report.json's value.
 
     Raises what training, export and runtime raise, and OutputError when the folder exists or cannot be written.
     """
-    source = _base_source(options)
-    stages = Stages(watch)
+    source, stages = _base_source(options), Stages(watch)
     with atomic_folder(options.out, force=options.force) as folder:
-        rows = _write_rows(folder, options, stages)
+        run = _Run(
+            options=options, source=source, folder=folder, stages=stages, rows=_write_rows(folder, options, stages)
+        )
         with stages.stage("load base"):
             base = load_base(source)
-        trained = {task.name: _train(base, task, folder, options, stages) for task in TASKS}
+        trained = {task.name: _train(run, base, task) for task in TASKS}
         with stages.stage("export prefixes"):
             prefixes = write_prefixes(folder / "runs", folder / "prefixes", list(trained), source)
-        bundles = {name: _bundle(name, source, folder, rows, prefixes, options, stages) for name in PRECISIONS}
-        findings = _findings(options, base, source, rows, trained, prefixes, bundles, stages)
-        report = build_report(findings, out=options.out)
+        bundles = {precision: _bundle(run, precision, prefixes) for precision in PRECISIONS}
+        report = build_report(_findings(run, base, trained, prefixes, bundles), out=options.out)
         (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(render(report), encoding="utf-8")
     return report
@@ -92,49 +105,40 @@ def _write_rows(folder: Path, options: DemoOptions, stages: Stages) -> Rows:
     return written
 
 
-def _train(base: Base, task: DemoTask, folder: Path, options: DemoOptions, stages: Stages) -> TrainResult:
-    with stages.stage(f"train {task.name}") as advance:
+def _train(run: _Run, base: Base, task: DemoTask) -> TrainResult:
+    with run.stages.stage(f"train {task.name}") as advance:
         return train_task(
             base,
             task,
-            recipe_for(task, quick=options.quick),
-            data=folder / "data" / task.name,
-            run=folder / "runs" / task.name,
-            seed=options.seed,
+            recipe_for(task, quick=run.options.quick),
+            data=run.folder / "data" / task.name,
+            run=run.folder / "runs" / task.name,
+            seed=run.options.seed,
             advance=advance,
         )
 
 
-def _bundle(
-    precision: str,
-    source: str,
-    folder: Path,
-    rows: Rows,
-    prefixes: dict[str, Path],
-    options: DemoOptions,
-    stages: Stages,
-) -> BundleFindings:
+def _bundle(run: _Run, precision: str, prefixes: dict[str, Path]) -> BundleFindings:
     """Exports, verifies and measures one precision; the base alone is measured with the first only."""
-    bundle = folder / "bundles" / precision
-    with stages.stage(f"export {precision}") as advance:
-        size = write_bundle(source, bundle, precision=precision, advance=advance)
-    with stages.stage(f"verify {precision}") as advance:
-        parity = compare_with_torch(bundle, source, list(prefixes.values()), advance)
-    job = _job(bundle, rows, prefixes, options, base_alone=precision == PRECISIONS[0])
-    with stages.stage(f"measure {precision}") as advance:
+    bundle = run.folder / "bundles" / precision
+    with run.stages.stage(f"export {precision}") as advance:
+        size = write_bundle(run.source, bundle, precision=precision, advance=advance)
+    with run.stages.stage(f"verify {precision}") as advance:
+        parity = compare_with_torch(bundle, run.source, list(prefixes.values()), advance)
+    job = _job(run, bundle, prefixes, base_alone=precision == PRECISIONS[0])
+    with run.stages.stage(f"measure {precision}") as advance:
         measured = run_measuring(job, advance)
     return BundleFindings(bytes=size, parity=parity, measured=measured)
 
 
-def _job(bundle: Path, rows: Rows, prefixes: dict[str, Path], options: DemoOptions, *, base_alone: bool) -> Job:
-    amount = amounts(quick=options.quick)
+def _job(run: _Run, bundle: Path, prefixes: dict[str, Path], *, base_alone: bool) -> Job:
+    amount = amounts(quick=run.options.quick)
     tasks = tuple(
         TaskJob(
             name=task.name,
-            metric=task.metric,
             prompt=task.prompt,
             prefix=str(prefixes[task.name]),
-            inputs=tuple(row.input for row in rows[task.name]["test"]),
+            inputs=tuple(row.input for row in run.rows[task.name]["test"]),
             labels=task.labels,
         )
         for task in TASKS
@@ -151,19 +155,16 @@ def _job(bundle: Path, rows: Rows, prefixes: dict[str, Path], options: DemoOptio
 
 
 def _findings(
-    options: DemoOptions,
+    run: _Run,
     base: Base,
-    source: str,
-    rows: Rows,
     trained: dict[str, TrainResult],
     prefixes: dict[str, Path],
     bundles: dict[str, BundleFindings],
-    stages: Stages,
 ) -> Findings:
     tasks = tuple(
         TaskFindings(
             task=task,
-            test_rows=rows[task.name]["test"],
+            test_rows=run.rows[task.name]["test"],
             training=trained[task.name],
             prefix_file=prefixes[task.name],
         )
@@ -171,12 +172,12 @@ def _findings(
     )
     return Findings(
         base=base,
-        base_name=_base_name(options),
-        base_source=source,
+        base_name=_base_name(run.options),
+        base_source=run.source,
         tasks=tasks,
         bundles=bundles,
-        seconds=stages.seconds | {"total": stages.total},
-        sample_count=amounts(quick=options.quick).samples,
-        seed=options.seed,
-        quick=options.quick,
+        seconds=run.stages.seconds | {"total": run.stages.total},
+        sample_count=amounts(quick=run.options.quick).samples,
+        seed=run.options.seed,
+        quick=run.options.quick,
     )

@@ -27,11 +27,12 @@ p { margin: 0 0 12px; }
 .pair svg { max-width: 430px; } .pair section { min-width: 0; display: flex; flex-direction: column; } .pair .card { flex: 1; }
 .card, .tile { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 20px; min-width: 0; }
 .tile { padding: 16px 18px; }
-.tile b { display: block; font-size: 27px; line-height: 1.15; letter-spacing: -0.025em; font-weight: 650;
-  font-variant-numeric: tabular-nums; white-space: nowrap; }
+.tile b { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 6px; font-size: 26px;
+  line-height: 1.15; letter-spacing: -0.025em; font-weight: 650;
+  font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 13px; line-height: 1.35; display: block; margin-top: 4px; }
 .tile.good b { color: var(--good); } .tile.bad b { color: var(--bad); }
-.unit { font-size: 15px; font-weight: 500; color: var(--soft); letter-spacing: 0; }
+.unit { font-style: normal; font-size: 15px; font-weight: 500; color: var(--soft); letter-spacing: 0; }
 .gain { font-size: 32px; font-weight: 650; letter-spacing: -0.03em; margin: 10px 0 12px; font-variant-numeric: tabular-nums; }
 .gain s { color: var(--soft); text-decoration: none; font-weight: 450; }
 .gain small { font-size: 14px; font-weight: 450; color: var(--soft); letter-spacing: 0; margin-left: 6px; }
@@ -51,6 +52,7 @@ svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px; padding: 8px 12px 8px 0; vertical-align: bottom; }
 td { padding: 10px 12px 10px 0; border-top: 1px solid var(--line); vertical-align: top; font-variant-numeric: tabular-nums; }
+td.text { overflow-wrap: anywhere; min-width: 150px; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .sample { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: 4px 20px; padding: 16px 0; border-top: 1px solid var(--line); }
 .sample:first-of-type { border-top: 0; }

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
+from edgeprefix.export.adapters import ALIBI_POSITIONS
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
 
@@ -45,8 +46,9 @@ class Base:
 
     @property
     def max_positions(self) -> int:
-        """Positions that the base can address; models without a limit of their own get a generous one."""
-        return int(getattr(self.config, "max_position_embeddings", None) or _UNLIMITED_POSITIONS)
+        """Positions that the base can address; models without a limit of their own get that of the bias table."""
+        limits = (getattr(self.config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        return int(next((limit for limit in limits if limit), ALIBI_POSITIONS))
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -65,9 +67,6 @@ class Base:
             return template.read_text(encoding="utf-8")
         found = _optional_json(self.folder / "tokenizer_config.json").get("chat_template")
         return found if isinstance(found, str) else None
-
-
-_UNLIMITED_POSITIONS = 32_768
 
 
 def load_base(base: str | Path) -> Base:

@@ -70,12 +70,12 @@ def build_bundle(
     base: Base, folder: Path, *, precision: str, verify: bool = True, progress: Progress = silent
 ) -> Manifest:
     """Writes a loaded base as a bundle into an empty folder. Raises ExportError, ParityError."""
-    layers, model = build_graph(base, precision=precision, progress=progress)
-    _write(model, base.tokenizer, folder, progress)
-    manifest = _manifest(base, layers, model, precision, folder)
-    manifest.save(folder)
+    layers, model = build_graph(base, progress=progress)
+    progress("quantise", 0.0)
+    to_precision(model, precision)
+    manifest = write_bundle(base, layers, model, folder, precision=precision, progress=progress)
+    progress("verify", 0.0)
     if verify:
-        progress("verify", 0.0)
         report = verify_bundle(folder, base)
         _require(report, base)
         manifest = replace(manifest, parity=report.to_json())
@@ -84,18 +84,31 @@ def build_bundle(
     return manifest
 
 
-def build_graph(base: Base, *, precision: str, progress: Progress = silent) -> tuple[tuple[Layer, ...], ir.Model]:
-    """The lean graph of a loaded base, its weights not yet written. Raises ExportError."""
+def build_graph(base: Base, *, progress: Progress = silent) -> tuple[tuple[Layer, ...], ir.Model]:
+    """The lean fp32 graph of a loaded base, its weights not yet written. Raises ExportError."""
     with quiet_transformers():
         progress("trace", 0.0)
         layers = survey_layers(base.model)
         plan = plan_rotary(base.model, base.max_positions)
         model = trace_decoder(base.model, layers, plan)
     progress("optimise", 0.0)
-    make_lean(model)
-    progress("quantise", 0.0)
-    to_precision(model, precision)
-    return layers, model
+    return layers, make_lean(model)
+
+
+def write_bundle(
+    base: Base,
+    layers: tuple[Layer, ...],
+    model: ir.Model,
+    folder: Path,
+    *,
+    precision: str,
+    progress: Progress = silent,
+) -> Manifest:
+    """Writes graph, weights, tokenizer and manifest; the report of `verify` is not in it yet."""
+    _write(model, base.tokenizer, folder, progress)
+    manifest = _manifest(base, layers, model, precision, folder)
+    manifest.save(folder)
+    return manifest
 
 
 def _write(model: ir.Model, tokenizer: Tokenizer | None, folder: Path, progress: Progress) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,26 +19,11 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from edgeprefix.export.adapters import adapted, has_adapter
+from edgeprefix.export.calls import AttentionCall
 from edgeprefix.runtime.errors import ExportError
 
 _NAME = "edgeprefix"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionCall:
-    """One layer's attention over new tokens. `query` is [B, heads, S, D], `key` and `value` are [B, H, S, D]."""
-
-    layer: int
-    """Index of the layer's entry in the cache."""
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    scale: float
-    window: int | None = None
-    """Tokens that a query sees, its own included; None for all."""
-    softcap: float | None = None
-    sink: Tensor | None = None
-    """[heads]: a logit of each head that takes part in the softmax and has no value."""
 
 
 Attend = Callable[[AttentionCall], Tensor]
@@ -88,19 +72,23 @@ class PassThroughCache(Cache):
 
 @contextlib.contextmanager
 def intercepted(model: PreTrainedModel, attend: Attend) -> Iterator[PassThroughCache]:
-    """Lets `attend` answer the model's attention calls; yields the cache to pass as `past_key_values`."""
+    """Lets `attend` answer the model's attention calls; yields the cache to pass as `past_key_values`.
+
+    Raises ExportError when the model's attention cannot be had.
+    """
     cache = PassThroughCache()
+    with adapted(model, attend, cache.take_layer) if has_adapter(model) else _registered(model, attend, cache):
+        yield cache
+
+
+@contextlib.contextmanager
+def _registered(model: PreTrainedModel, attend: Attend, cache: PassThroughCache) -> Iterator[None]:
+    """Registers attention and masks with transformers' interface for the time of the block."""
 
     def attention(
-        module: torch.nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Any,
-        scaling: float | None = None,
-        **options: Any,
+        module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
     ) -> tuple[Tensor, None]:
-        return attend(_call(cache.take_layer(), query, key, value, scaling, options)), None
+        return attend(_call(cache.take_layer(), query, key, value, options)), None
 
     previous = model.config._attn_implementation
     AttentionInterface.register(_NAME, attention)
@@ -112,7 +100,7 @@ def intercepted(model: PreTrainedModel, attend: Attend) -> Iterator[PassThroughC
                 f"{model.config.model_type}: its attention does not go through transformers' attention interface, "
                 "and edgeprefix has no adapter for it"
             )
-        yield cache
+        yield
     finally:
         model.set_attn_implementation(previous)
         ALL_ATTENTION_FUNCTIONS._global_mapping.pop(_NAME, None)
@@ -123,15 +111,8 @@ def _no_mask(*args: Any, **kwargs: Any) -> None:
     """Causality and windows are the attention node's own."""
 
 
-def _call(
-    layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, options: dict[str, Any]
-) -> AttentionCall:
-    if value.shape[-1] != key.shape[-1]:
-        raise ExportError(
-            f"keys have size {key.shape[-1]} and values {value.shape[-1]} (latent attention); "
-            "the attention node needs one head size for both"
-        )
-    softcap, window = options.get("softcap"), options.get("sliding_window")
+def _call(layer: int, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> AttentionCall:
+    scaling, softcap, window = (options.get(name) for name in ("scaling", "softcap", "sliding_window"))
     return AttentionCall(
         layer=layer, query=query, key=key, value=value,
         scale=float(query.shape[-1] ** -0.5 if scaling is None else scaling),

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgeprefix.export.interception import AttentionCall, intercepted
+from edgeprefix.export.calls import AttentionCall
+from edgeprefix.export.interception import intercepted
 
 _TOLERANCE = 1e-5  # relative; both sides compute the same products in fp32
 _TOKENS = 5
@@ -201,10 +202,10 @@ def _rotation_functions(model: PreTrainedModel) -> list[tuple[Any, str, Callable
 
 
 def _identity(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that gives back what stands before `cos` in `function`'s signature."""
+    """A function that gives back what stands before the angles in `function`'s signature."""
     signature = inspect.signature(function)
     names = list(signature.parameters)
-    names = names[: names.index("cos")]
+    names = names[: min(names.index(angle) for angle in ("cos", "sin") if angle in names)]
 
     def identity(*args: Any, **kwargs: Any) -> Any:
         arguments = signature.bind(*args, **kwargs).arguments

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from edgeprefix.export.interception import AttentionCall, intercepted
+from edgeprefix.export.calls import AttentionCall
+from edgeprefix.export.interception import intercepted
 from edgeprefix.export.rotary import RotaryPlan, RotaryTable, rotation_bypassed
 from edgeprefix.runtime.errors import ExportError
 from edgeprefix.runtime.manifest import LayerShape
@@ -57,7 +58,7 @@ def survey_layers(model: PreTrainedModel) -> tuple[Layer, ...]:
             _forward(model, ids, ids, cache)
     except (AttributeError, NotImplementedError, TypeError, IndexError, KeyError, ValueError, RuntimeError) as error:
         raise ExportError(
-            f"{model.config.model_type} cannot be exported: its forward failed with a cache of keys and values only: {error}"
+            f"{model.config.model_type} cannot be exported: its forward failed with a cache of keys and values only: {_cause(error)}"
         ) from error
     expected = int(getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", len(seen)))
     if len(seen) != expected:
@@ -152,8 +153,9 @@ def _attention_node(
     if rotation is not None:
         attributes |= {"do_rotary": 1} | ({"rotary_interleaved": 1} if interleaved else {})
     inputs = [_flat(call.query), _flat(call.key), _flat(call.value), *past, last, longest, cos, sin]
-    if call.sink is not None:
-        inputs += [None, None, call.sink]
+    bias = None if call.bias is None else _position_bias(call.bias, longest, S)
+    if call.sink is not None or bias is not None:
+        inputs += [None, bias] + ([] if call.sink is None else [call.sink])
     out, key, value = torch.onnx.ops.symbolic_multi_out(
         "com.microsoft::GroupQueryAttention",
         inputs,
@@ -163,6 +165,19 @@ def _attention_node(
         version=1,
     )
     return out.view(B, S, heads, D), key, value
+
+
+def _position_bias(table: Tensor, longest: Tensor, tokens: int) -> Tensor:
+    """Biases of the keys' positions for the longest row, [1, heads, S, longest], relative to its last key.
+
+    Softmax does not see what is added to a whole row, and small numbers are exact where it matters: near the query.
+    """
+    end = longest.to(torch.int64).reshape(1)
+    known = [table[None, :, None], end, torch.tensor([3])]
+    # The slice's length is data; for the trace it has that of the whole table.
+    cut = torch.onnx.ops.symbolic("Slice", [known[0], end - end, *known[1:]], dtype=table.dtype, shape=known[0].shape)
+    last = table[None, :, None].index_select(3, end - 1)
+    return (cut - last) + torch.zeros(1, 1, tokens, 1)
 
 
 def _flat(states: Tensor) -> Tensor:

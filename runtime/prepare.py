@@ -82,9 +82,10 @@ class Preparer:
         before = self.prefix_length(task)
         room = max(0, self.capacity - before - new)
         numbers = f"prefix {before} + prompt {tokens}" + (f" + new {new}" if new else "")
+        less = ", lower max_new_tokens" if new > 1 else ""
         return (
             f"{what} has {tokens} tokens, room is for {room}: {numbers} = {before + tokens + new} of {self.capacity} positions; "
-            f"shorten it, lower max_new_tokens or load the engine with a larger max_length"
+            f"shorten it{less} or load the engine with a larger max_length"
         )
 
     def _check_lanes(self, options: GenerationOptions, *, streamed: bool) -> None:

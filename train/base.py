@@ -7,8 +7,9 @@ the norms and the prefix stay fp32. Weights that a checkpoint keeps in bf16 lose
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as transformers_logging
 
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
 from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
@@ -64,6 +66,14 @@ class Base:
         """Positions that the base was made for: prefix, prompt and target must fit. 2**31 where it states no limit."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2**31)
+
+    @property
+    def window(self) -> int | None:
+        """Positions that a query sees, when every layer has a sliding window; else None."""
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+        return int(window) if window and all(kind == "sliding_attention" for kind in kinds) else None
 
     def logits(self, prefix: KeyValues, ids: Tensor, rows: Tensor | None = None) -> Tensor:
         """Next-token logits [N, V] in fp32 for `rows` (indices into the flattened B·S; all when None) of ids [B, S].
@@ -137,7 +147,8 @@ def load_base(source: str | Path, *, precision: str = "auto", device: str = "aut
     target = torch.device(_pick_device(device))
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(target) else "fp32"
-    model = _load_model(folder)
+    with _quiet_transformers():
+        model = _load_model(folder)
     model.requires_grad_(False)
     model.eval().to(target)
     parameters = sum(weight.numel() for weight in model.parameters())
@@ -183,6 +194,18 @@ def _load_model(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' own progress bar off the terminal, where ours stands."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _load_tokenizer(folder: Path, config: Any) -> TextTokenizer:

@@ -64,7 +64,7 @@ class TrainConfig:
     """Passes over the training rows."""
     lr: float | None = None
     """Peak learning rate of the keys (of the MLP with reparam)."""
-    value_lr_ratio: float = 1.0
+    value_lr_ratio: float = 3.0
     """Learning rate of the values over that of the keys."""
     batch_size: int | None = None
     """Rows in one forward pass."""

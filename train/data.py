@@ -54,6 +54,10 @@ class DataReport:
     """Training rows whose input and target stood there before."""
     leaked_rows: int
     """Validation rows whose rendered prompt is a training prompt too."""
+    window: int | None = None
+    """Positions that the base sees, when all its layers have a sliding window."""
+    beyond_window: int = 0
+    """Training rows at whose end the prefix is out of every layer's sight."""
 
     def warnings(self) -> list[str]:
         """What deserves a look, one sentence each."""
@@ -67,6 +71,11 @@ class DataReport:
             found.append(
                 f"{self.leaked_rows} of {self.validation_rows} validation prompts also stand in the training data: "
                 "the validation numbers are too good"
+            )
+        if self.beyond_window:
+            found.append(
+                f"every layer of this base sees at most {self.window} positions, so that {self.beyond_window} training rows end "
+                "out of the prefix's sight; take a base without windows, or shorter rows"
             )
         if self.duplicate_rows:
             found.append(f"{self.duplicate_rows} training rows are exact duplicates of earlier ones")
@@ -90,6 +99,7 @@ def load_data(
     prompt: str,
     labels: Sequence[str] = (),
     max_tokens: int,
+    window: int | None = None,
     seed: int = 0,
 ) -> TrainingData:
     """Reads, checks and encodes both sets; without `validation` a seeded tenth (at most 500 rows) is set apart.
@@ -115,6 +125,8 @@ def load_data(
         truncated_validation=held_out_cut,
         duplicate_rows=len(train_rows) - len(pairs),
         leaked_rows=sum(render_prompt(prompt, row.fields) in prompts for row in held_out),
+        window=window,
+        beyond_window=sum(example.length > window for example in encoded) if window else 0,
     )
     return TrainingData(train=encoded, validation=held_out_encoded, report=report)
 

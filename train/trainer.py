@@ -98,7 +98,8 @@ def train_prefix(
     length = choose_length(prefix, loaded, _file_length(prefix))
     max_tokens = choose_max_tokens(train, loaded, length)
     rows = load_data(
-        data, validation, tokenizer=loaded.tokenizer, prompt=prompt, labels=labels, max_tokens=max_tokens, seed=train.seed
+        data, validation, tokenizer=loaded.tokenizer, prompt=prompt, labels=labels, max_tokens=max_tokens,
+        window=loaded.window, seed=train.seed,
     )  # fmt: skip
     chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels)
     if on_plan is not None:

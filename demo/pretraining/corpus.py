@@ -30,9 +30,17 @@ from .tokenizer import END, END_ID, PAD_ID, train_tokenizer
 Tokens = npt.NDArray[np.uint16]
 
 _SUBJECTS = {
-    "Anatomy and Physiology": "anatomy", "Astronomy": "astronomy", "Economics": "economics", "U.S. History": "American history",
-    "World History": "world history", "Business": "business", "Anthropology": "anthropology", "Psychology": "psychology",
-    "Sociology": "sociology", "Government": "politics", "Philosophy": "philosophy",
+    "Anatomy and Physiology": "anatomy",
+    "Astronomy": "astronomy",
+    "Economics": "economics",
+    "U.S. History": "American history",
+    "World History": "world history",
+    "Business": "business",
+    "Anthropology": "anthropology",
+    "Psychology": "psychology",
+    "Sociology": "sociology",
+    "Government": "politics",
+    "Philosophy": "philosophy",
 }
 _VALIDATION_SEED_OFFSET = 1_000_003
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"])")
@@ -60,7 +68,10 @@ class Prose:
         by_subject = tuple(
             (subject, tuple(_sentences(rng, texts, 40, 170, count // 10))) for subject, texts in self.by_subject.items()
         )
-        sentences = [*_sentences(rng, self.textbooks, 20, 130, count * 2 // 3), *_sentences(rng, self.novels, 20, 130, count // 3)]
+        sentences = [
+            *_sentences(rng, self.textbooks, 20, 130, count * 2 // 3),
+            *_sentences(rng, self.novels, 20, 130, count // 3),
+        ]
         return Materials(tuple(sentences), by_subject)
 
 
@@ -115,7 +126,9 @@ def synthetic_windows(tokenizer: Tokenizer, made_up: Iterator[Document], length:
     return windows
 
 
-def _refill(tokenizer: Tokenizer, made_up: Iterator[Document], waiting: list[list[int]], length: int) -> list[list[int]]:
+def _refill(
+    tokenizer: Tokenizer, made_up: Iterator[Document], waiting: list[list[int]], length: int
+) -> list[list[int]]:
     if len(waiting) >= 24:
         return waiting
     texts = [document.text for document in itertools.islice(made_up, 128)]
@@ -135,7 +148,9 @@ def copied_tokens(tokenizer: Tokenizer, document: Document) -> tuple[list[int], 
             place = example.target.find(value)
             if value and place >= 0:
                 spans.append((start + place, start + place + len(value)))
-    marks = [any(low <= left and right <= high + 1 and left < high for low, high in spans) for left, right in encoded.offsets]
+    marks = [
+        any(low <= left and right <= high + 1 and left < high for low, high in spans) for left, right in encoded.offsets
+    ]
     return list(encoded.ids), marks
 
 
@@ -192,12 +207,17 @@ class Windows:
 
     def batch(self, step: int) -> npt.NDArray[np.int64]:
         """Return the tokens of one step, `[batch, length]`."""
-        rows = [*self._rows(0, self.natural, step, self.from_natural), *self._rows(1, self.synthetic, step, self.from_synthetic)]
+        rows = [
+            *self._rows(0, self.natural, step, self.from_natural),
+            *self._rows(1, self.synthetic, step, self.from_synthetic),
+        ]
         return np.stack(rows).astype(np.int64)
 
     def _rows(self, part: int, windows: Tokens, step: int, count: int) -> list[Tokens]:
         places = range(step * count, (step + 1) * count)
-        return [windows[self._order(part, place // len(windows), len(windows))[place % len(windows)]] for place in places]
+        return [
+            windows[self._order(part, place // len(windows), len(windows))[place % len(windows)]] for place in places
+        ]
 
     def _order(self, part: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
         key = (part, epoch)

@@ -33,7 +33,8 @@ _POSITIONS = 1024
 _SAMPLES = (
     "name[The Copper Whistle], kind[pub], food[Irish], price[less than £15], area[harbour], near[Gino's Table]\n",
     "venue: Café Tolbrin\ntype: coffee shop\nrating: 3 out of 5\nkids: yes\n\n",
-    "Message: My suitcase never arrived in Bramford.\nDepartment: luggage\n\nMessage: I was charged twice for my ticket.\nDepartment:",
+    "Message: My suitcase never arrived in Bramford.\nDepartment: luggage\n\n"
+    "Message: I was charged twice for my ticket.\nDepartment:",
     "Direct: Send me the invoice for the lamp by Monday.\nPolite:",
     "The most important thing about a market is",
 )
@@ -111,7 +112,9 @@ def token_losses(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(input_ids=ids, use_cache=False).logits
     targets = ids[:, 1:].masked_fill(ids[:, 1:] == PAD_ID, -100)
-    losses = F.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), reduction="none")
+    losses = F.cross_entropy(
+        logits[:, :-1].reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), reduction="none"
+    )
     return losses.view(targets.shape)
 
 
@@ -362,7 +365,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Pretrain the base model on the token files of a work folder.")
     parser.add_argument("--work", type=Path, default=Path("build/pretraining"))
     parser.add_argument("--steps", type=int, required=True, help="updates in all, those before a resume included")
-    parser.add_argument("--cooldown", type=int, default=0, help="the last updates, over which the rate falls to nothing")
+    parser.add_argument(
+        "--cooldown", type=int, default=0, help="the last updates, over which the rate falls to nothing"
+    )
     parser.add_argument("--matrix-rate", type=float, default=Settings.matrix_rate)
     parser.add_argument("--other-rate", type=float, default=Settings.other_rate)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default=Settings.optimizer)
@@ -371,7 +376,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=Settings.workers, help="processes of one thread each")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="run without torch.compile")
     parser.add_argument("--fresh", action="store_true", help="start anew, whatever checkpoint there is")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write the checkpoint as a model folder, train nothing")
+    parser.add_argument(
+        "--export", type=Path, metavar="DIR", help="write the checkpoint as a model folder, train nothing"
+    )
     return parser
 
 

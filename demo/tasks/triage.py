@@ -16,7 +16,7 @@ from random import Random
 from edgeprefix.demo.tasks.task import DemoRow, DemoTask, Part, cut
 from edgeprefix.demo.tasks.words import capital, items, lines
 
-_CORES: dict[str, tuple[str, ...]] = {
+CORES: dict[str, tuple[str, ...]] = {
     "billing": lines("""
         you (charged|billed) me twice for the same {item}
         my card was charged (twice|two times)
@@ -33,7 +33,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         the tax on the invoice is (wrong|missing)
         do you take (cash|credit cards|cheques) as payment
         my payment was (refused|declined), although there is money on my card
-        I was (charged|billed) for a {item} that I never ordered
+        a {item} that I never ordered is on my (bill|card)
         the voucher was not taken off the (price|total)
         the total of my (bill|invoice) does not add up
         I would like to pay by (invoice|bank transfer)
@@ -50,15 +50,15 @@ _CORES: dict[str, tuple[str, ...]] = {
         your payment page does not accept my card
     """),
     "delivery": lines("""
-        my parcel has not (arrived|come) yet
+        I am still waiting for my (parcel|box)
         where is my (parcel|package) now
-        the driver left the {item} (in the rain|at the wrong door)
+        the driver put the {item} down at the wrong (door|house)
         the van drove past my house and nobody rang
-        the tracking page has not changed for (days|a week)
+        the tracking page has shown the same for (days|a week)
         my {item} was delivered to (a neighbour|the wrong street)
         can you deliver it on (Saturday|Friday) instead
         the courier says that I was not at home, but I was
-        how long does shipping take to (Wales|the islands)
+        how many days is a parcel on its way to (Wales|the islands)
         I need my (parcel|package) before (Friday|the weekend)
         can the driver carry the {item} up the stairs
         the delivery is already (three|four|five) days late
@@ -67,7 +67,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         the tracking number does not work
         when will the van (come|be here)
         the box was left outside and is (wet|gone)
-        nobody called before the delivery
+        the driver should have called before he came
         I would like to collect the parcel (myself|from the depot)
         the parcel says delivered but there is nothing at my door
         can you ship to a (post office|parcel shop)
@@ -82,7 +82,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         the package went back to the depot
     """),
     "returns": lines("""
-        I want to send the {item} back
+        the {item} shall go back to you
         how can I (return|send back) the {item}
         the {item} is too (small|big), I want another size
         I would like to swap the {item} for a (blue|bigger|smaller) one
@@ -106,7 +106,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         I would like a refund, the {item} is not for me
         where do I take the return parcel
         my refund has not come since I returned the {item}
-        may I exchange the {item} for another colour
+        I would rather have the {item} in another colour, will you swap it
         the {item} does not fit, I want to send it back
         how many days do I have to return the {item}
         please take the {item} back, I do not need it
@@ -116,13 +116,13 @@ _CORES: dict[str, tuple[str, ...]] = {
     "account": lines("""
         I cannot log in
         I have forgotten my password
-        please change my (email|e-mail) address
-        how can I delete my account
+        my (email|e-mail) address is an old one, please change it
+        how can I have my account removed
         my account is locked
         I did not get the (link|email) to reset my password
         the website says that my password is wrong
         I want to change the name on my account
-        somebody else has used my login
+        somebody else was in my account
         how do I change my password
         I have two accounts and need only one
         please stop sending me your newsletter
@@ -146,9 +146,9 @@ _CORES: dict[str, tuple[str, ...]] = {
         can my wife and I use one account
     """),
     "repair": lines("""
-        the {item} does not turn on
-        my {item} makes a strange noise
-        the {item} stopped working after a week
+        the {item} stays dead when I press the button
+        my {item} (rattles|squeaks) when it runs
+        the {item} worked for a week and then no more
         a part of the {item} is broken
         the {item} gets too hot
         can you repair my {item}
@@ -157,13 +157,13 @@ _CORES: dict[str, tuple[str, ...]] = {
         the handle of the {item} came off
         how do I clean the filter of the {item}
         the light on the {item} is red and it will not start
-        the battery of my {item} is empty after ten minutes
+        my {item} only runs for (ten|five) minutes, then it must charge
         how much does it cost to have the {item} mended
         the {item} is still under guarantee and has a fault
         the {item} turns itself off
         the button on the {item} is stuck
         water comes out of the {item}
-        the screen of the {item} stays black
+        nothing shows on the display of the {item}
         the {item} shows an error
         can somebody come and mend the {item}
         there is a crack in my {item}
@@ -178,7 +178,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         one wheel of the {item} is broken
     """),
     "stock": lines("""
-        do you have the {item} in (red|blue|green)
+        is there a (red|blue|green) {item} in your range
         when will the {item} be in stock again
         is the {item} sold out
         do you sell (a bigger|a smaller|another) {item}
@@ -187,7 +187,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         will there be a new {item} this year
         can you keep a {item} for me in the shop
         is this {item} also made in wood
-        which {item} would you recommend for a small kitchen
+        which {item} fits into a small kitchen
         how big is the {item}
         do you still sell the old {item}
         is there a cheaper {item} in your shop
@@ -195,7 +195,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         your website says that the {item} is not available
         does your shop in town have the {item}
         I would like to know how heavy the {item} is
-        what is the difference between the two {item}s that you sell
+        you sell two {item}s, how do they differ
         I want to buy ten {item}s, do you have so many
         is the {item} good for children
         are there other colours of this {item}
@@ -210,7 +210,7 @@ _CORES: dict[str, tuple[str, ...]] = {
         what is the {item} made of
     """),
 }
-LABELS = tuple(_CORES)
+LABELS = tuple(CORES)
 
 _ITEMS = items("""
     kettle, lamp, toaster, fan, heater, mixer, vacuum cleaner, drill, clock, radio, iron, blender, mower, juicer, printer,
@@ -245,20 +245,20 @@ _ENDS = ("",) * 8 + lines("""
     Please write back.
     Many thanks.
 """)
-_QUESTION = re.compile(r"^(can|could|do|does|did|how|when|where|which|why|is|are|will|what|must|may|has)\b")
+_QUESTION = re.compile(r"(?:^|, )(can|could|do|does|did|how|when|where|which|why|is|are|will|what|must|may|has)\b")
 _CHOICE = re.compile(r"\(([^()]+\|[^()]+)\)")
 
 
 def _draw(rng: Random, part: Part) -> DemoRow:
     label = rng.choice(LABELS)
-    core = rng.choice(cut(_CORES[label], part))
+    core = rng.choice(cut(CORES[label], part))
     message = _message(rng, core)
     return DemoRow(input=message, references=(label,), entities=(core,))
 
 
 def _message(rng: Random, core: str) -> str:
     body = _say(rng, core)
-    body += "?" if _QUESTION.match(body) else "."
+    body += "?" if _QUESTION.search(body) else "."
     greeting, context, end = rng.choice(_GREETINGS), _say(rng, rng.choice(_CONTEXT)), rng.choice(_ENDS)
     body = f"{greeting}, {body}" if greeting else capital(body)
     pieces = [context, body, end] if context and not greeting and rng.random() < 0.4 else [body, context, end]

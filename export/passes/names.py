@@ -30,6 +30,7 @@ class NamePass(ir.passes.InPlacePass):
             for index, output in enumerate(node.outputs):
                 if output.name and not output.is_graph_output():
                     output.name = f"{node.name}.out" if index == 0 else f"{node.name}.out{index}"
+                    output.shape = output.type = None  # the runtime infers them itself
         return ir.passes.PassResult(model, True)
 
     def ensures(self, model: ir.Model) -> None:

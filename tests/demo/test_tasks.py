@@ -9,8 +9,11 @@ from random import Random
 
 import pytest
 
+from edgeprefix.demo.pretraining.synthetic import Materials, documents
+from edgeprefix.demo.pretraining.synthetic.labelling import DEPARTMENTS
 from edgeprefix.demo.tasks import PARTS, POLITE, TASKS, TRAILS, TRIAGE, DemoRow, DemoTask, Sizes, make_rows, write_rows
 from edgeprefix.demo.tasks.task import cut, draw_until, part_of
+from edgeprefix.demo.tasks.triage import CORES
 from edgeprefix.demo.tasks.words import article, made_up
 from edgeprefix.runtime.prompt import render_prompt
 from edgeprefix.runtime.rows import read_rows
@@ -162,3 +165,29 @@ def test_a_label_is_never_given_away_by_its_name_alone() -> None:
 )  # fmt: skip
 def test_articles(phrase: str, expected: str) -> None:
     assert article(phrase) == expected
+
+
+@pytest.fixture(scope="module")
+def pretraining_text() -> str:
+    """A sample of the made-up text that the embedded base was trained on, in lower case."""
+    materials = Materials(
+        sentences=("The road was long and dry.", "Nobody came that day.", "She sold the boat at once.")
+    )
+    written = documents(Random(0), materials)
+    return "\n".join(next(written).text.lower() for _ in range(2000))
+
+
+@each_task
+def test_pretraining_never_saw_the_test_rows(task: DemoTask, pretraining_text: str) -> None:
+    for row in make_rows(task, Sizes(train=1, validation=1, test=200), seed=0)["test"]:
+        assert row.input.lower() not in pretraining_text, row.input
+        assert task.labels or row.references[0].lower() not in pretraining_text, row.references[0]
+
+
+def test_no_message_core_is_a_template_of_the_pretraining() -> None:
+    def bare(text: str) -> str:
+        return re.sub(r"[^a-z ]+", " ", re.sub(r"[{(][^})]*[})]", " ", text.lower())).strip()
+
+    known = {" ".join(bare(text).split()) for label in DEPARTMENTS for text in label.texts}
+    cores = {" ".join(bare(core).split()) for cores in CORES.values() for core in cores}
+    assert not cores & known

@@ -37,8 +37,16 @@ _SIZES: dict[str, Any] = {
 _CHANGES: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW},  # two layers, one of each kind
     "exaone4": {"sliding_window_pattern": 2, "layer_types": ["sliding_attention", "full_attention"]},
-    "qwen2": {"use_sliding_window": True, "max_window_layers": 1, "layer_types": ["full_attention", "sliding_attention"]},
-    "qwen3": {"use_sliding_window": True, "max_window_layers": 1, "layer_types": ["full_attention", "sliding_attention"]},
+    "qwen2": {
+        "use_sliding_window": True,
+        "max_window_layers": 1,
+        "layer_types": ["full_attention", "sliding_attention"],
+    },
+    "qwen3": {
+        "use_sliding_window": True,
+        "max_window_layers": 1,
+        "layer_types": ["full_attention", "sliding_attention"],
+    },
     "phi3": {"rope_scaling": None},
 }
 
@@ -52,7 +60,9 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
     """The type's configuration with every size turned down. `changes` come last."""
     default = AutoConfig.for_model(model_type)
     wanted = _SIZES | _CHANGES.get(model_type, {}) | changes
-    values = {name: value for name, value in wanted.items() if name in _CHANGES.get(model_type, {}) or _has(default, name)}
+    values = {
+        name: value for name, value in wanted.items() if name in _CHANGES.get(model_type, {}) or _has(default, name)
+    }
     if getattr(default, "layer_types", None):
         values.setdefault("layer_types", _two_kinds(default.layer_types))
     return AutoConfig.for_model(model_type, **values)
@@ -61,7 +71,9 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
 def tiny_model(model_type: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model of that type, fp32, in evaluation mode."""
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), attn_implementation="eager")
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        tiny_config(model_type, **changes), attn_implementation="eager"
+    )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

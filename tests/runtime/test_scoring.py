@@ -96,7 +96,7 @@ def test_what_cannot_be_scored(task: tuple[Engine, Prefix]) -> None:
         engine.score(TEXT, ["yes", ""], include_end=False)
     with pytest.raises(RequestError, match="calibration needs a prompt of text or fields"):
         engine.score([5, 6], LABELS, calibrate=True)
-    with pytest.raises(PromptTooLongError, match="the prompt with its longest option has 99 tokens, room is for 96"):
+    with pytest.raises(PromptTooLongError, match="the prompt with its longest option has 100 tokens, room is for 96"):
         engine.score([5] * 97, ["now"])
     with pytest.raises(PromptTooLongError, match="the text has 97 tokens"):
         engine.logprobs([5] * 97)

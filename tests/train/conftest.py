@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import rows` from this folder
 
-from edgeprefix.train import Base, load_base  # noqa: E402  (needs the line above only for the tests' own modules)
+from edgeprefix.train import Base, load_base
 
 
 @pytest.fixture(scope="session")

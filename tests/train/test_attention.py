@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import Gemma2Config, Gemma2ForCausalLM, GptOssConfig, GptOssForCausalLM, PreTrainedModel
+
 from edgeprefix.train import Base, load_base
 from edgeprefix.train import attention as attention_module
 from tiny import VOCABULARY, randomise, save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
-from torch import Tensor
-from transformers import Gemma2Config, Gemma2ForCausalLM, GptOssConfig, GptOssForCausalLM, PreTrainedModel
 
 P = 5
 
@@ -113,7 +114,9 @@ def test_text_after_the_bases_own_keys_and_values_equals_the_whole_text(base: Ba
     ids = torch.randint(2, VOCABULARY, (14,), generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         prefix = base.key_values(ids[:6].tolist())
-        torch.testing.assert_close(base.logits(prefix, ids[None, 6:]), base.logits([], ids[None])[6:], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            base.logits(prefix, ids[None, 6:]), base.logits([], ids[None])[6:], rtol=1e-3, atol=1e-3
+        )
 
 
 def test_a_model_outside_the_attention_interface_takes_the_cache_route(tmp_path: Path) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from edgeprefix.runtime.errors import DataError, TemplateError
-from edgeprefix.train import Base
-from edgeprefix.train.batches import Batches, collate, in_length_order, sample
-from edgeprefix.train.data import load_data
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import label_rows, record_rows, write_jsonl
 
+from edgeprefix.runtime.errors import DataError, TemplateError
+from edgeprefix.train import Base
+from edgeprefix.train.batches import Batches, collate, in_length_order, sample
+from edgeprefix.train.data import load_data
+
 
 def test_targets_end_with_the_end_token_and_prompts_do_not(llama: Base) -> None:
-    data = load_data(record_rows(4), record_rows(2, start=50), tokenizer=llama.tokenizer, prompt="{input} ->", max_tokens=99)
+    data = load_data(
+        record_rows(4), record_rows(2, start=50), tokenizer=llama.tokenizer, prompt="{input} ->", max_tokens=99
+    )
     for example in data.train:
         assert example.target[-1] == 0
         assert 0 not in example.prompt
@@ -37,7 +40,9 @@ def test_a_template_field_that_rows_lack_is_named(llama: Base) -> None:
 
 
 def test_truncation_cuts_the_prompts_beginning_and_is_reported(llama: Base) -> None:
-    whole = load_data(record_rows(4), record_rows(2, start=9), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99)
+    whole = load_data(
+        record_rows(4), record_rows(2, start=9), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99
+    )
     longest = max(len(example.target) for example in whole.train)
     data = load_data(
         record_rows(4), record_rows(2, start=9), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=longest + 1
@@ -85,7 +90,9 @@ def test_every_epoch_holds_every_row_and_a_step_is_a_pure_function(count: int, s
     for epoch in range(2):
         steps = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
         assert {index for step in steps for index in batches.indices(step)} == set(range(count))
-    assert Batches(examples, batch_size=size, seed=seed).indices(batches.per_epoch) == batches.indices(batches.per_epoch)
+    assert Batches(examples, batch_size=size, seed=seed).indices(batches.per_epoch) == batches.indices(
+        batches.per_epoch
+    )
 
 
 def test_collate_marks_the_positions_before_each_target_token() -> None:

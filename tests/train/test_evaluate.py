@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_attention import random_prefix
+
 from edgeprefix.train import Base
 from edgeprefix.train.data import encode_example
-from edgeprefix.train.evaluate import bleu, generate, generation_metric, label_accuracy, label_log_likelihoods, target_loss
-from test_attention import random_prefix
+from edgeprefix.train.evaluate import (
+    bleu,
+    generate,
+    generation_metric,
+    label_accuracy,
+    label_log_likelihoods,
+    target_loss,
+)
 
 
 def test_generation_equals_reading_everything_anew_for_each_token(llama: Base) -> None:
@@ -50,7 +58,10 @@ def test_accuracy_counts_the_likeliest_label(llama: Base) -> None:
     best = [labels[index] for index in scores.argmax(1).tolist()]
     examples = [encode_example(llama.tokenizer, text, label) for text, label in zip(prompts, best, strict=True)]
     assert label_accuracy(llama, prefix, examples, labels) == 1.0
-    wrong = [encode_example(llama.tokenizer, text, labels[labels.index(b) - 1]) for text, b in zip(prompts, best, strict=True)]
+    wrong = [
+        encode_example(llama.tokenizer, text, labels[labels.index(b) - 1])
+        for text, b in zip(prompts, best, strict=True)
+    ]
     assert label_accuracy(llama, prefix, wrong, labels) == 0.0
 
 

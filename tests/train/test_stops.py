@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import resource
 import signal
@@ -13,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgeprefix.runtime.errors import CheckpointError, DataError, OutputError, PrefixFileError, TrainingError
-from edgeprefix.runtime.prefix_file import Prefix
-from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, train_prefix
 from rows import record_rows, write_jsonl
 from safetensors.numpy import load_file
+
+from edgeprefix.runtime.errors import CheckpointError, DataError, OutputError, PrefixFileError, TrainingError
+from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, load_base, train_prefix
 
 STEPS = 12
 CONFIG = TrainConfig(steps=STEPS, lr=0.05, batch_size=8, precision="fp32", validate_every=5)
@@ -39,7 +42,9 @@ def go(base: Path, out: Path, *, resume: bool = False, stop_at: int | None = Non
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
-@pytest.mark.parametrize("config", [PrefixConfig(length=5), PrefixConfig(length=5, reparam=True, mlp_width=16, dropout=0.2)])
+@pytest.mark.parametrize(
+    "config", [PrefixConfig(length=5), PrefixConfig(length=5, reparam=True, mlp_width=16, dropout=0.2)]
+)
 def test_interrupted_and_resumed_equals_uninterrupted(
     llama_base: Path, tmp_path: Path, stop_at: int, config: PrefixConfig
 ) -> None:
@@ -52,8 +57,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     for name, array in expected.items():
         np.testing.assert_array_equal(actual[name], array, err_msg=name)
     assert whole.prefix_path.read_bytes() == resumed.prefix_path.read_bytes()
-    steps = [[json.loads(line)["step"] for line in open(run / "metrics.jsonl")] for run in (whole.run, resumed.run)]
-    assert steps[0] == steps[1]
+    assert logged_steps(whole.run) == logged_steps(resumed.run)
+
+
+def logged_steps(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_resuming_a_finished_run_gives_its_result_again(llama_base: Path, tmp_path: Path) -> None:
@@ -64,7 +72,7 @@ def test_resuming_a_finished_run_gives_its_result_again(llama_base: Path, tmp_pa
 
 def test_a_resume_with_other_settings_is_refused(llama_base: Path, tmp_path: Path) -> None:
     go(llama_base, tmp_path / "run")
-    with pytest.raises(TrainingError, match="belongs to another run: prompt was '{input} ->', now '{input}'"):
+    with pytest.raises(TrainingError, match="belongs to another run: .*prompt was '{input} ->', now '{input}'"):
         go(llama_base, tmp_path / "run", resume=True, prompt="{input}")
     with pytest.raises(TrainingError, match="has no checkpoint to resume from"):
         go(llama_base, tmp_path / "nothing", resume=True)
@@ -79,11 +87,22 @@ def test_a_damaged_checkpoint_is_named(llama_base: Path, tmp_path: Path) -> None
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_best(llama_base: Path, tmp_path: Path) -> None:
-    wild = TrainConfig(steps=200, lr=1e18, batch_size=8, precision="fp32", validate_every=1, warmup=0.0)
-    with pytest.raises(TrainingError, match=r"loss became (nan|inf) at step \d+.*training stopped; .*lower --lr"):
-        go(llama_base, tmp_path / "run", train=wild)
-    if (tmp_path / "run" / "prefix.safetensors").exists():
-        Prefix.load(tmp_path / "run" / "prefix.safetensors")
+    base = load_base(llama_base, precision="fp32")
+
+    def spoil(progress: Progress) -> None:
+        if progress.step == 3:
+            base.model.get_input_embeddings().weight.data.fill_(math.nan)
+
+    config = dataclasses.replace(CONFIG, validate_every=2)
+    with pytest.raises(
+        TrainingError, match=r"loss became nan at step 4 .* the best prefix so far \(step 2\) is kept .* --lr"
+    ):
+        train_prefix(
+            base, record_rows(), record_rows(8, start=100), task="cities", out=tmp_path / "run", train=config,
+            prefix=PrefixConfig(length=5), progress=spoil,
+        )  # fmt: skip
+    assert Prefix.load(tmp_path / "run" / "prefix.safetensors").pack.recipe["step"] == 2
+    assert np.isfinite(load_file(tmp_path / "run" / "last.safetensors")["key.0"]).all()
 
 
 def test_an_existing_run_is_not_overwritten(llama_base: Path, tmp_path: Path) -> None:
@@ -102,7 +121,7 @@ def test_a_place_that_cannot_be_written_is_found_before_any_work(llama_base: Pat
 
 
 def test_wrong_inputs_are_named(llama_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="has no config.json|cannot be loaded|is neither a folder"):
+    with pytest.raises(CheckpointError, match="no-base is not a folder; give the folder of a checkpoint, or a hub id"):
         go(tmp_path / "no-base", tmp_path / "run")
     with pytest.raises(DataError, match=r"missing\.jsonl does not exist"):
         train_prefix(llama_base, tmp_path / "missing.jsonl", task="t", out=tmp_path / "run2")
@@ -158,7 +177,11 @@ def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(llama_base: Pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
     result = subprocess.run(
-        command(llama_base, tmp_path, "--steps", "5"), capture_output=True, text=True, timeout=120, preexec_fn=small_disk
+        command(llama_base, tmp_path, "--steps", "5"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=small_disk,
     )
     assert result.returncode == 1
     assert "error: cannot write" in result.stderr
@@ -167,11 +190,9 @@ def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(llama_base: Pat
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.endswith(".tmp")]
 
 
-def test_the_command_line_names_a_bad_row_and_wrong_usage(llama_base: Path, tmp_path: Path) -> None:
+def test_the_command_line_names_a_bad_row(llama_base: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "validation.jsonl", record_rows(3))
     (tmp_path / "train.jsonl").write_text('{"input": "a", "target": "b"}\nnot json\n')
     result = subprocess.run(command(llama_base, tmp_path, "--steps", "5"), capture_output=True, text=True, timeout=120)
     assert result.returncode == 1
     assert "train.jsonl:2: not a row" in "".join(result.stderr.splitlines())
-    wrong = subprocess.run(command(llama_base, tmp_path, "--learning-rate", "1"), capture_output=True, text=True, timeout=120)
-    assert wrong.returncode == 2

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rows import label_rows, record_rows
+from transformers import PreTrainedModel
+
 from edgeprefix.runtime.errors import BaseMismatchError, TrainingError
 from edgeprefix.runtime.identity import checkpoint_identity
 from edgeprefix.runtime.prefix_file import Prefix
@@ -15,10 +19,10 @@ from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, l
 from edgeprefix.train.batches import collate
 from edgeprefix.train.data import load_data
 from edgeprefix.train.initialise import measure_units, start_prefix
-from rows import label_rows, record_rows
+from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 PROMPT = "{input} ->"
-QUICK = TrainConfig(steps=30, lr=0.05, batch_size=8, precision="fp32", validate_every=10, log_every=5)
+QUICK = TrainConfig(steps=30, lr=0.3, batch_size=8, precision="fp32", validate_every=10, log_every=5)
 
 
 def quick(base: Path, out: Path, *, prefix: PrefixConfig | None = None, train: TrainConfig = QUICK) -> TrainResult:
@@ -32,11 +36,11 @@ def tensors(path: Path) -> list[np.ndarray]:
     return [array for layer in Prefix.load(path).layers for array in layer]
 
 
-@pytest.mark.parametrize("name", ["llama_base", "gpt2_base", "mistral_base"])
-def test_the_prefix_moves_the_base_stays_the_loss_falls(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    folder = request.getfixturevalue(name)
+@pytest.mark.parametrize(
+    "make", [tiny_llama, tiny_gpt2, lambda: tiny_mistral(window=48)], ids=["llama", "gpt2", "window"]
+)
+def test_the_prefix_moves_the_base_stays_the_loss_falls(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
+    folder = save_checkpoint(make(), tmp_path / "base")
     base = load_base(folder, precision="fp32")
     before = {key: tensor.clone() for key, tensor in base.model.state_dict().items()}
     seen: list[Progress] = []
@@ -101,10 +105,12 @@ def test_the_run_folder_tells_the_whole_story(llama_base: Path, tmp_path: Path) 
 
 
 def test_one_seed_gives_one_result_and_another_seed_another(llama_base: Path, tmp_path: Path) -> None:
-    short = TrainConfig(steps=6, lr=0.05, batch_size=8, precision="fp32")
+    short = TrainConfig(steps=6, lr=0.3, batch_size=8, precision="fp32")
     first = quick(llama_base, tmp_path / "a", train=short)
     again = quick(llama_base, tmp_path / "b", train=short)
-    other = quick(llama_base, tmp_path / "c", train=TrainConfig(steps=6, lr=0.05, batch_size=8, precision="fp32", seed=1))
+    other = quick(
+        llama_base, tmp_path / "c", train=TrainConfig(steps=6, lr=0.3, batch_size=8, precision="fp32", seed=1)
+    )
     assert first.prefix_path.read_bytes() == again.prefix_path.read_bytes()
     assert first.prefix_path.read_bytes() != other.prefix_path.read_bytes()
 
@@ -121,7 +127,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(llama_base: Path, tm
     ids=["mlp", "training-rows", "text", "vocab", "dropout"],
 )
 def test_every_parametrisation_and_start_learns(llama_base: Path, tmp_path: Path, config: PrefixConfig) -> None:
-    lr = 5e-3 if config.reparam else 0.05
+    lr = 0.02 if config.reparam else 0.3
     result = quick(llama_base, tmp_path / "run", prefix=config, train=TrainConfig(steps=30, lr=lr, precision="fp32"))
     assert result.validation_loss < 0.9 * result.base_validation_loss
 
@@ -143,7 +149,9 @@ def test_training_goes_on_from_a_prefix_file_of_the_same_base_only(
 ) -> None:
     first = quick(llama_base, tmp_path / "first")
     follow = PrefixConfig(init=str(first.prefix_path))
-    second = quick(llama_base, tmp_path / "second", prefix=follow, train=TrainConfig(steps=1, lr=1e-6, precision="fp32"))
+    second = quick(
+        llama_base, tmp_path / "second", prefix=follow, train=TrainConfig(steps=1, lr=1e-6, precision="fp32")
+    )
     assert second.plan.length == 6
     for old, new in zip(tensors(first.prefix_path), tensors(second.prefix_path), strict=True):
         np.testing.assert_allclose(new, old, atol=1e-4)
@@ -156,7 +164,7 @@ def test_labels_are_trained_and_measured_by_likelihood(llama_base: Path, tmp_pat
         result = train_prefix(
             llama_base, label_rows(), label_rows(20, start=200), task="help", out=tmp_path / objective, prompt="{input} ->",
             labels=["yes", "no"], prefix=PrefixConfig(length=6),
-            train=TrainConfig(steps=40, lr=0.05, batch_size=8, precision="fp32", objective=objective),
+            train=TrainConfig(steps=40, lr=0.3, batch_size=8, precision="fp32", objective=objective),
         )  # fmt: skip
         assert result.metric_name == "accuracy"
         assert result.metric >= 0.9, objective
@@ -164,12 +172,17 @@ def test_labels_are_trained_and_measured_by_likelihood(llama_base: Path, tmp_pat
 
 
 def test_accumulated_gradients_equal_one_large_batch(llama_base: Path, tmp_path: Path) -> None:
-    whole = TrainConfig(steps=3, lr=0.05, batch_size=40, precision="fp32")
-    parts = TrainConfig(steps=3, lr=0.05, batch_size=10, accumulation=4, precision="fp32")
+    whole = TrainConfig(steps=3, lr=0.3, batch_size=40, precision="fp32")
+    parts = TrainConfig(steps=3, lr=0.3, batch_size=10, accumulation=4, precision="fp32")
     first = quick(llama_base, tmp_path / "a", train=whole)
     second = quick(llama_base, tmp_path / "b", train=parts)
     for one, other in zip(tensors(first.prefix_path), tensors(second.prefix_path), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)  # Adam divides by tiny gradients, which magnifies rounding
+
+
+def test_windows_that_slide_past_the_prefix_are_told(mistral_base: Path, tmp_path: Path) -> None:
+    result = quick(mistral_base, tmp_path / "run", train=TrainConfig(steps=1, precision="fp32"))
+    assert any("sees at most 12 positions" in line for line in result.report.warnings())
 
 
 def test_patience_stops_a_run_that_gains_nothing(llama_base: Path, tmp_path: Path) -> None:
@@ -179,7 +192,7 @@ def test_patience_stops_a_run_that_gains_nothing(llama_base: Path, tmp_path: Pat
 
 
 def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> None:
-    config = TrainConfig(steps=20, lr=0.05, batch_size=8, precision="bf16")
+    config = TrainConfig(steps=20, lr=0.3, batch_size=8, precision="bf16")
     result = quick(llama_base, tmp_path / "run", train=config)
     assert result.validation_loss < 0.9 * result.base_validation_loss
 

@@ -22,14 +22,22 @@ def _without_materials(maker: Callable[[Random], Task]) -> _Maker:
     return lambda rng, materials: maker(rng)
 
 
-_record, _back, _convert, _prose = (_without_materials(maker) for maker in (
-    record_task, lambda rng: record_task(rng, back=True), conversion_task, restatement))
+_record, _back, _convert, _prose = (
+    _without_materials(maker)
+    for maker in (record_task, lambda rng: record_task(rng, back=True), conversion_task, restatement)
+)
 _questions = tuple(_without_materials(maker) for maker in (question_task, question_task, dialogue_task, which_task))
 
 # Weights are shares of documents; record documents are longer than the others.
 _KINDS: tuple[tuple[float, tuple[_Maker, ...]], ...] = (
-    (0.40, (_record,)), (0.04, (_back,)), (0.03, (_convert,)), (0.02, (_prose,)), (0.08, _questions), (0.15, COPYING),
-    (0.15, REWRITING), (0.15, LABELLING),
+    (0.40, (_record,)),
+    (0.04, (_back,)),
+    (0.03, (_convert,)),
+    (0.02, (_prose,)),
+    (0.08, _questions),
+    (0.15, COPYING),
+    (0.15, REWRITING),
+    (0.15, LABELLING),
 )
 
 

@@ -8,9 +8,21 @@ from .phrases import capital, join, number_words, ordinal, plural
 from .task import Example, Materials, Task
 
 _NAMERS: tuple[Callable[[Random], str], ...] = (
-    names.person, names.town, names.place, names.title, names.brand, names.invented, names.street, names.code,
-    names.first_name, names.date, names.amount, lambda rng: rng.choice(words.COMMON_NOUNS),
-    lambda rng: rng.choice(words.FRUITS), lambda rng: rng.choice(words.ANIMALS), lambda rng: str(rng.randint(0, 999)),
+    names.person,
+    names.town,
+    names.place,
+    names.title,
+    names.brand,
+    names.invented,
+    names.street,
+    names.code,
+    names.first_name,
+    names.date,
+    names.amount,
+    lambda rng: rng.choice(words.COMMON_NOUNS),
+    lambda rng: rng.choice(words.FRUITS),
+    lambda rng: rng.choice(words.ANIMALS),
+    lambda rng: str(rng.randint(0, 999)),
     lambda rng: rng.choice(words.COLOURS),
 )
 _SEPARATORS = (", ", ", ", "\n", " ", "; ", " | ", " - ", "\n- ", " / ")
@@ -35,16 +47,28 @@ def repeat_task(rng: Random, materials: Materials) -> Task:
         line = _line(rng, materials)
         return Example(line, line, (line,))
 
-    return Task(draw, ("Copy the line.", "Repeat:", "Write it again, word for word.", "Say it again.", "Copy exactly:"),
-                target_words=("Copy", "Again", "Output", "Repeat", "Same"))
+    return Task(
+        draw,
+        ("Copy the line.", "Repeat:", "Write it again, word for word.", "Say it again.", "Copy exactly:"),
+        target_words=("Copy", "Again", "Output", "Repeat", "Same"),
+    )
 
 
 def quote_task(rng: Random, materials: Materials) -> Task:
     """Return the task of quoting what somebody said, in another frame."""
-    frame = rng.choice((
-        '{n} said: "{s}"', '"{s}", as {n} put it.', 'The words of {n} were: "{s}"', '{n} wrote in the letter: "{s}"',
-        'In the notes of {n} one reads: "{s}"', "[{n}] {s}", "{n}> {s}", "{s} ({n})", 'Speaker: {n}. Words: {s}',
-    ))
+    frame = rng.choice(
+        (
+            '{n} said: "{s}"',
+            '"{s}", as {n} put it.',
+            'The words of {n} were: "{s}"',
+            '{n} wrote in the letter: "{s}"',
+            'In the notes of {n} one reads: "{s}"',
+            "[{n}] {s}",
+            "{n}> {s}",
+            "{s} ({n})",
+            "Speaker: {n}. Words: {s}",
+        )
+    )
     other = rng.choice(('{n}: "{s}"', '"{s}" - {n}', "{s} / {n}", '{n} told us: "{s}"', "name={n}; text={s}"))
 
     def draw(rng: Random) -> Example:
@@ -56,17 +80,27 @@ def quote_task(rng: Random, materials: Materials) -> Task:
 
 def _pick(rng: Random) -> tuple[str, Callable[[list[str]], str]]:
     index = rng.randint(1, 3)
-    return rng.choice((
-        ("the first item", lambda items: items[0]), ("the last item", lambda items: items[-1]),
-        (f"item {index}", lambda items: items[index - 1]), (f"the {ordinal(index)} item", lambda items: items[index - 1]),
-        ("how many items", lambda items: str(len(items))), ("the second item", lambda items: items[1]),
-        ("all but the first", lambda items: ", ".join(items[1:])), ("the first two", lambda items: join(items[:2])),
-        ("joined", join), ("as a list", lambda items: "\n".join(f"- {item}" for item in items)),
-        ("numbered", lambda items: "\n".join(f"{place}. {item}" for place, item in enumerate(items, 1))),
-        ("backwards", lambda items: ", ".join(reversed(items))), ("in alphabetical order", lambda items: ", ".join(sorted(items))),
-        ("joined with or", lambda items: join(items, "or")), ("in capitals", lambda items: ", ".join(items).upper()),
-        ("the longest item", lambda items: max(items, key=len)), ("first and last", lambda items: f"{items[0]} and {items[-1]}"),
-    ))
+    return rng.choice(
+        (
+            ("the first item", lambda items: items[0]),
+            ("the last item", lambda items: items[-1]),
+            (f"item {index}", lambda items: items[index - 1]),
+            (f"the {ordinal(index)} item", lambda items: items[index - 1]),
+            ("how many items", lambda items: str(len(items))),
+            ("the second item", lambda items: items[1]),
+            ("all but the first", lambda items: ", ".join(items[1:])),
+            ("the first two", lambda items: join(items[:2])),
+            ("joined", join),
+            ("as a list", lambda items: "\n".join(f"- {item}" for item in items)),
+            ("numbered", lambda items: "\n".join(f"{place}. {item}" for place, item in enumerate(items, 1))),
+            ("backwards", lambda items: ", ".join(reversed(items))),
+            ("in alphabetical order", lambda items: ", ".join(sorted(items))),
+            ("joined with or", lambda items: join(items, "or")),
+            ("in capitals", lambda items: ", ".join(items).upper()),
+            ("the longest item", lambda items: max(items, key=len)),
+            ("first and last", lambda items: f"{items[0]} and {items[-1]}"),
+        )
+    )
 
 
 def list_task(rng: Random, materials: Materials) -> Task:
@@ -81,8 +115,15 @@ def list_task(rng: Random, materials: Materials) -> Task:
         target = operation(items)
         return Example(separator.join(items), target, tuple(item for item in items if item in target))
 
-    return Task(draw, (f"Give {wanted}." if wanted.startswith(("the", "how", "all", "item")) else f"Write it {wanted}.",
-                       capital(wanted) + ":", capital(wanted)), ("List", "Items", "Input"))
+    return Task(
+        draw,
+        (
+            f"Give {wanted}." if wanted.startswith(("the", "how", "all", "item")) else f"Write it {wanted}.",
+            capital(wanted) + ":",
+            capital(wanted),
+        ),
+        ("List", "Items", "Input"),
+    )
 
 
 def lookup_task(rng: Random, materials: Materials) -> Task:
@@ -97,7 +138,9 @@ def lookup_task(rng: Random, materials: Materials) -> Task:
         listed = between.join(f"{name}{mark}{value}" for name, value in pairs.items())
         return Example(f"{listed}\n{asked.format(k=key)}", pairs[key], (pairs[key],))
 
-    return Task(draw, ("Look it up.", "Find the value."), ("List", "Table", "Data"), ("Value", "Answer", "Found"), most=4)
+    return Task(
+        draw, ("Look it up.", "Find the value."), ("List", "Table", "Data"), ("Value", "Answer", "Found"), most=4
+    )
 
 
 def echo_task(rng: Random, materials: Materials) -> Task:
@@ -118,10 +161,14 @@ def replace_task(rng: Random, materials: Materials) -> Task:
         line = rng.choice(materials.sentences)
         old = rng.choice([word.strip(".,;:!?\"'()") for word in line.split()] or ["a"]) or "a"
         new = rng.choice((names.first_name(rng), names.invented(rng), rng.choice(words.COMMON_NOUNS)))
-        changed = " ".join(part.replace(old, new) if part.strip(".,;:!?\"'()") == old else part for part in line.split(" "))
+        changed = " ".join(
+            part.replace(old, new) if part.strip(".,;:!?\"'()") == old else part for part in line.split(" ")
+        )
         return Example(f"{line}\n{old} -> {new}", changed, (new,))
 
-    return Task(draw, ("Replace the word.", "Put the new word in."), ("Text", "Sentence"), ("New text", "Result"), most=3)
+    return Task(
+        draw, ("Replace the word.", "Put the new word in."), ("Text", "Sentence"), ("New text", "Result"), most=3
+    )
 
 
 def blank_task(rng: Random, materials: Materials) -> Task:
@@ -132,10 +179,12 @@ def blank_task(rng: Random, materials: Materials) -> Task:
         parts = _line(rng, materials).split(" ")
         place = rng.randrange(len(parts))
         word = parts[place].strip(".,;:!?\"'()") or parts[place]
-        holed = " ".join([*parts[:place], parts[place].replace(word, gap), *parts[place + 1:]])
+        holed = " ".join([*parts[:place], parts[place].replace(word, gap), *parts[place + 1 :]])
         return Example(f"{' '.join(parts)}\n{holed}", word, (word,))
 
-    return Task(draw, ("Which word is missing?", "Fill the gap."), ("Text", "Lines"), ("Missing", "Word", "Answer"), most=3)
+    return Task(
+        draw, ("Which word is missing?", "Fill the gap."), ("Text", "Lines"), ("Missing", "Word", "Answer"), most=3
+    )
 
 
 def _small_forms(rng: Random) -> tuple[str, Callable[[Random], tuple[str, str]]]:
@@ -171,11 +220,18 @@ def _small_forms(rng: Random) -> tuple[str, Callable[[Random], tuple[str, str]]]
         first, last, firm = names.first_name(rng), names.surname(rng), names.invented(rng)
         return f"{first} {last}, {firm}", f"{first.lower()}.{last.lower()}@{firm.lower()}.com"
 
-    return rng.choice((
-        ("Last name first.", swap), ("Give the initials.", initials), ("Write the number in words.", spelled),
-        ("Give the plural.", several), ("Write it in capitals.", upper), ("Give the opposite.", opposite),
-        ("Begin a letter.", greeting), ("Write the email address.", mail),
-    ))
+    return rng.choice(
+        (
+            ("Last name first.", swap),
+            ("Give the initials.", initials),
+            ("Write the number in words.", spelled),
+            ("Give the plural.", several),
+            ("Write it in capitals.", upper),
+            ("Give the opposite.", opposite),
+            ("Begin a letter.", greeting),
+            ("Write the email address.", mail),
+        )
+    )
 
 
 def small_task(rng: Random, materials: Materials) -> Task:
@@ -201,5 +257,19 @@ def ordered_sentences(rng: Random, materials: Materials) -> Task:
     return Task(draw, (wanted,), ("Text", "Passage"), ("Sentence", "Answer"), most=2)
 
 
-COPYING = (repeat_task, repeat_task, quote_task, list_task, list_task, list_task, lookup_task, lookup_task, echo_task,
-           replace_task, blank_task, small_task, small_task, ordered_sentences)
+COPYING = (
+    repeat_task,
+    repeat_task,
+    quote_task,
+    list_task,
+    list_task,
+    list_task,
+    lookup_task,
+    lookup_task,
+    echo_task,
+    replace_task,
+    blank_task,
+    small_task,
+    small_task,
+    ordered_sentences,
+)

@@ -375,35 +375,107 @@ Hello {n}, how are you?
 Welcome to {w}!
 """)
 THINGS = tuple(
-    Label(titles, tuple(options)) for titles, options in (
-        (("fruit",), words.FRUITS), (("vegetable",), words.VEGETABLES), (("tool",), words.TOOLS), (("animal",), words.ANIMALS),
-        (("instrument", "music"), words.INSTRUMENTS), (("clothes", "clothing"), words.CLOTHES), (("vehicle", "transport"), words.VEHICLES),
-        (("furniture",), words.FURNITURE), (("body part", "body"), words.BODY), (("country",), words.COUNTRIES), (("job", "profession"), words.JOBS),
-        (("colour", "color"), words.COLOURS), (("month",), words.MONTHS), (("day",), words.DAYS), (("sport",), words.SPORTS),
-        (("material",), words.MATERIALS), (("language",), words.LANGUAGES), (("weather",), words.WEATHER),
+    Label(titles, tuple(options))
+    for titles, options in (
+        (("fruit",), words.FRUITS),
+        (("vegetable",), words.VEGETABLES),
+        (("tool",), words.TOOLS),
+        (("animal",), words.ANIMALS),
+        (("instrument", "music"), words.INSTRUMENTS),
+        (("clothes", "clothing"), words.CLOTHES),
+        (("vehicle", "transport"), words.VEHICLES),
+        (("furniture",), words.FURNITURE),
+        (("body part", "body"), words.BODY),
+        (("country",), words.COUNTRIES),
+        (("job", "profession"), words.JOBS),
+        (("colour", "color"), words.COLOURS),
+        (("month",), words.MONTHS),
+        (("day",), words.DAYS),
+        (("sport",), words.SPORTS),
+        (("material",), words.MATERIALS),
+        (("language",), words.LANGUAGES),
+        (("weather",), words.WEATHER),
     )
 )
-NAMES = tuple(Label(titles, (slot,)) for titles, slot in (
-    (("person", "name"), "{n}"), (("town", "place"), "{w}"), (("money", "price", "amount"), "{m}"), (("time", "clock"), "{t}"),
-    (("date", "day"), "{d}"), (("code", "number"), "{c}"), (("street", "address"), "{r}"), (("restaurant", "business"), "{p}"),
-    (("product", "item"), "{b}"), (("title", "book"), "{ti}"),
-))
-_OPENERS = ("", "", "", "", "", "Hi, ", "Hello, ", "Good morning. ", "Hi there. ", "Dear team, ", "Hello {n}, ", "Excuse me, ", "Sorry, ")
-_CLOSERS = ("", "", "", "", "", "", " Thanks.", " Please help.", " Thank you.", " Can you help me?", " Regards, {n}", " What can I do?",
-            " Please answer soon.", " Many thanks, {n}", " It is urgent.")
+NAMES = tuple(
+    Label(titles, (slot,))
+    for titles, slot in (
+        (("person", "name"), "{n}"),
+        (("town", "place"), "{w}"),
+        (("money", "price", "amount"), "{m}"),
+        (("time", "clock"), "{t}"),
+        (("date", "day"), "{d}"),
+        (("code", "number"), "{c}"),
+        (("street", "address"), "{r}"),
+        (("restaurant", "business"), "{p}"),
+        (("product", "item"), "{b}"),
+        (("title", "book"), "{ti}"),
+    )
+)
+_OPENERS = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    "Hi, ",
+    "Hello, ",
+    "Good morning. ",
+    "Hi there. ",
+    "Dear team, ",
+    "Hello {n}, ",
+    "Excuse me, ",
+    "Sorry, ",
+)
+_CLOSERS = (
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    " Thanks.",
+    " Please help.",
+    " Thank you.",
+    " Can you help me?",
+    " Regards, {n}",
+    " What can I do?",
+    " Please answer soon.",
+    " Many thanks, {n}",
+    " It is urgent.",
+)
 
 
 def _slots(rng: Random) -> dict[str, str]:
     item, colour = rng.choice(words.PRODUCTS), rng.choice(words.COLOURS)
     return {
-        "i": item, "ai": article(item), "o": colour, "ao": article(colour),
-        "m": names.amount(rng), "c": names.code(rng), "d": rng.choice((rng.choice(words.DAYS), names.date(rng))),
-        "d2": rng.choice(words.DAYS), "w": names.town(rng), "w2": names.town(rng),
-        "n": rng.choice((names.person, names.first_name))(rng), "s": names.surname(rng),
-        "b": names.brand(rng), "b2": names.brand(rng), "j": article(rng.choice(words.JOBS)), "k": str(rng.randint(2, 12)),
-        "t": names.clock(rng), "u": rng.choice(words.COUNTRIES), "mo": rng.choice(words.MONTHS), "p": names.place(rng),
-        "f": rng.choice(words.FOODS[:20]), "r": names.street(rng), "g": rng.choice(words.INGREDIENTS), "e": rng.choice(words.DISHES),
-        "g2": rng.choice(words.INGREDIENTS), "l": rng.choice(words.LANGUAGES), "ti": names.title(rng),
+        "i": item,
+        "ai": article(item),
+        "o": colour,
+        "ao": article(colour),
+        "m": names.amount(rng),
+        "c": names.code(rng),
+        "d": rng.choice((rng.choice(words.DAYS), names.date(rng))),
+        "d2": rng.choice(words.DAYS),
+        "w": names.town(rng),
+        "w2": names.town(rng),
+        "n": rng.choice((names.person, names.first_name))(rng),
+        "s": names.surname(rng),
+        "b": names.brand(rng),
+        "b2": names.brand(rng),
+        "j": article(rng.choice(words.JOBS)),
+        "k": str(rng.randint(2, 12)),
+        "t": names.clock(rng),
+        "u": rng.choice(words.COUNTRIES),
+        "mo": rng.choice(words.MONTHS),
+        "p": names.place(rng),
+        "f": rng.choice(words.FOODS[:20]),
+        "r": names.street(rng),
+        "g": rng.choice(words.INGREDIENTS),
+        "e": rng.choice(words.DISHES),
+        "g2": rng.choice(words.INGREDIENTS),
+        "l": rng.choice(words.LANGUAGES),
+        "ti": names.title(rng),
     }
 
 
@@ -434,10 +506,17 @@ def _titles(rng: Random, labels: Sequence[Label]) -> list[str]:
 
 
 _SETS: tuple[tuple[tuple[Label, ...], str], ...] = (
-    (DEPARTMENTS, "Department|Team|Forward to|Goes to|Route to|Desk|Label"), (DEPARTMENTS, "Department|Team|For|Send to|Category"),
-    (DEPARTMENTS, "Department|Who should answer|Queue"), (BANKING, "Topic|Subject|Label|Intent|Category"), (TRAVEL, "Topic|Subject|Label|Area"),
-    (ASSISTANT, "Intent|Topic|Label|Domain"), (FEELING, "Feeling|Sentiment|Opinion|Label"), (URGENCY, "Urgency|Priority|Level"),
-    (KINDS, "Kind|Type|Sort of sentence|Label"), (THINGS, "Kind|Type|Category|is"), (NAMES, "Kind|Type|What is it"),
+    (DEPARTMENTS, "Department|Team|Forward to|Goes to|Route to|Desk|Label"),
+    (DEPARTMENTS, "Department|Team|For|Send to|Category"),
+    (DEPARTMENTS, "Department|Who should answer|Queue"),
+    (BANKING, "Topic|Subject|Label|Intent|Category"),
+    (TRAVEL, "Topic|Subject|Label|Area"),
+    (ASSISTANT, "Intent|Topic|Label|Domain"),
+    (FEELING, "Feeling|Sentiment|Opinion|Label"),
+    (URGENCY, "Urgency|Priority|Level"),
+    (KINDS, "Kind|Type|Sort of sentence|Label"),
+    (THINGS, "Kind|Type|Category|is"),
+    (NAMES, "Kind|Type|What is it"),
 )
 
 
@@ -458,11 +537,21 @@ def label_task(rng: Random, materials: Materials) -> Task:
     return _label_layout(rng, draw, titles, words_for, spoken)
 
 
-def _label_layout(rng: Random, draw: Callable[[Random], Example], titles: Sequence[str], words_for: str, spoken: bool) -> Task:
+def _label_layout(
+    rng: Random, draw: Callable[[Random], Example], titles: Sequence[str], words_for: str, spoken: bool
+) -> Task:
     shown = ", ".join(titles)
-    instructions = (f"Labels: {shown}", f"Choose one of: {shown}.", f"Classes: {shown}", "Label the text.", "Give the label.",
-                    f"Is it {', '.join(titles[:-1])} or {titles[-1]}?")
-    sources = ("Message", "Customer", "Mail", "Request", "Text", "User") if spoken else ("Text", "Sentence", "Input", "Word")
+    instructions = (
+        f"Labels: {shown}",
+        f"Choose one of: {shown}.",
+        f"Classes: {shown}",
+        "Label the text.",
+        "Give the label.",
+        f"Is it {', '.join(titles[:-1])} or {titles[-1]}?",
+    )
+    sources = (
+        ("Message", "Customer", "Mail", "Request", "Text", "User") if spoken else ("Text", "Sentence", "Input", "Word")
+    )
     return Task(draw, instructions, sources, words_for.split("|"))
 
 
@@ -481,13 +570,22 @@ def topic_task(rng: Random, materials: Materials) -> Task:
 
 def tense_task(rng: Random, materials: Materials) -> Task:
     """Return the task of naming the tense of a sentence."""
-    past, present, future = rng.choice((("past", "present", "future"), ("Past", "Present", "Future"), ("before", "now", "later")))
+    past, present, future = rng.choice(
+        (("past", "present", "future"), ("Past", "Present", "Future"), ("before", "now", "later"))
+    )
 
     def draw(rng: Random) -> Example:
         verb, who = rng.choice(VERBS), rng.choice((names.first_name, names.person))(rng)
         thing = rng.choice(verb.objects)
-        form, label = rng.choice(((verb.past, past), (verb.third, present), (f"will {verb.base}", future), (f"is {verb.ing}", present),
-                                  (f"is going to {verb.base}", future)))
+        form, label = rng.choice(
+            (
+                (verb.past, past),
+                (verb.third, present),
+                (f"will {verb.base}", future),
+                (f"is {verb.ing}", present),
+                (f"is going to {verb.base}", future),
+            )
+        )
         return Example(sentence(f"{who} {form} {thing}"), label)
 
     return _label_layout(rng, draw, (past, present, future), "Tense|Time|Label", False)

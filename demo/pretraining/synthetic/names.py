@@ -6,15 +6,25 @@ from random import Random
 from . import words
 from .phrases import article, capital, ordinal
 
-_ONSETS = (
-    "b b b c c d d d f f g g h h j k k l l l m m m n n n p p r r r s s s t t t v v w w z ch sh th br cr dr fr gr pr tr bl cl "
-    "fl gl pl sl st sp sk qu kr"
-).split()
-_VOWELS = "a a a a e e e e i i i o o o u u ai ea ee oa ou ia".split()
-_CODAS = "       l l n n n r r s t m d ck nd rd rn ll lt".split(" ")
-_RUDE = "shit fuck cunt cock dick nig fag slut piss tit rape nazi arse cum sex wank whor twat kkk".split()
-_TOWN_ENDS = "ton ham ford by wick stead mouth bury field bridge worth dale port ville burg stad haven".split()
-_SURNAME_ENDS = "son man sen ley er ov ini ez ell ett well ard ado ova ski wood iak".split()
+
+def _split(text: str) -> tuple[str, ...]:
+    """Split at blanks; a dash stands for the empty string."""
+    return tuple(part.strip("-") for part in text.split())
+
+
+_ONSETS = _split("""
+b b b c c d d d f f g g h h j k k l l l m m m n n n p p r r r s s s t t t v v w w z ch sh th br cr dr fr gr pr
+tr bl cl fl gl pl sl st sp sk qu kr""")
+_VOWELS = _split("""
+a a a a e e e e i i i o o o u u ai ea ee oa ou ia""")
+_CODAS = _split("""
+- - - - - - - l l n n n r r s t m d ck nd rd rn ll lt""")
+_RUDE = _split("""
+shit fuck cunt cock dick nig fag slut piss tit rape nazi arse cum sex wank whor twat kkk""")
+_TOWN_ENDS = _split("""
+ton ham ford by wick stead mouth bury field bridge worth dale port ville burg stad haven""")
+_SURNAME_ENDS = _split("""
+son man sen ley er ov ini ez ell ett well ard ado ova ski wood iak""")
 
 
 def syllable(rng: Random) -> str:
@@ -39,9 +49,7 @@ def invented(rng: Random, most: int = 3) -> str:
 
 def surname(rng: Random) -> str:
     """Return an invented surname."""
-    return _decent(
-        lambda: syllable(rng) + rng.choice(("", "", syllable(rng))) + rng.choice(_SURNAME_ENDS)
-    ).capitalize()
+    return _decent(lambda: syllable(rng) + rng.choice(("", "", syllable(rng))) + rng.choice(_SURNAME_ENDS)).capitalize()
 
 
 def first_name(rng: Random) -> str:
@@ -68,7 +76,7 @@ def district(rng: Random) -> str:
 def pronoun(name: str, rng: Random) -> str:
     """Return "He" or "She" to fit a full name; invented names take either."""
     first = name.split()[0]
-    if first in ("Dr", "Professor") or first not in words.FIRST_NAMES and first not in ("Mr", "Mrs", "Ms"):
+    if first in ("Dr", "Professor") or (first not in words.FIRST_NAMES and first not in ("Mr", "Mrs", "Ms")):
         return rng.choice(("He", "She"))
     return "She" if first in ("Mrs", "Ms") or first.endswith("a") or first in words.FEMALE_NAMES else "He"
 
@@ -94,11 +102,19 @@ def place(rng: Random) -> str:
     adjective, thing, other = (_word(rng, group) for group in (words.ADJECTIVES, words.THINGS, words.THINGS))
     roll = rng.randrange(14)
     patterns = (
-        f"The {adjective} {thing}", f"The {thing}", f"The {thing} and {other}", f"{adjective} {thing}",
-        f"{first_name(rng)}'s", f"{first_name(rng)}'s {rng.choice(('Kitchen', 'Place', 'Table', 'Corner', 'House'))}",
-        f"{surname(rng)}'s", f"{invented(rng)}", f"The {invented(rng)} {thing}", f"Café {invented(rng, 2)}",
+        f"The {adjective} {thing}",
+        f"The {thing}",
+        f"The {thing} and {other}",
+        f"{adjective} {thing}",
+        f"{first_name(rng)}'s",
+        f"{first_name(rng)}'s {rng.choice(('Kitchen', 'Place', 'Table', 'Corner', 'House'))}",
+        f"{surname(rng)}'s",
+        f"{invented(rng)}",
+        f"The {invented(rng)} {thing}",
+        f"Café {invented(rng, 2)}",
         f"{invented(rng, 2)} {rng.choice(('Palace', 'Garden', 'Bar', 'Lounge', 'House', 'Kitchen', 'Grill'))}",
-        f"The {invented(rng, 2)}", f"{town(rng)} {rng.choice(('Arms', 'Inn', 'House', 'Hall', 'Hotel', 'Rooms'))}",
+        f"The {invented(rng, 2)}",
+        f"{town(rng)} {rng.choice(('Arms', 'Inn', 'House', 'Hall', 'Hotel', 'Rooms'))}",
         f"{invented(rng, 2)} {rng.choice(('and', '&'))} {invented(rng, 2)}",
     )
     return patterns[roll]
@@ -109,16 +125,31 @@ def title(rng: Random) -> str:
     adjective, thing, other = (_word(rng, group) for group in (words.ADJECTIVES, words.THINGS, words.COMMON_NOUNS))
     roll = rng.randrange(8)
     return (
-        f"The {adjective} {thing}", f"{capital(article(other))} in {town(rng)}", f"{first_name(rng)} and the {thing}",
-        f"The {other} of {invented(rng, 2)}", f"The Last {other}", f"{adjective} {other}",
-        f"The {surname(rng)} {other}", f"{invented(rng, 2)}",
+        f"The {adjective} {thing}",
+        f"{capital(article(other))} in {town(rng)}",
+        f"{first_name(rng)} and the {thing}",
+        f"The {other} of {invented(rng, 2)}",
+        f"The Last {other}",
+        f"{adjective} {other}",
+        f"The {surname(rng)} {other}",
+        f"{invented(rng, 2)}",
     )[roll]
 
 
 def brand(rng: Random) -> str:
     """Return a product name such as "Brelto 400"."""
-    suffix = rng.choice(("", "", f" {rng.randint(1, 9)}", f" {rng.randint(1, 99) * 10}", " Pro", " Mini", " Plus",
-                         f" {rng.choice('ABCKMSTXZ')}{rng.randint(1, 99)}"))
+    suffix = rng.choice(
+        (
+            "",
+            "",
+            f" {rng.randint(1, 9)}",
+            f" {rng.randint(1, 99) * 10}",
+            " Pro",
+            " Mini",
+            " Plus",
+            f" {rng.choice('ABCKMSTXZ')}{rng.randint(1, 99)}",
+        )
+    )
     return invented(rng) + suffix
 
 
@@ -144,7 +175,9 @@ def year(rng: Random) -> str:
 def date(rng: Random) -> str:
     """Return a day in one of several spellings."""
     day, month = rng.randint(1, 28), rng.choice(words.MONTHS)
-    return rng.choice((f"{day} {month}", f"{month} {day}", f"{ordinal(day)} {month}", f"{day} {month} {rng.randint(1990, 2029)}"))
+    return rng.choice(
+        (f"{day} {month}", f"{month} {day}", f"{ordinal(day)} {month}", f"{day} {month} {rng.randint(1990, 2029)}")
+    )
 
 
 def clock(rng: Random) -> str:

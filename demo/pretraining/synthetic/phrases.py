@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 from random import Random
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+def _split(text: str) -> tuple[str, ...]:
+    """Split at blanks; a dash stands for the empty string."""
+    return tuple(part.strip("-") for part in text.split())
+
+
+_ONES = _split("""
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen""")
+_TENS = _split("""
+_ _ twenty thirty forty fifty sixty seventy eighty ninety""")
 _AN_EXCEPTIONS = ("hour", "honest", "heir", "8", "11 ", "18 ", "80")
 _A_EXCEPTIONS = ("uni", "use", "euro", "one", "once", "ukul", "ut")
 
@@ -15,7 +21,7 @@ _A_EXCEPTIONS = ("uni", "use", "euro", "one", "once", "ukul", "ut")
 def article(phrase: str) -> str:
     """Return `phrase` with "a" or "an" before it."""
     low = phrase.lower()
-    vowel = low[:1] in "aeiou" and not low.startswith(_A_EXCEPTIONS) or low.startswith(_AN_EXCEPTIONS)
+    vowel = (low[:1] in "aeiou" and not low.startswith(_A_EXCEPTIONS)) or low.startswith(_AN_EXCEPTIONS)
     return f"{'an' if vowel else 'a'} {phrase}"
 
 

@@ -39,22 +39,32 @@ def question_task(rng: Random) -> Task:
         fact = rng.choice(thing.facts)
         asked, answer = _question(rng, thing, fact), _answer(rng, thing, fact, full)
         if rng.random() < 0.1:
-            absent = [facet for facet in domain.facets if facet.ask and not any(set(facet.keys) & set(known.facet.keys)
-                                                                                 for known in thing.facts)]
+            absent = [
+                facet
+                for facet in domain.facets
+                if facet.ask and not any(set(facet.keys) & set(known.facet.keys) for known in thing.facts)
+            ]
             if absent:
                 asked, answer = rng.choice(rng.choice(absent).ask).replace("{n}", thing.name), unknown
         question = f"{first}: {asked}" if first else asked
         return Example(f"{about}\n{question}", answer, (answer,) if answer == fact.value else ())
 
-    return Task(draw, ("Answer the question.", "Read and answer.", "Questions and answers", "Answer from the text."),
-                ("Text", "Passage", "Context", "Given", "Read"), (reply,), most=5)
+    return Task(
+        draw,
+        ("Answer the question.", "Read and answer.", "Questions and answers", "Answer from the text."),
+        ("Text", "Passage", "Context", "Given", "Read"),
+        (reply,),
+        most=5,
+    )
 
 
 def dialogue_task(rng: Random) -> Task:
     """Return the task of several questions and answers over one text."""
     domain, notation = choose_domain(rng), choose_notation(rng, keyed=True)
     keys = who_and_what(rng, domain)
-    first, reply = rng.choice((("Q: ", "A: "), ("Question: ", "Answer: "), ("- ", "  "), ("Visitor: ", "Guide: "), ("", "")))
+    first, reply = rng.choice(
+        (("Q: ", "A: "), ("Question: ", "Answer: "), ("- ", "  "), ("Visitor: ", "Guide: "), ("", ""))
+    )
 
     def draw(rng: Random) -> Example:
         thing = draw_thing(rng, domain, least=3, most=6)

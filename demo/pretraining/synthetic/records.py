@@ -1,6 +1,7 @@
 """Records and the sentences that restate them: the skill of saying in words what a record says in keys and values."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
@@ -11,7 +12,6 @@ from .notation import Notation, Pairs, choose_notation
 from .phrases import article, join, sentence, uncapital
 from .places import EATING, KIND_KEYS, PLACE_KIND_KEYS, PLACES
 from .task import Example, Task
-
 
 _PLACED = ("In ", "Near", "Close", "Next", "Just", "Not far", "At ", "Located", "Set in", "Situated")
 
@@ -73,9 +73,11 @@ def fill(template: str, value: str, subject: str) -> str:
 def _elide(verbs: list[str]) -> list[str]:
     """Leave out a repeated "is" or "has": "is cheap and is near the mill" becomes "is cheap and near the mill"."""
     told = verbs[:1]
-    for before, verb in zip(verbs, verbs[1:], strict=False):
+    for before, verb in pairwise(verbs):
         first = verb.split()[0]
-        shared = first in ("is", "has") and before.split()[0] == first and verb.split()[1] not in ("been", "done", "existed")
+        shared = (
+            first in ("is", "has") and before.split()[0] == first and verb.split()[1] not in ("been", "done", "existed")
+        )
         told.append(verb.partition(" ")[2] if shared else verb)
     return told
 
@@ -87,8 +89,15 @@ def _predicates(rng: Random, facts: Sequence[Fact], subject: str) -> str:
         verbs.sort(key=lambda verb: verb.split()[0])
     if rng.random() < 0.7:
         verbs = _elide(verbs)
-    return join(verbs, "and it" if subject == "It" and len(verbs) == 2 and rng.random() < 0.1 and verbs[1].split()[0] in
-                ("is", "has", "costs", "serves") else "and")
+    return join(
+        verbs,
+        "and it"
+        if subject == "It"
+        and len(verbs) == 2
+        and rng.random() < 0.1
+        and verbs[1].split()[0] in ("is", "has", "costs", "serves")
+        else "and",
+    )
 
 
 def _lower_start(subject: str, name: str) -> str:
@@ -128,11 +137,13 @@ class _Writer:
         chosen: dict[str, str] = {}
         for fact in self.take("post", most):
             text = self.text("post", [fact])[0]
-            if text.split()[0] in chosen or text.startswith(("that", "where")) and "that" in chosen:
+            if text.split()[0] in chosen or (text.startswith(("that", "where")) and "that" in chosen):
                 self.left.append(fact)
             else:
                 chosen["that" if text.startswith("where") else text.split()[0]] = text
-        return sorted(chosen.values(), key=lambda text: (text.startswith(("that", "where")), text.split()[0].endswith("ing")))
+        return sorted(
+            chosen.values(), key=lambda text: (text.startswith(("that", "where")), text.split()[0].endswith("ing"))
+        )
 
     def opening(self) -> str:
         """Return the first sentence, which names the thing."""
@@ -153,7 +164,9 @@ class _Writer:
             return sentence(f"{start}{name} {copula} {article(self.noun_phrase(rng.randint(0, 2)))}")
         if roll < 0.42 and self.has("verb"):
             phrase = article(self.noun_phrase(rng.choice((0, 0, 1))))
-            return sentence(f"{name}, {phrase}, {self.predicate(name)}" if self.has("verb") else f"{name} {copula} {phrase}")
+            return sentence(
+                f"{name}, {phrase}, {self.predicate(name)}" if self.has("verb") else f"{name} {copula} {phrase}"
+            )
         if roll < 0.5 and copula == "is":
             after = self.posts(1) if rng.random() < 0.5 else []
             return sentence(" ".join([f"There is {article(self.noun_phrase(0))} called {name}", *after]))
@@ -211,7 +224,9 @@ class _Writer:
         if fact.phrases.full:
             return sentence(self.text("full", [fact], thing.name)[0])
         if fact.phrases.pre:
-            return sentence(f"{subject} {thing.domain.copula} {article(self.text('pre', [fact])[0] + ' ' + thing.noun)}")
+            return sentence(
+                f"{subject} {thing.domain.copula} {article(self.text('pre', [fact])[0] + ' ' + thing.noun)}"
+            )
         if fact.phrases.post:
             return sentence(f"{subject} {thing.domain.copula} {article(thing.noun)} {self.text('post', [fact])[0]}")
         raise ValueError(f"the facet {fact.key!r} has no fragment for {fact.value!r}")
@@ -243,7 +258,9 @@ def who_and_what(rng: Random, domain: Domain) -> tuple[str, str | None]:
     return rng.choice([key for key in domain.name_keys if key not in taken]), rng.choice(free) if shown else None
 
 
-def _record_example(rng: Random, domains: Sequence[Domain], notation: Notation, keys: tuple[str, str | None]) -> Example:
+def _record_example(
+    rng: Random, domains: Sequence[Domain], notation: Notation, keys: tuple[str, str | None]
+) -> Example:
     domain = rng.choice(domains)
     thing = draw_thing(rng, domain, most=rng.choice((3, 5, 7)))
     values = (thing.name, *(fact.value for fact in thing.facts if fact.value not in ("yes", "no")))
@@ -261,13 +278,26 @@ def record_task(rng: Random, *, back: bool = False) -> Task:
         return Example(example.target, example.source, example.copied) if back else example
 
     if back:
-        return Task(draw, ("Write the record.", "Text to data:", "Find the facts.", "Fill in the form."),
-                    ("Text", "Description", "Sentence"), ("Record", "Data", "Facts", "Fields"), most=4)
+        return Task(
+            draw,
+            ("Write the record.", "Text to data:", "Find the facts.", "Fill in the form."),
+            ("Text", "Description", "Sentence"),
+            ("Record", "Data", "Facts", "Fields"),
+            most=4,
+        )
     return Task(
         draw,
-        ("Write the record as text.", "Describe it in words.", "From data to text.", "Write a short description.",
-         f"Say this in full sentences about {article(domain.nouns[0])}.", "Turn the data into sentences:",
-         "Write a sentence from these facts.", "A guide entry for each record:", "Describe the following:"),
+        (
+            "Write the record as text.",
+            "Describe it in words.",
+            "From data to text.",
+            "Write a short description.",
+            f"Say this in full sentences about {article(domain.nouns[0])}.",
+            "Turn the data into sentences:",
+            "Write a sentence from these facts.",
+            "A guide entry for each record:",
+            "Describe the following:",
+        ),
         ("Record", "Data", "Facts", "Entry", "Input", "Information", "Details"),
         ("Text", "Description", "Sentence", "In words", "Output", "Summary"),
         most=6,
@@ -284,10 +314,13 @@ def conversion_task(rng: Random) -> Task:
         pairs = pairs_of(rng, draw_thing(rng, domain, most=4), keys)
         return Example(first(pairs), second(pairs), tuple(value for _, value in pairs))
 
-    return Task(draw, ("Write it in the other notation.", "Convert the record.", "Change the format:"),
-                ("First", "From", "Old", "Input"), ("Second", "To", "New", "Output"), most=4)
-
-
+    return Task(
+        draw,
+        ("Write it in the other notation.", "Convert the record.", "Change the format:"),
+        ("First", "From", "Old", "Input"),
+        ("Second", "To", "New", "Output"),
+        most=4,
+    )
 
 
 def restatement(rng: Random) -> Task:
@@ -298,5 +331,10 @@ def restatement(rng: Random) -> Task:
         thing = draw_thing(rng, domain, least=2, most=5)
         return Example(restate(rng, thing), restate(rng, thing), (thing.name,))
 
-    return Task(draw, ("Say it in other words.", "Paraphrase.", "Write it differently."),
-                ("Original", "Text", "First"), ("Rewritten", "In other words", "Second"), most=3)
+    return Task(
+        draw,
+        ("Say it in other words.", "Paraphrase.", "Write it differently."),
+        ("Original", "Text", "First"),
+        ("Rewritten", "In other words", "Second"),
+        most=3,
+    )

@@ -26,7 +26,9 @@ def _verb(line: str) -> Verb:
     return Verb(base, third, past, participle, ing, tuple(objects.split(", ")))
 
 
-VERBS = tuple(_verb(line) for line in """
+VERBS = tuple(
+    _verb(line)
+    for line in """
 send/sends/sent/sent/sending: the report, the parcel, the letter, the invoice, the photos, the form, two tickets, the list
 write/writes/wrote/written/writing: the letter, a short note, the report, the song, the article, the speech
 open/opens/opened/opened/opening: the door, the window, the shop, the box, the file, the gate, the meeting
@@ -65,7 +67,8 @@ break/breaks/broke/broken/breaking: the window, the cup, the rule, the record
 keep/keeps/kept/kept/keeping: the receipt, the secret, the change, the old chair
 teach/teaches/taught/taught/teaching: the class, the children, a course, the new song
 choose/chooses/chose/chosen/choosing: the colour, a name, the winner, a seat
-""".strip().splitlines())
+""".strip().splitlines()
+)
 _TIMES = ("today", "tomorrow", "by noon", "this week", "before lunch", "as well", "again", "at once", "on time")
 _PAST_TIMES = ("yesterday", "last week", "on {d}", "in the morning", "at {t}", "last year", "", "", "an hour ago")
 
@@ -79,10 +82,19 @@ def _object(rng: Random, verb: Verb) -> str:
 
 
 def _deadline(rng: Random) -> str:
-    return rng.choice((
-        *_TIMES, f"by {rng.choice(words.DAYS)}", f"before {names.clock(rng)}", f"on {rng.choice(words.DAYS)}",
-        f"by {names.date(rng)}", "", "", f"for {names.first_name(rng)}", f"with {names.first_name(rng)}",
-    ))
+    return rng.choice(
+        (
+            *_TIMES,
+            f"by {rng.choice(words.DAYS)}",
+            f"before {names.clock(rng)}",
+            f"on {rng.choice(words.DAYS)}",
+            f"by {names.date(rng)}",
+            "",
+            "",
+            f"for {names.first_name(rng)}",
+            f"with {names.first_name(rng)}",
+        )
+    )
 
 
 def _phrase(verb: str, thing: str, rest: str) -> str:
@@ -100,15 +112,24 @@ class Clause(NamedTuple):
 
 def _clause(rng: Random) -> Clause:
     verb = rng.choice(VERBS)
-    subject = rng.choice((names.first_name(rng), names.person(rng), "the " + rng.choice(words.JOBS), "she", "he", "my brother",
-                          "our neighbour"))
+    subject = rng.choice(
+        (
+            names.first_name(rng),
+            names.person(rng),
+            "the " + rng.choice(words.JOBS),
+            "she",
+            "he",
+            "my brother",
+            "our neighbour",
+        )
+    )
     when = rng.choice(_PAST_TIMES).format(d=rng.choice(words.DAYS), t=names.clock(rng))
     return Clause(subject, verb, _object(rng, verb), when)
 
 
 def _is_plural(thing: str) -> bool:
     head = thing.partition(" for ")[0].partition(" from ")[0].partition(" of ")[0]
-    return head.endswith("s") and not head.endswith("ss") or head == "the children"
+    return (head.endswith("s") and not head.endswith("ss")) or head == "the children"
 
 
 def _passive(clause: Clause) -> str:
@@ -149,62 +170,136 @@ def grammar_task(rng: Random, materials: Materials) -> Task:
         return Example(sentence(_FORMS[first](clause)), target, (clause.thing,))
 
     wanted = "as a question" if question else f"in the {second} form"
-    return Task(draw, (f"Write it {wanted}.", f"{capital(first)} to {'question' if question else second}", "Rewrite the sentence."),
-                ("Original", "Sentence", "Before", first), ("Rewritten", "New", "After", "question" if question else second))
+    return Task(
+        draw,
+        (f"Write it {wanted}.", f"{capital(first)} to {'question' if question else second}", "Rewrite the sentence."),
+        ("Original", "Sentence", "Before", first),
+        ("Rewritten", "New", "After", "question" if question else second),
+    )
 
 
 _BLUNT = (
-    "{vp}.", "{vp}!", "{vp}.", "{vp} now.", "I want you to {vp}.", "You have to {vp}.", "Just {vp}.", "You must {vp}.",
-    "I need you to {vp}.", "You need to {vp}.", "Don't forget to {vp}.", "{vp}, will you?", "Go and {vp}.", "Hey, {vp}.",
-    "I told you to {vp}.", "When will you finally {vp}?",
+    "{vp}.",
+    "{vp}!",
+    "{vp}.",
+    "{vp} now.",
+    "I want you to {vp}.",
+    "You have to {vp}.",
+    "Just {vp}.",
+    "You must {vp}.",
+    "I need you to {vp}.",
+    "You need to {vp}.",
+    "Don't forget to {vp}.",
+    "{vp}, will you?",
+    "Go and {vp}.",
+    "Hey, {vp}.",
+    "I told you to {vp}.",
+    "When will you finally {vp}?",
 )
 _POLITE = (
-    "Could you please {vp}?", "Would you mind {ing}?", "I would be grateful if you could {vp}.", "Could you {vp}, please?",
-    "Please {vp} when you have a moment.", "Would you please {vp}?", "Would you be so kind as to {vp}?",
-    "I would appreciate it if you could {vp}.", "May I ask you to {vp}?", "Would it be possible for you to {vp}?",
-    "I was wondering whether you could {vp}.", "It would be very kind of you to {vp}.", "If possible, please {vp}.",
-    "When you have time, could you please {vp}?", "Might I ask you to {vp}?", "I would like to thank you in advance for {ing}.",
+    "Could you please {vp}?",
+    "Would you mind {ing}?",
+    "I would be grateful if you could {vp}.",
+    "Could you {vp}, please?",
+    "Please {vp} when you have a moment.",
+    "Would you please {vp}?",
+    "Would you be so kind as to {vp}?",
+    "I would appreciate it if you could {vp}.",
+    "May I ask you to {vp}?",
+    "Would it be possible for you to {vp}?",
+    "I was wondering whether you could {vp}.",
+    "It would be very kind of you to {vp}.",
+    "If possible, please {vp}.",
+    "When you have time, could you please {vp}?",
+    "Might I ask you to {vp}?",
+    "I would like to thank you in advance for {ing}.",
 )
-# Blunt and polite ways to say the same thing; a bar parts variants.
-_TALK = tuple(tuple(side.split("|") for side in line.split(" => ")) for line in """
-Where is my {i}?|My {i} isn't here. Where is it? => Could you please tell me where my {i} is?|May I ask where my {i} is at the moment?
-Your {i} is broken.|The {i} you sent is broken. => I am afraid the {i} is broken.|Unfortunately, the {i} arrived broken.
-Give me my money back for the {i}.|I want a refund for the {i}. => Could I please have a refund for the {i}?|I would like to ask for a refund for the {i}.
-I don't like the {i}.|The {i} is ugly. => I am sorry, but the {i} is not quite to my taste.|To be honest, I am not entirely happy with the {i}.
-The {i} is too expensive.|You ask too much for the {i}. => I am afraid the {i} is a little too expensive for me.|Would there be any chance of a lower price for the {i}?
-I can't come on {d}.|No, not on {d}. => Unfortunately, I will not be able to come on {d}.|I am sorry, but I cannot make it on {d}.
-You're late, {n}.|{n}, you are late again. => We were expecting you a little earlier, {n}.|{n}, could you please try to be on time?
-Call me back at {t}.|Ring me at {t}. => Could you please call me back at {t}?|I would be grateful for a call at {t}.
-I don't know.|No idea. => I am afraid I do not know.|I am sorry, but I cannot say.
-Be quiet.|Shut up.|Stop talking. => Could you please be a little quieter?|Would you mind keeping your voice down?
-Hurry up.|You are too slow. => Could you please be a little quicker?|I would be grateful if we could speed this up.
-You are wrong about the {i}.|That's wrong, the {i} isn't ready. => I am afraid there may be a mistake about the {i}.|I think we may see the {i} differently.
-What's your name?|Who are you? => May I ask your name, please?|Could you please tell me your name?
-Wait here.|Stay there. => Would you mind waiting here for a moment?|Please wait here for a moment.
-Meet me at {p} at {t}.|Be at {p} at {t}. => Would you like to meet at {p} at {t}?|Could we please meet at {p} at {t}?
-I won't pay for the {i}.|I'm not paying for that {i}. => I am afraid I cannot agree to pay for the {i}.|Regrettably, I am unable to pay for the {i}.
-The {i} took too long.|I waited far too long for the {i}. => I had hoped to receive the {i} a little sooner.|Unfortunately, the {i} took longer than expected.
-The food at {p} was bad.|{p} serves awful food. => I am afraid the food at {p} did not quite meet our hopes.|The food at {p} could have been a little better.
-I want to talk to {n}.|Get me {n}. => Could I please speak to {n}?|Would it be possible to speak to {n}?
-{n}, your report is bad.|This report is poor work, {n}. => {n}, I think the report could still be improved.|Thank you for the report, {n}. There are a few things we could improve.
-Give me a table for {k}.|I want a table for {k}. => Could we please have a table for {k}?|We would like a table for {k}, please.
-I want the {i} for {m}.|Give me the {i} for {m}. => Would you accept {m} for the {i}?|Could I perhaps have the {i} for {m}?
-Turn the music down.|Your music is too loud. => Would you mind turning the music down a little?|Could you please turn the music down?
-You sent the wrong {i}.|This isn't the {i} I ordered. => It seems that I have received the wrong {i}.|I believe there was a mix-up with the {i}.
-No, I don't want the {i}.|I don't need your {i}. => Thank you, but I do not need the {i}.|That is very kind, but I would rather not take the {i}.
-Move your {i}.|Your {i} is in my way. => Excuse me, could you please move your {i}?|Would you mind moving your {i} a little?
-I didn't understand, {n}.|What do you mean, {n}? => I am sorry, {n}, could you please explain that again?|Could you please say that once more, {n}?
-Why is order {c} not here yet?|Order {c} is late. => Could you please check what has happened to order {c}?|I would be grateful for some news about order {c}.
-Cancel order {c}.|I don't want order {c} any more. => I would like to cancel order {c}, please.|Could you please cancel order {c} for me?
-{n} never answers emails.|{n}, answer your emails. => {n}, I would be grateful for a reply to my email.|I have not yet had a reply from {n}.
-""".strip().splitlines())
+
+
+def _pairs(block: str) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    """Read pairs of lines, on each the variants that a bar parts."""
+    lines = [tuple(line.split("|")) for line in block.strip().splitlines()]
+    return tuple(zip(lines[::2], lines[1::2], strict=True))
+
+
+# Blunt ways to say something, and on the next line polite ones.
+_TALK = _pairs("""
+Where is my {i}?|My {i} isn't here. Where is it?
+Could you please tell me where my {i} is?|May I ask where my {i} is at the moment?
+Your {i} is broken.|The {i} you sent is broken.
+I am afraid the {i} is broken.|Unfortunately, the {i} arrived broken.
+Give me my money back for the {i}.|I want a refund for the {i}.
+Could I please have a refund for the {i}?|I would like to ask for a refund for the {i}.
+I don't like the {i}.|The {i} is ugly.
+I am sorry, but the {i} is not quite to my taste.|To be honest, I am not entirely happy with the {i}.
+The {i} is too expensive.|You ask too much for the {i}.
+I am afraid the {i} is a little too expensive for me.|Would there be any chance of a lower price for the {i}?
+I can't come on {d}.|No, not on {d}.
+Unfortunately, I will not be able to come on {d}.|I am sorry, but I cannot make it on {d}.
+You're late, {n}.|{n}, you are late again.
+We were expecting you a little earlier, {n}.|{n}, could you please try to be on time?
+Call me back at {t}.|Ring me at {t}.
+Could you please call me back at {t}?|I would be grateful for a call at {t}.
+I don't know.|No idea.
+I am afraid I do not know.|I am sorry, but I cannot say.
+Be quiet.|Shut up.|Stop talking.
+Could you please be a little quieter?|Would you mind keeping your voice down?
+Hurry up.|You are too slow.
+Could you please be a little quicker?|I would be grateful if we could speed this up.
+You are wrong about the {i}.|That's wrong, the {i} isn't ready.
+I am afraid there may be a mistake about the {i}.|I think we may see the {i} differently.
+What's your name?|Who are you?
+May I ask your name, please?|Could you please tell me your name?
+Wait here.|Stay there.
+Would you mind waiting here for a moment?|Please wait here for a moment.
+Meet me at {p} at {t}.|Be at {p} at {t}.
+Would you like to meet at {p} at {t}?|Could we please meet at {p} at {t}?
+I won't pay for the {i}.|I'm not paying for that {i}.
+I am afraid I cannot agree to pay for the {i}.|Regrettably, I am unable to pay for the {i}.
+The {i} took too long.|I waited far too long for the {i}.
+I had hoped to receive the {i} a little sooner.|Unfortunately, the {i} took longer than expected.
+The food at {p} was bad.|{p} serves awful food.
+I am afraid the food at {p} did not quite meet our hopes.|The food at {p} could have been a little better.
+I want to talk to {n}.|Get me {n}.
+Could I please speak to {n}?|Would it be possible to speak to {n}?
+{n}, your report is bad.|This report is poor work, {n}.
+{n}, I think the report could still be improved.|Thank you for the report, {n}. There are a few things we could improve.
+Give me a table for {k}.|I want a table for {k}.
+Could we please have a table for {k}?|We would like a table for {k}, please.
+I want the {i} for {m}.|Give me the {i} for {m}.
+Would you accept {m} for the {i}?|Could I perhaps have the {i} for {m}?
+Turn the music down.|Your music is too loud.
+Would you mind turning the music down a little?|Could you please turn the music down?
+You sent the wrong {i}.|This isn't the {i} I ordered.
+It seems that I have received the wrong {i}.|I believe there was a mix-up with the {i}.
+No, I don't want the {i}.|I don't need your {i}.
+Thank you, but I do not need the {i}.|That is very kind, but I would rather not take the {i}.
+Move your {i}.|Your {i} is in my way.
+Excuse me, could you please move your {i}?|Would you mind moving your {i} a little?
+I didn't understand, {n}.|What do you mean, {n}?
+I am sorry, {n}, could you please explain that again?|Could you please say that once more, {n}?
+Why is order {c} not here yet?|Order {c} is late.
+Could you please check what has happened to order {c}?|I would be grateful for some news about order {c}.
+Cancel order {c}.|I don't want order {c} any more.
+I would like to cancel order {c}, please.|Could you please cancel order {c} for me?
+{n} never answers emails.|{n}, answer your emails.
+{n}, I would be grateful for a reply to my email.|I have not yet had a reply from {n}.
+""")
 
 
 def _slots(rng: Random) -> dict[str, str]:
     item = rng.choice(words.PRODUCTS)
-    return {"i": item, "ai": article(item), "d": rng.choice((rng.choice(words.DAYS), names.date(rng))), "t": names.clock(rng),
-            "n": names.person(rng) if rng.random() < 0.4 else names.first_name(rng), "p": names.place(rng),
-            "k": number_words(rng.randint(2, 12)), "m": names.amount(rng), "c": names.code(rng)}
+    return {
+        "i": item,
+        "ai": article(item),
+        "d": rng.choice((rng.choice(words.DAYS), names.date(rng))),
+        "t": names.clock(rng),
+        "n": names.person(rng) if rng.random() < 0.4 else names.first_name(rng),
+        "p": names.place(rng),
+        "k": number_words(rng.randint(2, 12)),
+        "m": names.amount(rng),
+        "c": names.code(rng),
+    }
 
 
 def _request(rng: Random, blunt: Sequence[str], polite: Sequence[str]) -> Example:
@@ -221,8 +316,11 @@ def _remark(rng: Random) -> Example:
     blunt, polite = rng.choice(_TALK)
     slots = _slots(rng)
     target = rng.choice(polite).format(**slots)
-    return Example(sentence(rng.choice(blunt).format(**slots)), sentence(target),
-                   tuple(value for value in slots.values() if value in target))
+    return Example(
+        sentence(rng.choice(blunt).format(**slots)),
+        sentence(target),
+        tuple(value for value in slots.values() if value in target),
+    )
 
 
 def politeness_task(rng: Random, materials: Materials) -> Task:
@@ -235,14 +333,30 @@ def politeness_task(rng: Random, materials: Materials) -> Task:
         return Example(item.target, item.source, item.copied) if back else item
 
     if back:
-        return Task(draw, ("Say it bluntly.", "Short and direct:", "From polite to direct"), ("Polite", "Original"), ("Blunt", "Direct", "Rewritten"))
-    return Task(draw, ("Say it politely.", "Make it polite.", "Rewrite in a friendly way.", "A kinder way to say it:",
-                       "From direct to courteous", "Rewrite the message so that it sounds polite."),
-                ("Blunt", "Original", "Message", "Direct", "Before", "Draft", "Rude"),
-                ("Polite", "Rewritten", "Kinder", "Friendly", "After", "Better"))
+        return Task(
+            draw,
+            ("Say it bluntly.", "Short and direct:", "From polite to direct"),
+            ("Polite", "Original"),
+            ("Blunt", "Direct", "Rewritten"),
+        )
+    return Task(
+        draw,
+        (
+            "Say it politely.",
+            "Make it polite.",
+            "Rewrite in a friendly way.",
+            "A kinder way to say it:",
+            "From direct to courteous",
+            "Rewrite the message so that it sounds polite.",
+        ),
+        ("Blunt", "Original", "Message", "Direct", "Before", "Draft", "Rude"),
+        ("Polite", "Rewritten", "Kinder", "Friendly", "After", "Better"),
+    )
 
 
-_FORMAL = tuple(tuple(line.split(" => ")) for line in """
+_FORMAL = tuple(
+    tuple(line.split(" => "))
+    for line in """
 Hi {n}, thanks for your mail. => Dear {n}, thank you for your message.
 I can't come on {d}. => I am unable to attend on {d}.
 We got your letter on {d}. => We received your letter on {d}.
@@ -268,8 +382,11 @@ Bye, {n} => Yours sincerely, {n}
 Get in touch with {n} first. => Please contact {n} in the first instance.
 {n} has to show up by {t}. => {n} is required to appear by {t}.
 I'd like to know how much the {i} costs. => I would like to enquire about the price of the {i}.
-""".strip().splitlines())
-_NOTES = tuple(tuple(line.split(" => ")) for line in """
+""".strip().splitlines()
+)
+_NOTES = tuple(
+    tuple(line.split(" => "))
+    for line in """
 meeting {d} {t} {p} => The meeting is on {d} at {t} at {p}.
 {n} called, wants {i} => {n} called and wants the {i}.
 {i} sold, {m} => The {i} was sold for {m}.
@@ -285,7 +402,8 @@ closed {d}, open again {t} => We are closed on {d} and open again at {t}.
 flight {c} from {w} lands {t} => Flight {c} from {w} lands at {t}.
 rent {m} due {d} => The rent of {m} is due on {d}.
 {n}: wrong {i}, refund {m} => {n} received the wrong {i} and gets a refund of {m}.
-""".strip().splitlines())
+""".strip().splitlines()
+)
 
 
 def _table_task(rng: Random, table: Sequence[tuple[str, ...]], instructions: Sequence[str], both: bool) -> Task:
@@ -300,7 +418,12 @@ def _table_task(rng: Random, table: Sequence[tuple[str, ...]], instructions: Seq
         return Example(second, first, used) if back else Example(first, second, used)
 
     if back:
-        return Task(draw, ("Make it shorter and simpler.", "Say it in everyday words."), ("Original", "Long"), ("Short", "Rewritten"))
+        return Task(
+            draw,
+            ("Make it shorter and simpler.", "Say it in everyday words."),
+            ("Original", "Long"),
+            ("Short", "Rewritten"),
+        )
     return Task(draw, instructions, ("Original", "Draft", "Note", "Before"), ("Rewritten", "Full", "After", "Text"))
 
 
@@ -314,9 +437,22 @@ def notes_task(rng: Random, materials: Materials) -> Task:
     return _table_task(rng, _NOTES, ("Write it as a full sentence.", "From note to sentence", "Expand the note."), True)
 
 
-_CONTRACTIONS = (("do not", "don't"), ("does not", "doesn't"), ("did not", "didn't"), ("cannot", "can't"), ("will not", "won't"),
-                 ("I am", "I'm"), ("it is", "it's"), ("was not", "wasn't"), ("is not", "isn't"), ("I will", "I'll"),
-                 ("they are", "they're"), ("have not", "haven't"), ("would not", "wouldn't"), ("could not", "couldn't"))
+_CONTRACTIONS = (
+    ("do not", "don't"),
+    ("does not", "doesn't"),
+    ("did not", "didn't"),
+    ("cannot", "can't"),
+    ("will not", "won't"),
+    ("I am", "I'm"),
+    ("it is", "it's"),
+    ("was not", "wasn't"),
+    ("is not", "isn't"),
+    ("I will", "I'll"),
+    ("they are", "they're"),
+    ("have not", "haven't"),
+    ("would not", "wouldn't"),
+    ("could not", "couldn't"),
+)
 
 
 def contraction_task(rng: Random, materials: Materials) -> Task:
@@ -327,7 +463,9 @@ def contraction_task(rng: Random, materials: Materials) -> Task:
         long, short = rng.choice(_CONTRACTIONS)
         clause = rng.choice(VERBS)
         if long in ("I am", "it is", "they are"):
-            rest = rng.choice(("late", "tired", "at home", f"in {names.town(rng)}", "ready", f"with {names.first_name(rng)}"))
+            rest = rng.choice(
+                ("late", "tired", "at home", f"in {names.town(rng)}", "ready", f"with {names.first_name(rng)}")
+            )
         elif long in ("was not", "is not"):
             long, short, rest = f"{names.first_name(rng)} {long}", "", f"in {names.town(rng)}"
             short = long.replace("was not", "wasn't").replace("is not", "isn't")
@@ -338,18 +476,38 @@ def contraction_task(rng: Random, materials: Materials) -> Task:
         first, second = sentence(f"{short} {rest}"), sentence(f"{long} {rest}")
         return Example(second, first, (rest,)) if back else Example(first, second, (rest,))
 
-    return Task(draw, ("Use short forms." if back else "Write out the short forms.",), ("Original", "Before"), ("Rewritten", "After"))
+    return Task(
+        draw,
+        ("Use short forms." if back else "Write out the short forms.",),
+        ("Original", "Before"),
+        ("Rewritten", "After"),
+    )
 
 
 def lower_task(rng: Random, materials: Materials) -> Task:
     """Return the task of correcting text without capitals and full stops, or of writing text so."""
+
     def draw(rng: Random) -> Example:
         text = rng.choice(materials.sentences) if rng.random() < 0.4 else sentence(_FORMS["past"](_clause(rng)))
         return Example(uncapital(text).lower().rstrip("."), text, (text,))
 
-    return Task(draw, ("Correct the text.", "Add capitals and full stops.", "Tidy up the message."),
-                ("Draft", "Raw", "Original"), ("Corrected", "Clean", "Rewritten"))
+    return Task(
+        draw,
+        ("Correct the text.", "Add capitals and full stops.", "Tidy up the message."),
+        ("Draft", "Raw", "Original"),
+        ("Corrected", "Clean", "Rewritten"),
+    )
 
 
-REWRITING = (grammar_task, grammar_task, politeness_task, politeness_task, politeness_task, politeness_task, formality_task,
-             notes_task, contraction_task, lower_task)
+REWRITING = (
+    grammar_task,
+    grammar_task,
+    politeness_task,
+    politeness_task,
+    politeness_task,
+    politeness_task,
+    formality_task,
+    notes_task,
+    contraction_task,
+    lower_task,
+)

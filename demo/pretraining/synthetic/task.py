@@ -49,7 +49,9 @@ def _labelled(rng: Random, task: Task, examples: Sequence[Example]) -> list[str]
 
 
 def _arrows(rng: Random, task: Task, examples: Sequence[Example]) -> list[str]:
-    arrow = rng.choice((" -> ", " => ", "\n-> ", "\n=> ", " --> ", " | ", "\t", "\n= ", " :: ", "\n> ", " ### ", "\n---\n"))
+    arrow = rng.choice(
+        (" -> ", " => ", "\n-> ", "\n=> ", " --> ", " | ", "\t", "\n= ", " :: ", "\n> ", " ### ", "\n---\n")
+    )
     return [f"{item.source}{arrow}{item.target}" for item in examples]
 
 

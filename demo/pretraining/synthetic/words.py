@@ -30,7 +30,8 @@ restaurant, pub, café, coffee shop, bar, bistro, tea room, diner, wine bar, bak
 coffee house, snack bar, steakhouse, brasserie""")
 AREAS = _split("""
 city centre, riverside, old town, harbour, town centre, station quarter, university district, west end, east end,
-business district, suburbs, market quarter, theatre district, docklands, fishing quarter, garden district, new town, village centre""")
+business district, suburbs, market quarter, theatre district, docklands, fishing quarter, garden district,
+new town, village centre""")
 ADJECTIVES = _split("""
 old, quiet, golden, blue, red, green, white, silver, happy, hidden, little, wild, royal, lucky, sleepy, brave, black,
 merry, copper, broken, bright, lonely, crooked, gentle, proud, velvet, rusty, wandering, iron, noble, dancing, salty""")
@@ -57,8 +58,12 @@ Turkey, Ghana, Nepal, Vietnam, Mexico, Austria, Finland, Iceland, Morocco, Portu
 ANIMALS = _split("""
 dog, cat, horse, goat, parrot, rabbit, tortoise, pony, hamster, donkey, sheep, duck, goose, lizard, hen, pig, turtle,
 mouse, camel, llama, snake, frog, ferret, canary, lamb, cow, pigeon, falcon, seal, penguin""")
-FRUITS = _split("apple, pear, plum, cherry, lemon, orange, banana, grape, peach, mango, fig, melon, kiwi, apricot, lime")
-VEGETABLES = _split("carrot, onion, potato, bean, pea, leek, cabbage, spinach, turnip, tomato, pepper, radish, garlic, celery")
+FRUITS = _split(
+    "apple, pear, plum, cherry, lemon, orange, banana, grape, peach, mango, fig, melon, kiwi, apricot, lime"
+)
+VEGETABLES = _split(
+    "carrot, onion, potato, bean, pea, leek, cabbage, spinach, turnip, tomato, pepper, radish, garlic, celery"
+)
 TOOLS = _split("hammer, saw, drill, spade, rake, axe, wrench, screwdriver, chisel, pliers, shovel, file, ladder, brush")
 INSTRUMENTS = _split("piano, violin, flute, drum, guitar, harp, trumpet, cello, organ, banjo, clarinet, oboe, viola")
 CLOTHES = _split("coat, shirt, hat, scarf, glove, sock, dress, jacket, belt, boot, skirt, jumper, cap, vest, tie")
@@ -71,7 +76,9 @@ mathematics, singing, gardening, computing, first aid, sewing, philosophy, econo
 GENRES = _split("""
 crime, romance, fantasy, horror, comedy, adventure, science fiction, historical, detective, war, travel, mystery""")
 SPORTS = _split("football, rugby, hockey, basketball, handball, volleyball, cricket, water polo, netball, baseball")
-WEATHER = _split("sunny, cloudy, rainy, foggy, windy, stormy, snowy, dry, misty, overcast, frosty, humid, clear, showery")
+WEATHER = _split(
+    "sunny, cloudy, rainy, foggy, windy, stormy, snowy, dry, misty, overcast, frosty, humid, clear, showery"
+)
 DAYS = _split("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
 MONTHS = _split("""
 January, February, March, April, May, June, July, August, September, October, November, December""")
@@ -86,10 +93,13 @@ jar, journey, ladder, lake, leaf, letter, light, line, map, meadow, minute, morn
 paper, path, pencil, picture, plate, pocket, pond, question, rain, ribbon, ring, river, road, rock, roof, room, root,
 rope, sand, school, seed, shadow, shoe, silence, sister, smoke, song, stone, storm, story, street, string, summer, sun,
 thread, ticket, train, tree, valley, village, voice, wall, water, wave, wind, window, winter, wood, word, year""")
-OPPOSITES = tuple((pair.partition("/")[0], pair.partition("/")[2]) for pair in _split("""
+OPPOSITES = tuple(
+    (pair.partition("/")[0], pair.partition("/")[2])
+    for pair in _split("""
 hot/cold, big/small, old/new, fast/slow, early/late, high/low, open/closed, full/empty, light/dark, rich/poor,
 happy/sad, hard/soft, wet/dry, long/short, near/far, clean/dirty, cheap/expensive, strong/weak, loud/quiet,
 thick/thin, safe/dangerous, easy/difficult, first/last, right/wrong, heavy/light, sharp/blunt, wide/narrow,
 true/false, deep/shallow, sweet/sour, before/after, always/never, buy/sell, come/go, win/lose, push/pull, begin/end,
-arrive/leave, love/hate, remember/forget, up/down, inside/outside, day/night, friend/enemy, north/south"""))
+arrive/leave, love/hate, remember/forget, up/down, inside/outside, day/night, friend/enemy, north/south""")
+)
 ADVERBS = _split("slowly, quickly, quietly, carefully, gladly, sadly, proudly, kindly, badly, loudly, bravely, calmly")

@@ -1,0 +1,161 @@
+"""Families whose attention does not go through transformers' attention interface, each with the least that gets it out.
+
+An adapter replaces ONE method of the family's attention class while the model is looked at: the one that computes the attention,
+or, where that is not a method of its own, the layer's forward around it. Projections, rotation and everything else stay the
+model's own. B batch, S new tokens, D head size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from edgeprefix.export.calls import AttentionCall
+
+Attend = Callable[..., Tensor]
+"""(layer is known) attend(query, key, value, scale=…, window=…, bias=…) → [B, S, heads, D]."""
+
+Replacement = Callable[[Any, Attend], Callable[..., Any]]
+
+
+def gpt_neo(model: Any, attend: Attend) -> Callable[..., Any]:
+    """`_attn` of GPT-Neo: no scaling; every other layer sees a window."""
+
+    def _attn(self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None) -> tuple[Tensor, None]:
+        local = self.config.attention_layers[self.layer_id] == "local"
+        out = attend(query, key, value, scale=1.0, window=self.config.window_size if local else None)
+        return out.transpose(1, 2), None
+
+    return _attn
+
+
+def gptj(model: Any, attend: Attend) -> Callable[..., Any]:
+    """`_attn` of GPT-J and CodeGen."""
+
+    def _attn(self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None) -> tuple[Tensor, None]:
+        return attend(query, key, value, scale=1.0 / float(self.scale_attn)).transpose(1, 2), None
+
+    return _attn
+
+
+def xglm(model: Any, attend: Attend) -> Callable[..., Any]:
+    """`forward` of XGLM's attention."""
+
+    def forward(self: Any, hidden_states: Tensor, past_key_values: Any = None, **options: Any) -> tuple[Tensor, None]:
+        query, key, value = (
+            _heads(project(hidden_states), self.num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        key, value = past_key_values.update(key, value, self.layer_idx)
+        return self.out_proj(attend(query, key, value, scale=self.scaling).flatten(2)), None
+
+    return forward
+
+
+def bloom(model: Any, attend: Attend) -> Callable[..., Any]:
+    """`forward` of BLOOM's attention, with its linear biases (ALiBi) as a table."""
+    table = _alibi(model, "build_alibi_tensor")
+
+    def forward(
+        self: Any, hidden_states: Tensor, residual: Tensor, layer_past: Any = None, **options: Any
+    ) -> tuple[Tensor, None]:
+        query, key, value = self._reshape(self.query_key_value(hidden_states))
+        key, value = layer_past.update(key, value, self.layer_idx)
+        out = attend(query, key, value, scale=self.inv_norm_factor, bias=self.beta * table)
+        return self.dense(out.flatten(2)) + residual, None
+
+    return forward
+
+
+def mpt(model: Any, attend: Attend) -> Callable[..., Any]:
+    """`forward` of MPT's attention, with its linear biases as a table."""
+    positions = model.config.max_seq_len
+    table = model.transformer.build_mpt_alibi_tensor(model.config.n_heads, positions)[:, 0]  # [heads, positions]
+
+    def forward(self: Any, hidden_states: Tensor, past_key_values: Any = None, **options: Any) -> tuple[Tensor, None]:
+        mixed = self.Wqkv(hidden_states)
+        if self.clip_qkv:
+            mixed = mixed.clamp(min=-self.clip_qkv, max=self.clip_qkv)
+        query, key, value = (_heads(part, self.n_heads) for part in mixed.chunk(3, dim=2))
+        key, value = past_key_values.update(key, value, self.layer_idx)
+        return self.out_proj(attend(query, key, value, scale=self.softmax_scale, bias=table).flatten(2)), None
+
+    return forward
+
+
+def falcon(model: Any, attend: Attend) -> Callable[..., Any]:
+    """`forward` of Falcon's attention: rotary, or linear biases when its configuration says so."""
+    code = sys.modules[type(model).__module__]
+    table = _alibi(model, "build_alibi_tensor") if model.config.alibi else None
+
+    def forward(
+        self: Any, hidden_states: Tensor, alibi: Any = None, attention_mask: Any = None, layer_past: Any = None,
+        position_embeddings: Any = None, **options: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        query, key, value = (
+            states.transpose(1, 2) for states in self._split_heads(self.query_key_value(hidden_states))
+        )
+        if table is None:
+            query, key = code.apply_rotary_pos_emb(query, key, *position_embeddings)
+        key, value = layer_past.update(key, value, self.layer_idx)
+        bias = None if table is None else table * self.inv_norm_factor
+        return self.dense(attend(query, key, value, scale=self.head_dim**-0.5, bias=bias).flatten(2)), None
+
+    return forward
+
+
+_ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
+    # model type: class of the attention layer, method, replacement
+    "gpt_neo": ("GPTNeoSelfAttention", "_attn", gpt_neo),
+    "gptj": ("GPTJAttention", "_attn", gptj),
+    "codegen": ("CodeGenAttention", "_attn", gptj),
+    "xglm": ("XGLMAttention", "forward", xglm),
+    "bloom": ("BloomAttention", "forward", bloom),
+    "mpt": ("MptAttention", "forward", mpt),
+    "falcon": ("FalconAttention", "forward", falcon),
+}
+
+
+def has_adapter(model: PreTrainedModel) -> bool:
+    """Whether the model's family is one of those with an adapter."""
+    return model.config.model_type in _ADAPTERS
+
+
+@contextlib.contextmanager
+def adapted(
+    model: PreTrainedModel, attend: Callable[[AttentionCall], Tensor], take_layer: Callable[[], int]
+) -> Iterator[None]:
+    """Lets `attend` answer the attention calls of a model with an adapter; `take_layer` names the layer that asks."""
+    name, method, replacement = _ADAPTERS[model.config.model_type]
+    owner = getattr(sys.modules[type(model).__module__], name)
+
+    def answer(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        return attend(AttentionCall(layer=take_layer(), query=query, key=key, value=value, **options))
+
+    original = vars(owner)[method]
+    setattr(owner, method, replacement(model, answer))
+    try:
+        yield
+    finally:
+        setattr(owner, method, original)
+
+
+def _heads(states: Tensor, heads: int) -> Tensor:
+    """[B, S, heads · D] → [B, heads, S, D]."""
+    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _alibi(model: Any, builder: str) -> Tensor:
+    """The model's own linear biases, [heads, positions]."""
+    build = getattr(sys.modules[type(model).__module__], builder)
+    heads = model.config.get_text_config(decoder=True).num_attention_heads
+    table: Tensor = build(torch.ones(1, ALIBI_POSITIONS, dtype=torch.int64), heads, torch.float32)[:, 0]
+    return table
+
+
+ALIBI_POSITIONS = 8192  # linear biases have no limit of their own; the table needs one

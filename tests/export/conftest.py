@@ -1,0 +1,55 @@
+"""Bundles of the tiny bases, traced once a session, in every precision."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `import zoo`
+
+from edgeprefix.export.base import Base, load_base
+from edgeprefix.export.bundle import build_graph, write_bundle
+from edgeprefix.export.precision import to_precision
+from edgeprefix.export.trace import Layer
+from edgeprefix.runtime.manifest import GRAPH_FILE
+
+MakeBundle = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def llama(llama_base: Path) -> Base:
+    return load_base(llama_base)
+
+
+@pytest.fixture(scope="session")
+def lean_llama(llama: Base) -> tuple[tuple[Layer, ...], ir.Model]:
+    return build_graph(llama)
+
+
+@pytest.fixture(scope="session")
+def llama_bundle(
+    llama: Base, lean_llama: tuple[tuple[Layer, ...], ir.Model], tmp_path_factory: pytest.TempPathFactory
+) -> MakeBundle:
+    """Gives the bundle of the tiny Llama in a precision."""
+    made: dict[str, Path] = {}
+
+    def make(precision: str) -> Path:
+        if precision not in made:
+            made[precision] = tmp_path_factory.mktemp(precision)
+            layers, graph = lean_llama
+            write_bundle(llama, layers, to_precision(graph.clone(), precision), made[precision], precision=precision)
+        return made[precision]
+
+    return make
+
+
+def graph_of(bundle: Path) -> ir.Graph:
+    return ir.load(bundle / GRAPH_FILE).graph
+
+
+def ops(graph: ir.Graph) -> list[str]:
+    return [node.op_type for node in graph]

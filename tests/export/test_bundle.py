@@ -1,0 +1,157 @@
+"""`export decoder`: what stands in the folder, what is refused, and that nothing is ever half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+import edgeprefix.export.bundle as bundle_module
+from edgeprefix.export import export_decoder, verify
+from edgeprefix.export.parity import Bounds
+from edgeprefix.runtime.errors import BaseMismatchError, CheckpointError, ExportError, OutputError, ParityError
+from edgeprefix.runtime.manifest import LayerShape, Manifest
+from tiny import save_checkpoint, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def exported(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "llama"
+    seen: list[str] = []
+    export_decoder(llama_base, out, progress=lambda stage, done: seen.append(stage))
+    assert list(dict.fromkeys(seen)) == ["load", "trace", "optimise", "quantise", "write", "verify"]
+    return out
+
+
+def test_what_stands_in_a_bundle(exported: Path, llama_base: Path) -> None:
+    assert sorted(path.name for path in exported.iterdir()) == [
+        "decoder.onnx", "decoder.onnx.data", "manifest.json", "tokenizer.json",
+    ]  # fmt: skip
+    manifest = Manifest.load(exported)
+    manifest.check_files(exported, hashes=True)
+    assert manifest.model_type == "llama"
+    assert manifest.layers == (LayerShape(kv_heads=2, head_size=16), LayerShape(kv_heads=2, head_size=16))
+    assert (manifest.vocabulary, manifest.max_positions, manifest.precision) == (384, 256, "fp32")
+    assert (manifest.end_ids, manifest.begin_id, manifest.pad_id) == ((0,), 0, 1)
+    assert manifest.base.name == llama_base.name
+    assert manifest.parity["passed"] is True
+    assert manifest.parity["relative"] < 1e-5
+    assert "transformers" in manifest.made_with
+    assert Tokenizer.from_file(str(exported / "tokenizer.json")).encode("fox").ids
+
+
+def test_an_existing_bundle_is_refused_without_force(exported: Path, llama_base: Path) -> None:
+    before = Manifest.load(exported)
+    with pytest.raises(OutputError, match="exists already.*--force"):
+        export_decoder(llama_base, exported)
+    assert Manifest.load(exported) == before
+
+
+def test_a_failed_export_leaves_the_old_bundle(
+    exported: Path, gpt2_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk while the weights are written: one clear error, the old bundle intact, nothing beside it."""
+    before = Manifest.load(exported)
+
+    def full_disk(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bundle_module, "write_model", full_disk)
+    with pytest.raises(OutputError, match="No space left on device"):
+        export_decoder(gpt2_base, exported, force=True)
+    assert Manifest.load(exported) == before
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_a_graph_that_differs_from_torch_is_not_written(
+    llama_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bundle_module.verify_bundle.__globals__["BOUNDS"], "fp32", Bounds(relative=1e-12))
+    with pytest.raises(ParityError, match=r"differs from torch: relative difference .* is over 1e-12"):
+        export_decoder(llama_base, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_force_replaces(gpt2_base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "old").write_text("old")
+    manifest = export_decoder(gpt2_base, out, force=True, precision="int8")
+    assert manifest.model_type == "gpt2"
+    assert not (out / "old").exists()
+
+
+def test_verify_tells_another_base(exported: Path, llama_base: Path, tmp_path: Path) -> None:
+    """One changed weight makes another base."""
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 5] += 0.01
+    other = save_checkpoint(model, tmp_path / "other")
+    with pytest.raises(BaseMismatchError, match="different weights"):
+        verify(exported, other)
+
+
+def test_verify_sees_a_damaged_weight(exported: Path, llama_base: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported, bundle)
+    data = bytearray((bundle / "decoder.onnx.data").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4096] = bytes(4096)
+    (bundle / "decoder.onnx.data").write_bytes(data)
+    report = verify(bundle, llama_base)
+    assert not report.passed
+    assert "FAILED: relative difference" in report.to_text()
+    assert report.to_json()["passed"] is False
+
+
+def change_config(base: Path, target: Path, **changes: object) -> Path:
+    shutil.copytree(base, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | changes))
+    return target
+
+
+def test_bases_that_cannot_be_exported(llama_base: Path, tmp_path: Path) -> None:
+    cases: list[tuple[Path | str, type[Exception], str]] = [
+        (tmp_path / "nowhere" / "else", CheckpointError, "no such folder"),
+        (llama_base / "config.json", CheckpointError, "is a file"),
+        (
+            change_config(llama_base, tmp_path / "t5", model_type="t5", is_encoder_decoder=True),
+            ExportError,
+            "encoder-decoder",
+        ),
+        (
+            change_config(llama_base, tmp_path / "vit", model_type="vit"),
+            ExportError,
+            "no causal language model of type 'vit'",
+        ),
+        (
+            change_config(llama_base, tmp_path / "gptq", quantization_config={"quant_method": "gptq"}),
+            ExportError,
+            r"already quantised \(gptq\)",
+        ),
+        (
+            change_config(llama_base, tmp_path / "deep", num_hidden_layers=3),
+            CheckpointError,
+            "lacks .* of the model's tensors",
+        ),
+    ]
+    (tmp_path / "empty").mkdir()
+    cases.append((tmp_path / "empty", CheckpointError, "has no config.json"))
+    for base, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            export_decoder(base, tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
+
+
+def test_a_base_without_tokenizer_or_precision(llama_base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(llama_base, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        export_decoder(bare, tmp_path / "bundle")
+    with pytest.raises(ExportError, match="precision 'int3' is unknown; choose one of fp32, fp16, int8, int4"):
+        export_decoder(llama_base, tmp_path / "bundle", precision="int3")

@@ -1,0 +1,86 @@
+"""fp16, int8 and int4: what is stored, how large it is, and that it still says what torch says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from conftest import MakeBundle, graph_of, ops
+
+from edgeprefix.export.base import Base
+from edgeprefix.export.blockwise import BlockwiseWeight, WeightFormat, dequantise
+from edgeprefix.export.verify import verify
+from edgeprefix.runtime.manifest import Manifest
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+def test_a_bundle_stays_within_its_bounds(precision: str, llama: Base, llama_bundle: MakeBundle) -> None:
+    report = verify(llama_bundle(precision), llama)
+    assert report.passed, report.to_text()
+
+
+def test_the_tied_embedding_is_stored_once(llama: Base, llama_bundle: MakeBundle) -> None:
+    """Sizes of the data file: every parameter once, plus rotary tables, scales and page alignment."""
+    parameters = sum(parameter.numel() for parameter in llama.model.parameters())
+    matrices = sum(parameter.numel() for parameter in llama.model.parameters() if parameter.dim() == 2)
+    tables, pages = 2 * 256 * 8 * 4, 40 * 4096
+    size = {name: (llama_bundle(name) / "decoder.onnx.data").stat().st_size for name in ("fp32", "fp16", "int8")}
+    assert size["fp32"] < parameters * 4 + tables + pages
+    assert size["fp16"] < parameters * 2 + tables + pages
+    assert size["int8"] < matrices * (1 + 4 / 32) + tables + pages
+
+
+def test_quantised_embedding_and_head_share_their_bytes(llama_bundle: MakeBundle) -> None:
+    graph = graph_of(llama_bundle("int4"))
+    gather = next(node for node in graph if node.op_type == "GatherBlockQuantized")
+    head = [node for node in graph if node.op_type == "MatMulNBits"][-1]
+    places = [(t.offset, t.length) for t in (gather.inputs[0].const_value, head.inputs[1].const_value)]
+    assert places[0] == places[1]
+
+
+def test_fp16_keeps_logits_in_fp32(llama_bundle: MakeBundle) -> None:
+    graph = graph_of(llama_bundle("fp16"))
+    assert graph.outputs[0].dtype == ir.DataType.FLOAT
+    assert {value.dtype for value in graph.inputs if str(value.name).startswith("past")} == {ir.DataType.FLOAT16}
+    assert Manifest.load(llama_bundle("fp16")).cache_dtype == "float16"
+
+
+def test_quantised_projections_have_no_float_weights(llama_bundle: MakeBundle) -> None:
+    for precision in ("int8", "int4"):
+        names = ops(graph_of(llama_bundle(precision)))
+        assert names.count("MatMulNBits") == 2 * 4 + 1
+        assert "MatMul" not in names
+        assert "Gemm" not in names
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("bits", "bound"), [(4, 0.2), (8, 0.02)])
+@pytest.mark.parametrize("features", [64, 96, 72, 20])
+def test_rounding_is_within_half_a_step(features: int, bits: int, bound: float, symmetric: bool) -> None:
+    """Also where no block size divides the input features: the last block is padded."""
+    array = np.random.default_rng(0).uniform(-1, 1, (features, 10)).astype(np.float32)
+    weight = BlockwiseWeight(ir.Tensor(array), WeightFormat(bits=bits, block=64, symmetric=symmetric))
+    packed = weight.packed()
+    assert packed.shape == weight.packed_shape
+    numbers = dequantise(packed, weight.scales(), None if symmetric else weight.zeros(), bits)
+    assert np.abs(numbers[:, :features] - array.T).max() < bound
+    assert not numbers[:, features:].any() or not symmetric
+
+
+def test_a_block_divides_the_features_where_one_can() -> None:
+    chosen = {features: WeightFormat(bits=4, block=128).block_for(features) for features in (1024, 576, 192, 80, 20)}
+    assert chosen == {1024: 128, 576: 64, 192: 64, 80: 16, 20: 32}
+
+
+def test_sizes_of_the_precisions(llama_bundle: MakeBundle) -> None:
+    size = {name: _weights(llama_bundle(name)) for name in ("fp32", "fp16", "int8", "int4")}
+    assert size["fp32"] > size["fp16"] > size["int8"] > size["int4"]
+
+
+def _weights(bundle: Path) -> int:
+    """Bytes of all initializers, those stored once counted once."""
+    tensors = [value.const_value for value in graph_of(bundle).initializers.values()]
+    places = {(t.offset, t.length) for t in tensors if isinstance(t, ir.ExternalTensor)}
+    return sum(length for _, length in places)

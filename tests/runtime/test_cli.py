@@ -1,0 +1,164 @@
+"""run, score and inspect as they are typed: output, exit codes, one clear line when something is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bundles import make_prefix
+
+from edgeprefix.runtime import TaskPack
+from edgeprefix.runtime.cli.root import main
+from edgeprefix.runtime.manifest import Manifest
+
+
+class Edgeprefix:
+    """Runs commands as the shell would, through the root's `main`, but without a new process for each."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = ["edgeprefix", *map(str, arguments)]
+        self._monkeypatch.setattr("sys.argv", command)
+        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = self._capsys.readouterr()
+        return subprocess.CompletedProcess(command, int(ended.value.code or 0), captured.out, captured.err)
+
+
+@pytest.fixture
+def edgeprefix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Edgeprefix:
+    return Edgeprefix(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def task_file(llama_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pack = TaskPack(prompt="{input} ->", labels=("yes", "no"), stop=("\n",))
+    path = tmp_path_factory.mktemp("task") / "intent.safetensors"
+    make_prefix(Manifest.load(llama_bundle), "intent", 4, pack=pack).save(path)
+    return path
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"input": f"row {n}", "target": ("yes", "no")[n % 2]}) + "\n" for n in range(7)))
+    return path
+
+
+def test_run_streams_one_prompt(edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path) -> None:
+    typed = edgeprefix("run", llama_bundle, "--prefix", task_file, "--input", "hello", "--max-new-tokens", 5)
+    assert typed.returncode == 0, typed.stderr
+    from_stdin = edgeprefix(
+        "run", llama_bundle, "--prefix", task_file, "--input", "-", "--max-new-tokens", 5, "--json", stdin="hello"
+    )
+    described = json.loads(from_stdin.stdout)
+    assert described["text"] + "\n" == typed.stdout
+    assert described["tokens"] <= 5
+
+
+def test_run_over_rows_and_resume(
+    edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    options = ("--prefix", task_file, "--data", rows, "--max-new-tokens", 4, "--temperature", 1, "--seed", 3)
+    assert edgeprefix("run", llama_bundle, *options, "--out", out).returncode == 0
+    lines = out.read_text().splitlines()
+    assert [json.loads(line)["input"] for line in lines] == [f"row {n}" for n in range(7)]
+
+    again = edgeprefix("run", llama_bundle, *options, "--out", out)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+    assert "exists already; choose another --out" in again.stderr
+
+    other = tmp_path / "other.jsonl"  # interrupted in the middle of its fourth row
+    other.with_name("other.jsonl.partial").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])
+    assert edgeprefix("run", llama_bundle, *options, "--out", other, "--resume").returncode == 0
+    assert other.read_text() == out.read_text()
+    assert not other.with_name("other.jsonl.partial").exists()
+
+
+def test_score_prints_accuracy(
+    edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.jsonl"
+    done = edgeprefix("score", llama_bundle, "--prefix", task_file, "--data", rows, "--json", "--out", out)
+    found = json.loads(done.stdout)
+    scored = [json.loads(line) for line in out.read_text().splitlines()]
+    assert found["accuracy"] == sum(row["label"] == row["target"] for row in scored) / 7
+    assert found["labels"]["yes"]["rows"] == 4
+    assert set(scored[0]["scores"]) == {"yes", "no"}
+    table = edgeprefix("score", llama_bundle, "--prefix", task_file, "--data", rows, "--calibrate")
+    assert "accuracy" in table.stdout.splitlines()[-1]
+
+
+def test_inspect_shows_files_and_bundles(edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path) -> None:
+    facts = json.loads(edgeprefix("inspect", task_file, "--json").stdout)
+    assert (facts["kind"], facts["task"], facts["length"], facts["labels"]) == ("prefix", "intent", 4, ["yes", "no"])
+    assert facts["base"]["name"] == "tiny-llama"
+    bundle = json.loads(edgeprefix("inspect", llama_bundle, "--json", "--check").stdout)
+    assert (bundle["kind"], bundle["vocabulary"], len(bundle["layers"])) == ("bundle", 384, 2)
+    assert "tiny-llama" in edgeprefix("inspect", llama_bundle).stdout
+    assert "intent" in edgeprefix("inspect", task_file).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "{bundle}", "--prefix", "{tmp}/none.safetensors", "--input", "x"), "none.safetensors cannot be read"),
+        (("run", "{tmp}", "--input", "x"), "is no bundle: it has no manifest.json"),
+        (("run", "{bundle}", "--prefix", "{cut}", "--input", "x"), "truncated or altered"),
+        (("run", "{bundle}", "--prefix", "{foreign}", "--input", "x"), "belongs to base tiny-gpt2"),
+        (("run", "{bundle}", "--data", "{bad}", "--out", "{tmp}/o.jsonl"), "bad.jsonl:2: not a row"),
+        (("run", "{bundle}", "--data", "{tmp}/no.jsonl", "--out", "{tmp}/o.jsonl"), "no.jsonl does not exist"),
+        (("run", "{bundle}", "--data", "{rows}", "--out", "/proc/nowhere/o.jsonl"), "cannot write /proc/nowhere/o.jsonl"),
+        (("run", "{bundle}", "--input", "x", "--top-p", "7"), "top_p=7.0: expected above 0 and at most 1"),
+        (("run", "{bundle}", "--input", "x", "--provider", "Nope"), "provider 'Nope' is not installed"),
+        (("score", "{bundle}", "--data", "{rows}"), "no options to score"),
+        (("score", "{bundle}", "--data", "{rows}", "--labels", "a,b"), "rows.jsonl:1: target 'yes' is none of the labels a, b"),
+        (("inspect", "{tmp}/none"), "does not exist; give a prefix file or a bundle folder"),
+    ],
+)
+def test_what_can_go_wrong_is_one_line_and_exit_code_1(
+    edgeprefix: Edgeprefix,
+    llama_bundle: Path,
+    gpt2_bundle: Path,
+    task_file: Path,
+    rows: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(task_file.read_bytes()[:-9])
+    make_prefix(Manifest.load(gpt2_bundle), "foreign", 2).save(tmp_path / "foreign.safetensors")
+    (tmp_path / "bad.jsonl").write_text('{"input": "a"}\n{"input": \n')
+    places = {
+        "bundle": llama_bundle, "tmp": tmp_path, "rows": rows, "bad": tmp_path / "bad.jsonl",
+        "cut": tmp_path / "cut.safetensors", "foreign": tmp_path / "foreign.safetensors",
+    }  # fmt: skip
+    done = edgeprefix(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("run", "b"), ("run", "b", "--input", "x", "--data", "y"), ("run", "b", "--data", "y"), ("run",)])
+def test_wrong_usage_is_exit_code_2(edgeprefix: Edgeprefix, arguments: tuple[str, ...]) -> None:
+    assert edgeprefix(*arguments).returncode == 2
+
+
+def test_a_real_process_runs_without_torch(llama_bundle: Path, task_file: Path) -> None:
+    program = (
+        "import sys\nfrom edgeprefix.runtime.cli.root import main\n"
+        "try: main()\nexcept SystemExit as ended: assert not ended.code, ended.code\n"
+        "assert not {'torch', 'transformers', 'onnx'} & set(sys.modules)\n"
+    )
+    arguments = ["run", str(llama_bundle), "--prefix", str(task_file), "--input", "hello", "--max-new-tokens", "3"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
