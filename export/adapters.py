@@ -147,7 +147,8 @@ def adapted(
 
 def _heads(states: Tensor, heads: int) -> Tensor:
     """[B, S, heads · D] → [B, heads, S, D]."""
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+    B, S, width = states.shape
+    return states.view(B, S, heads, width // heads).transpose(1, 2)
 
 
 def _alibi(model: Any, builder: str) -> Tensor:

@@ -48,8 +48,8 @@ class PassThroughCache(Cache):
         """The layer of the latest update, once. Raises ExportError when attention was not preceded by one."""
         if self.layer is None:
             raise ExportError(
-                "this architecture lets a layer attend to keys and values of another layer (shared key/value layers), "
-                "which the in-place cache does not support"
+                "this architecture attends to the same keys and values more than once (layers that share them, or differential "
+                "attention), which the in-place cache does not support"
             )
         layer, self.layer = self.layer, None
         return layer
@@ -88,6 +88,10 @@ def _registered(model: PreTrainedModel, attend: Attend, cache: PassThroughCache)
     def attention(
         module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
     ) -> tuple[Tensor, None]:
+        if attention_mask is not None:
+            raise ExportError(
+                f"{model.config.model_type} computes an attention mask of its own from the text, which the attention node cannot take"
+            )
         return attend(_call(cache.take_layer(), query, key, value, options)), None
 
     previous = model.config._attn_implementation

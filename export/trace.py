@@ -58,7 +58,8 @@ def survey_layers(model: PreTrainedModel) -> tuple[Layer, ...]:
             _forward(model, ids, ids, cache)
     except (AttributeError, NotImplementedError, TypeError, IndexError, KeyError, ValueError, RuntimeError) as error:
         raise ExportError(
-            f"{model.config.model_type} cannot be exported: its forward failed with a cache of keys and values only: {_cause(error)}"
+            f"{model.config.model_type} cannot be exported: its forward failed with a cache of keys and values only: "
+            f"{_cause(error)}"
         ) from error
     expected = int(getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", len(seen)))
     if len(seen) != expected:

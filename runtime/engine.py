@@ -18,6 +18,7 @@ from typing import Unpack
 import numpy as np
 
 from edgeprefix.runtime.cache import Array, Cache, cache_bytes
+from edgeprefix.runtime.chat import Message, render_chat
 from edgeprefix.runtime.decoder import Decoder
 from edgeprefix.runtime.errors import RequestError
 from edgeprefix.runtime.generation import OnPiece
@@ -278,6 +279,21 @@ class Engine:
         """`stream` for asyncio: `async for piece in engine.astream(...)`."""
         request = Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)
         return stream_pieces(lambda on_piece: self._submit(request, on_piece=on_piece))
+
+    def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        """Token ids of a conversation in the base's own chat template, to be given to `generate` or `stream`.
+
+        Raises RequestError when the base has none or refuses the messages, MissingExtraError without Jinja.
+        """
+        begin, end = self.manifest.begin_id, next(iter(self.manifest.end_ids), None)
+        text = render_chat(
+            self.manifest.chat_template,
+            messages,
+            begin_token=(None if begin is None else self.tokenizer.token_text(begin)) or "",
+            end_token=(None if end is None else self.tokenizer.token_text(end)) or "",
+            add_generation_prompt=add_generation_prompt,
+        )
+        return self.tokenizer.encode_piece(text)  # the template writes the special tokens itself
 
     # Scores -----------------------------------------------------------------------------------------------------------
 

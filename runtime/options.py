@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -30,10 +30,10 @@ class Settings(TypedDict, total=False):
     frequency_penalty: float
     no_repeat_ngram: int
     logit_bias: Mapping[int, float]
-    banned_words: tuple[str, ...]
-    forced_words: tuple[str, ...]
+    banned_words: str | Sequence[str]
+    forced_words: str | Sequence[str]
     forced_prefix: str
-    stop: tuple[str, ...]
+    stop: str | Sequence[str]
     ignore_end: bool
     seed: int | None
     n: int

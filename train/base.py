@@ -115,9 +115,19 @@ class Base:
     @torch.no_grad()
     def key_values(self, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         """The base's own keys and values over a text, fp32 [H, len(ids), D] per layer, as they lie in its cache."""
-        with self.autocast():
-            cache: Any = DynamicCache()
-            self.model(input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=cache, use_cache=True)
+        return self.key_values_of(self.embeddings(ids))
+
+    def embeddings(self, ids: Sequence[int]) -> Tensor:
+        """Input embeddings [len(ids), width] of tokens, as the model would look them up."""
+        with torch.no_grad():
+            found: Tensor = self.model.get_input_embeddings()(torch.tensor(list(ids), device=self.device))
+        return found.float()
+
+    def key_values_of(self, embeddings: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values [H, P, D] per layer over input embeddings [P, width]; differentiable in them."""
+        cache: Any = DynamicCache()
+        with self.autocast(), _RowSelection(self.model, torch.zeros(1, dtype=torch.long, device=embeddings.device)):
+            self.model(inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True)
         return [(layer.keys[0].float(), layer.values[0].float()) for layer in cache.layers]
 
     def autocast(self) -> Any:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.base import Base
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport
@@ -40,6 +41,11 @@ def train(
     reparam: Annotated[bool, typer.Option("--reparam/--no-reparam", help="Train through an MLP.")] = _PREFIX.reparam,
     mlp_width: Annotated[int, typer.Option(min=1, help="Width of that MLP.")] = _PREFIX.mlp_width,
     sink: Annotated[bool, typer.Option("--sink/--no-sink", help="Keep the first position frozen.")] = _PREFIX.sink,
+    prompt_tuning: Annotated[
+        bool, typer.Option("--prompt-tuning", help="Train input embeddings only; saved as keys and values.")
+    ] = False,
+    teacher_text: Annotated[str | None, typer.Option(help="Long prompt that the prefix shall stand for.")] = None,
+    teacher_file: Annotated[Path | None, typer.Option(help="The same from a file.")] = None,
     dropout: Annotated[float, typer.Option(help="Share of prefix entries zeroed in each step.")] = _PREFIX.dropout,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
@@ -70,7 +76,8 @@ def train(
 ) -> None:
     """Builds the two configurations, trains, and prints the summary."""
     prefix_config = PrefixConfig(
-        length=length, init=init, init_text=init_text, reparam=reparam, mlp_width=mlp_width, sink=sink, dropout=dropout
+        length=length, init=init, init_text=init_text, reparam=reparam, mlp_width=mlp_width, prompt_tuning=prompt_tuning,
+        sink=sink, dropout=dropout,
     )  # fmt: skip
     train_config = TrainConfig(
         steps=steps, epochs=epochs, lr=lr, value_lr_ratio=value_lr_ratio, batch_size=batch_size, accumulation=accumulation,
@@ -84,9 +91,21 @@ def train(
             base, data, validation, task=task, out=out, prefix=prefix_config, train=train_config,
             prompt=prompt.replace("\\n", "\n").replace("\\t", "\t"),
             labels=[label.strip() for label in labels.split(",") if label.strip()],
-            stop=stop or (), licence=licence, progress=display.step, on_plan=display.plan, resume=resume, force=force,
+            stop=stop or (), licence=licence, teacher=_teacher(teacher_text, teacher_file),
+            progress=display.step, on_plan=display.plan, on_teacher=display.teacher, resume=resume, force=force,
         )  # fmt: skip
     Console().print(_summary(result))
+
+
+def _teacher(text: str | None, file: Path | None) -> str | None:
+    if text is not None and file is not None:
+        raise typer.BadParameter("give --teacher-text or --teacher-file, not both")
+    if file is None:
+        return text
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"teacher file {file} cannot be read: {error}") from error
 
 
 class _Display:
@@ -116,12 +135,15 @@ class _Display:
             self._console.print(f"[yellow]note:[/yellow] {warning}")
         self._bar.update(self._task, description="training", total=plan.steps)
 
+    def teacher(self, done: int, count: int) -> None:
+        self._bar.update(self._task, description="teacher", completed=done, total=count)
+
     def step(self, step: Step) -> None:
         facts = f"loss {step.loss:.3f}"
         if step.metric is not None:
             facts += f" · validation {step.metric_name} {step.metric:.3f} (best at {step.best_step})"
         facts += f" · {step.tokens_per_s:,.0f} tokens/s · {_duration(step.seconds_left)} left"
-        self._bar.update(self._task, completed=step.step, facts=facts)
+        self._bar.update(self._task, description="training", completed=step.step, total=step.steps, facts=facts)
 
 
 def _plan_text(plan: Plan, report: DataReport, base: Base) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from edgeprefix.runtime.errors import TrainingError
 
 INITS = ("text", "vocab", "random")
-METRICS = ("loss", "accuracy", "bleu", "exact")
-OBJECTIVES = ("auto", "target", "labels")
+METRICS = ("loss", "accuracy", "bleu", "exact", "kl")
+OBJECTIVES = ("auto", "target", "labels", "distill")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class PrefixConfig:
     """Learn the prefix as the output of a small MLP, folded into plain keys and values when it is saved."""
     mlp_width: int = 256
     """Hidden width of that MLP."""
+    prompt_tuning: bool = False
+    """Train input embeddings instead, and let the base turn them into keys and values."""
     sink: bool = False
     """Keep the first position as it was initialised (the attention sink)."""
     dropout: float = 0.0
@@ -48,6 +50,11 @@ class PrefixConfig:
         _require(
             self.init in INITS or self.init.endswith(".safetensors"),
             f"init {self.init!r} is unknown; choose {known}, or give a prefix file (.safetensors)",
+        )
+        _require(not (self.reparam and self.prompt_tuning), "reparam and prompt_tuning were both given; choose one")
+        _require(
+            not (self.prompt_tuning and (self.sink or self.init.endswith(".safetensors"))),
+            "prompt_tuning goes neither with sink nor with a prefix file as init",
         )
         _require(
             not (self.sink and self.length == 1), "a prefix of length 1 with a frozen sink leaves nothing to train"
@@ -81,9 +88,9 @@ class TrainConfig:
     """"fp32", "bf16", or "auto": bf16 where the machine multiplies it quickly."""
     device: str = "auto"
     metric: str | None = None
-    """What picks the best checkpoint: loss, accuracy (needs labels), bleu or exact (real generation)."""
+    """What picks the best checkpoint: loss, accuracy (needs labels), bleu or exact (real generation), kl (to the teacher)."""
     objective: str = "auto"
-    """"target": cross-entropy of the target's tokens; "labels": of the right label among all labels."""
+    """"target": cross-entropy of the target's tokens; "labels": of the right label among all; "distill": KL to the teacher."""
     validate_every: int | None = None
     """Steps between validations."""
     validation_rows: int = 256

@@ -54,16 +54,27 @@ def choose_max_tokens(train: TrainConfig, base: Base, length: int) -> int:
 
 
 def plan(
-    prefix: PrefixConfig, train: TrainConfig, data: TrainingData, *, length: int, max_tokens: int, labels: Sequence[str]
+    prefix: PrefixConfig,
+    train: TrainConfig,
+    data: TrainingData,
+    *,
+    length: int,
+    max_tokens: int,
+    labels: Sequence[str],
+    distilled: bool,
 ) -> Plan:
     """Chooses the rest. Raises TrainingError when settings and data do not fit together."""
     if train.metric == "accuracy" and not labels:
         raise TrainingError("the metric accuracy needs labels; give --labels a,b,c")
     if train.objective == "labels" and not labels:
         raise TrainingError("the objective labels needs labels; give --labels a,b,c")
+    if not distilled and (train.objective == "distill" or train.metric == "kl"):
+        raise TrainingError(
+            "the objective distill and the metric kl need a teacher; give --teacher-text or --teacher-file"
+        )
     batch_size = min(train.batch_size or _BATCH_SIZE, len(data.train))
     per_epoch = max(1, len(data.train) // (batch_size * train.accumulation))
-    steps = train.steps or max(1, round(train.epochs * per_epoch)) if train.epochs else train.steps
+    steps = max(1, round(train.epochs * per_epoch)) if train.epochs is not None else train.steps
     if steps is None:
         steps = min(_STEPS_MOST, max(_STEPS_LEAST, _EPOCHS * per_epoch))
     return Plan(
@@ -71,8 +82,8 @@ def plan(
         steps=steps,
         batch_size=batch_size,
         lr=train.lr or (_LR_MLP if prefix.reparam else _LR_DIRECT),
-        metric=train.metric or ("accuracy" if labels else "loss"),
-        objective="target" if train.objective == "auto" else train.objective,
+        metric=train.metric or ("kl" if distilled else "accuracy" if labels else "loss"),
+        objective=train.objective if train.objective != "auto" else "distill" if distilled else "target",
         validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
         max_tokens=max_tokens,
     )

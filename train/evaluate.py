@@ -18,7 +18,7 @@ from edgeprefix.train.data import Example
 _BATCH = 32
 _GENERATED_TOKENS_MARGIN = 1.5  # generation may run this much longer than the longest target
 
-HIGHER_IS_BETTER = {"loss": False, "accuracy": True, "bleu": True, "exact": True}
+HIGHER_IS_BETTER = {"loss": False, "kl": False, "accuracy": True, "bleu": True, "exact": True}
 
 
 @torch.no_grad()

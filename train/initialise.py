@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.runtime.prefix_file import Prefix
@@ -59,6 +60,20 @@ def start_prefix(
     else:
         start = _from_file(base, config.init, length)
     return [(key.to(base.device), value.to(base.device)) for key, value in start]
+
+
+def start_embeddings(
+    base: Base, config: PrefixConfig, *, length: int, examples: Sequence[Example], seed: int
+) -> Tensor:
+    """Input embeddings [P, width] for prompt tuning: of a text, of random words, or noise of the embedding table's size."""
+    generator = torch.Generator().manual_seed(seed)
+    if config.init == "text":
+        return base.embeddings(_text_ids(base, config.init_text, length, examples, seed))
+    ids = torch.randint(base.tokenizer.vocabulary_size, (length,), generator=generator).tolist()
+    words = base.embeddings(ids)
+    if config.init == "vocab":
+        return words
+    return (torch.randn(words.shape, generator=generator) * float(words.std())).to(base.device)
 
 
 def _text_ids(base: Base, text: str | None, length: int, examples: Sequence[Example], seed: int) -> list[int]:

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from edgeprefix.runtime.errors import CapacityError, TrainingError
 from edgeprefix.train.base import Base
-from edgeprefix.train.batches import Batches, collate, sample
+from edgeprefix.train.batches import Batches
 from edgeprefix.train.checkpoint import Progressed, load_checkpoint, save_checkpoint
 from edgeprefix.train.config import PrefixConfig, TrainConfig
-from edgeprefix.train.data import TrainingData
+from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
-from edgeprefix.train.evaluate import HIGHER_IS_BETTER, measure, target_loss
-from edgeprefix.train.objective import label_objective, target_objective
+from edgeprefix.train.evaluate import HIGHER_IS_BETTER
+from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import AdamW, schedule
 from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fold, load_parameters
 from edgeprefix.train.record import RunFolder
@@ -59,10 +59,12 @@ class Job:
 
     base: Base
     data: TrainingData
+    held_out: Sequence[Example]
+    """The validation rows that are measured."""
     plan: Plan
     prefix: PrefixConfig
     train: TrainConfig
-    labels: tuple[str, ...]
+    objective: Objective
     parametrisation: Parametrisation
     optimiser: AdamW
     run: RunFolder
@@ -82,7 +84,6 @@ def train_loop(job: Job, *, resume: bool) -> Progressed:
     """
     _begin(job, resume=resume)
     batches = Batches(job.data.train, batch_size=job.plan.batch_size, seed=job.train.seed)
-    held_out = sample(job.data.validation, job.train.validation_rows, job.train.seed)
     clock = _Clock(job)
     losses: list[float] = []
     with _interrupt_flag() as interrupted:
@@ -95,7 +96,7 @@ def train_loop(job: Job, *, resume: bool) -> Progressed:
                 _log_step(job, losses, clock)
                 losses = []
             if step % job.plan.validate_every == 0 or last:
-                _validate(job, held_out)
+                _validate(job)
             _report(job, losses or [job.latest["loss"]], clock)
             if interrupted.is_set():
                 _stop_here(job)
@@ -144,11 +145,7 @@ def _step(job: Job, batches: Batches) -> float:
     total = 0.0
     for examples, weight in zip(chosen, weights, strict=True):
         prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
-        if job.plan.objective == "labels":
-            loss = label_objective(job.base, prefix, examples, job.labels, label_smoothing=job.train.label_smoothing)
-        else:
-            batch = collate(examples).to(job.base.device)
-            loss = target_objective(job.base, prefix, batch, label_smoothing=job.train.label_smoothing)
+        loss = job.objective.loss(prefix, examples)
         share = weight / sum(weights)
         (loss * share).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach()) * share
@@ -173,19 +170,19 @@ def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> P
     return [(key * mask(key), value * mask(value)) for key, value in prefix]
 
 
-def _validate(job: Job, held_out: Sequence[Any]) -> None:
+def _validate(job: Job) -> None:
     """Measures, keeps the prefix when it is the best so far, and writes a checkpoint."""
     prefix = fold(job.parametrisation)
-    loss = target_loss(job.base, prefix, held_out)
-    name = job.plan.metric
-    metric = loss if name == "loss" else measure(job.base, prefix, held_out, metric=name, labels=job.labels)
+    loss, metric = job.objective.measure(prefix, job.held_out)
     if not math.isfinite(loss):
         raise TrainingError(
             f"the validation loss became {loss} at step {job.progressed.step}: training stopped; {_kept(job)}; lower --lr"
         )
-    job.latest |= {"validation_loss": loss, name: metric} if name != "loss" else {"validation_loss": loss}
-    job.run.add_metrics({"step": job.progressed.step, "validation_loss": loss, name: metric} if name != "loss" else
-                        {"step": job.progressed.step, "validation_loss": loss})  # fmt: skip
+    measured = {"validation_loss": loss}
+    if job.plan.metric != "loss":
+        measured[job.plan.metric] = metric
+    job.latest |= measured
+    job.run.add_metrics({"step": job.progressed.step, **measured})
     if _better(job, metric, loss):
         job.progressed.best_step = job.progressed.step
         job.progressed.best_metric, job.progressed.best_loss = metric, loss

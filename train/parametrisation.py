@@ -3,7 +3,7 @@
 Direct: one number per key and value entry, measured in units of the base's own spread in that layer. Layers differ widely
 (the values of a first layer can be twenty times smaller than the last one's), so that in plain units one learning rate would
 be too large here and too small there. Reparametrised: an MLP maps one embedding per position to all layers' keys and values;
-`fold` gives plain keys and values again, so nothing of the MLP is needed to run the prefix.
+Prompt tuning: embeddings before the first layer. `fold` gives plain keys and values in every case: nothing else runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from edgeprefix.train.base import LayerShape
+from edgeprefix.train.base import Base, LayerShape
 
 PrefixTensors = list[tuple[Tensor, Tensor]]
 """Per layer: keys [H, P, Dk] and values [H, P, Dv], fp32."""
@@ -101,6 +101,22 @@ class Reparametrised:
                 moved.append(start + change)
             layers.append((moved[0], moved[1]))
         return layers
+
+
+class PromptTuned:
+    """Prompt tuning: input embeddings are trained, and the base itself turns them into keys and values."""
+
+    def __init__(self, base: Base, start: Tensor) -> None:
+        """`start` [P, width]: the embeddings to begin with; they are trained in units of their own spread."""
+        self._base = base
+        self._unit = max(float(start.std()), 1e-6)
+        self._embedding = (start / self._unit).clone().requires_grad_()
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {"embedding": self._embedding}
+
+    def prefix(self) -> PrefixTensors:
+        return self._base.key_values_of(self._embedding * self._unit)
 
 
 def load_parameters(parametrisation: Parametrisation, tensors: dict[str, Tensor]) -> None:

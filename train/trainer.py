@@ -19,16 +19,17 @@ from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.task_pack import GenerationDefaults, TaskPack
 from edgeprefix.runtime.version import __version__
 from edgeprefix.train.base import Base, load_base
-from edgeprefix.train.batches import sample
+from edgeprefix.train.batches import Batches, sample
 from edgeprefix.train.checkpoint import Progressed
 from edgeprefix.train.config import PrefixConfig, TrainConfig, to_json
-from edgeprefix.train.data import DataReport, DataSource, TrainingData, load_data
+from edgeprefix.train.data import DataReport, DataSource, Example, TrainingData, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
-from edgeprefix.train.evaluate import measure, target_loss
-from edgeprefix.train.initialise import measure_units, start_prefix
+from edgeprefix.train.distill import TEACHER_FILE, OnTeacher, Teacher
+from edgeprefix.train.initialise import measure_units, start_embeddings, start_prefix
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
+from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import AdamW
-from edgeprefix.train.parametrisation import Direct, Parametrisation, PrefixTensors, Reparametrised
+from edgeprefix.train.parametrisation import Direct, Parametrisation, PrefixTensors, PromptTuned, Reparametrised
 from edgeprefix.train.plot import draw_curve
 from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
 
@@ -75,15 +76,18 @@ def train_prefix(
     labels: Sequence[str] = (),
     stop: Sequence[str] = (),
     licence: str = "",
+    teacher: str | None = None,
     progress: ProgressCallback | None = None,
     on_plan: PlanCallback | None = None,
+    on_teacher: OnTeacher | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> TrainResult:
     """Trains a prefix for `task` over a frozen base and writes the RUN folder `out` (see docs/training.md).
 
     `data` and `validation` are JSONL or CSV files, or rows with the fields of `prompt` and a "target". Without `validation` a
-    tenth of the rows is set apart. `on_plan` is called once with settings and data report before the first step.
+    tenth of the rows is set apart. `teacher` is a long text prompt that the prefix shall stand for: training then follows what
+    the base says with that text in front. `on_plan` is called once with settings and data report before the first step.
 
     Raises DataError, TemplateError, CheckpointError, OutputError, TrainingError, CapacityError; see their texts. On Ctrl-C a
     TrainingError says how to resume.
@@ -96,16 +100,17 @@ def train_prefix(
     run = RunFolder.open(out, resume=resume, force=force)
     loaded = base if isinstance(base, Base) else load_base(base, precision=train.precision, device=train.device)
     length = choose_length(prefix, loaded, _file_length(prefix))
-    max_tokens = choose_max_tokens(train, loaded, length)
+    guide = None if teacher is None else Teacher(loaded, teacher)
+    max_tokens = choose_max_tokens(train, loaded, length if guide is None else max(length, guide.tokens))
     rows = load_data(
         data, validation, tokenizer=loaded.tokenizer, prompt=prompt, labels=labels, max_tokens=max_tokens,
         window=loaded.window, seed=train.seed,
     )  # fmt: skip
-    chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels)
+    chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels, distilled=guide is not None)
     if on_plan is not None:
         on_plan(chosen, rows.report, loaded)
-    setting = _Setting(loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence)
-    return _run(setting, run, progress=progress, resume=resume)
+    setting = _Setting(loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence, guide)
+    return _run(setting, run, progress=progress, on_teacher=on_teacher, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -122,24 +127,46 @@ class _Setting:
     labels: tuple[str, ...]
     stop: tuple[str, ...]
     licence: str
+    teacher: Teacher | None
+
+    @property
+    def held_out(self) -> list[Example]:
+        """The validation rows that are measured: a seeded sample."""
+        return sample(self.data.validation, self.train.validation_rows, self.train.seed)
+
+    @property
+    def objective(self) -> Objective:
+        """Loss and metric."""
+        return Objective(
+            base=self.base,
+            name=self.plan.objective,
+            metric_name=self.plan.metric,
+            labels=self.labels,
+            label_smoothing=self.train.label_smoothing,
+            teacher=self.teacher,
+        )
 
 
-def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool) -> TrainResult:
+def _run(
+    setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None, on_teacher: OnTeacher | None, resume: bool
+) -> TrainResult:
     base, train = setting.base, setting.train
     before = base.fingerprint()
     parametrisation = _parametrisation(setting)
-    held_out = sample(setting.data.validation, train.validation_rows, train.seed)
-    baseline = _baseline(setting, held_out)
+    if setting.teacher is not None:
+        setting.teacher.prepare([*_visited(setting), *setting.held_out], run.file(TEACHER_FILE), on_teacher)
+    baseline = _baseline(setting)
     facts = _facts(setting, baseline)
     Prefix(name=setting.task, base=base.identity, layers=_layers(parametrisation.prefix()))  # refuses a bad name now
     run.write_facts(facts)
     job = Job(
         base=base,
         data=setting.data,
+        held_out=setting.held_out,
         plan=setting.plan,
         prefix=setting.prefix,
         train=train,
-        labels=setting.labels,
+        objective=setting.objective,
         parametrisation=parametrisation,
         optimiser=AdamW(
             parametrisation.parameters(),
@@ -161,6 +188,13 @@ def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None
 
 def _parametrisation(setting: _Setting) -> Parametrisation:
     train = setting.train
+    if setting.prefix.prompt_tuning:
+        return PromptTuned(
+            setting.base,
+            start_embeddings(
+                setting.base, setting.prefix, length=setting.plan.length, examples=setting.data.train, seed=train.seed
+            ),
+        )
     units = measure_units(setting.base, setting.data.train, seed=train.seed)
     start = start_prefix(
         setting.base,
@@ -178,13 +212,23 @@ def _parametrisation(setting: _Setting) -> Parametrisation:
     return Direct(start, units, sink=setting.prefix.sink)
 
 
-def _baseline(setting: _Setting, held_out: Sequence[Any]) -> dict[str, float]:
+def _visited(setting: _Setting) -> list[Example]:
+    """The training rows that the run will see."""
+    batches = Batches(setting.data.train, batch_size=setting.plan.batch_size, seed=setting.train.seed)
+    count = min(setting.plan.steps * setting.train.accumulation, batches.per_epoch)
+    if count == batches.per_epoch:
+        return list(setting.data.train)
+    return [setting.data.train[index] for step in range(count) for index in batches.indices(step)]
+
+
+def _baseline(setting: _Setting) -> dict[str, float]:
     """The base alone on the validation rows."""
-    loss = target_loss(setting.base, [], held_out)
-    name = setting.plan.metric
-    if name == "loss":
-        return {"validation_loss": loss}
-    return {"validation_loss": loss, name: measure(setting.base, [], held_out, metric=name, labels=setting.labels)}
+    loss, metric = setting.objective.measure([], setting.held_out)
+    return (
+        {"validation_loss": loss, setting.plan.metric: metric}
+        if setting.plan.metric != "loss"
+        else {"validation_loss": loss}
+    )
 
 
 def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
@@ -200,6 +244,7 @@ def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
             "data": _data_hash(setting.data),
             "prompt": setting.prompt,
             "labels": list(setting.labels),
+            "teacher": None if setting.teacher is None else setting.teacher.key,
             "prefix": to_json(setting.prefix),
             "train": to_json(setting.train),
             "plan": dataclasses.asdict(setting.plan),
@@ -230,7 +275,8 @@ def _save_prefix(setting: _Setting, run: RunFolder, tensors: PrefixTensors, done
         metrics[setting.plan.metric] = done.best_metric or 0.0
     recipe = {
         "edgeprefix": __version__,
-        "method": "prefix tuning" + (", MLP reparametrisation" if setting.prefix.reparam else ""),
+        "method": _method(setting.prefix),
+        "teacher_tokens": 0 if setting.teacher is None else setting.teacher.tokens,
         "step": done.best_step,
         "train_rows": setting.data.report.train_rows,
         "precision": setting.base.precision,
@@ -250,6 +296,12 @@ def _save_prefix(setting: _Setting, run: RunFolder, tensors: PrefixTensors, done
     Prefix(name=setting.task, base=setting.base.identity, layers=_layers(tensors), pack=pack).save(
         run.file(PREFIX_FILE)
     )
+
+
+def _method(prefix: PrefixConfig) -> str:
+    if prefix.prompt_tuning:
+        return "prompt tuning"
+    return "prefix tuning, MLP reparametrisation" if prefix.reparam else "prefix tuning"
 
 
 def _layers(tensors: PrefixTensors) -> tuple[PrefixLayer, ...]:

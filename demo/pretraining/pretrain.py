@@ -253,6 +253,8 @@ class Trainer:
         copy.generation_config = GenerationConfig(bos_token_id=END_ID, eos_token_id=END_ID, pad_token_id=PAD_ID)
         copy.save_pretrained(fresh)
         save_for_transformers(self.tokenizer, fresh, positions=_POSITIONS)
+        for path in fresh.iterdir():
+            path.chmod(0o644)
         shutil.rmtree(stale, ignore_errors=True)
         if folder.exists():
             folder.rename(stale)

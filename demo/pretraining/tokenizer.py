@@ -1,5 +1,6 @@
 """The base model's tokenizer: byte-level BPE of 4,096 tokens, every digit a token of its own."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> To
 
 
 def save_for_transformers(tokenizer: Tokenizer, folder: Path, *, positions: int) -> None:
-    """Write the files that `AutoTokenizer.from_pretrained` reads."""
+    """Write the files that `AutoTokenizer.from_pretrained` reads, under a class name that every transformers knows."""
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END,
@@ -39,3 +40,6 @@ def save_for_transformers(tokenizer: Tokenizer, folder: Path, *, positions: int)
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")

@@ -66,7 +66,6 @@ def test_rounding_is_within_half_a_step(features: int, bits: int, bound: float, 
     assert packed.shape == weight.packed_shape
     numbers = dequantise(packed, weight.scales(), None if symmetric else weight.zeros(), bits)
     assert np.abs(numbers[:, :features] - array.T).max() < bound
-    assert not numbers[:, features:].any() or not symmetric
 
 
 def test_a_block_divides_the_features_where_one_can() -> None:

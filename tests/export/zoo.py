@@ -63,7 +63,7 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
     values = {
         name: value for name, value in wanted.items() if name in _CHANGES.get(model_type, {}) or _has(default, name)
     }
-    if getattr(default, "layer_types", None):
+    if default.to_dict().get("layer_types"):
         values.setdefault("layer_types", _two_kinds(default.layer_types))
     return AutoConfig.for_model(model_type, **values)
 

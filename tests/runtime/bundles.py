@@ -18,11 +18,15 @@ TASKS = {"news": 5, "mail": 3, "poem": 9, "code": 1}
 """Names and prefix lengths of the tasks that the fixtures load."""
 
 
-def make_prefix(manifest: Manifest, name: str, length: int, *, pack: TaskPack | None = None, seed: int | None = None) -> Prefix:
+def make_prefix(
+    manifest: Manifest, name: str, length: int, *, pack: TaskPack | None = None, seed: int | None = None
+) -> Prefix:
     """A random prefix, strong enough to change what the tiny bases say."""
     random = np.random.default_rng(length if seed is None else seed)
     layers = tuple(
-        PrefixLayer(*(random.standard_normal((layer.kv_heads, length, layer.head_size)).astype(np.float32) for _ in range(2)))
+        PrefixLayer(
+            *(random.standard_normal((layer.kv_heads, length, layer.head_size)).astype(np.float32) for _ in range(2))
+        )
         for layer in manifest.layers
     )
     return Prefix(name=name, base=manifest.base, layers=layers, pack=pack or TaskPack())

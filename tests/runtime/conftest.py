@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `import bundles` from the test
 
 from bundles import TASKS, make_prefix
 
+
 @pytest.fixture(scope="session")
 def llama_bundle(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "llama"
@@ -57,12 +58,16 @@ def prefix_folder(llama_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def shared_engine(llama_bundle: Path, prefix_folder: Path) -> Iterator[Engine]:
     """One engine for tests that leave it as it was: 4 rows of 96 positions, four tasks."""
-    with Engine.load(llama_bundle, prefixes=prefix_folder, max_batch=4, max_length=96, threads=1, chunk_tokens=8) as engine:
+    with Engine.load(
+        llama_bundle, prefixes=prefix_folder, max_batch=4, max_length=96, threads=1, chunk_tokens=8
+    ) as engine:
         yield engine
 
 
 @pytest.fixture
 def engine(llama_bundle: Path, prefix_folder: Path) -> Iterator[Engine]:
     """An engine of one's own."""
-    with Engine.load(llama_bundle, prefixes=prefix_folder, max_batch=4, max_length=96, threads=1, chunk_tokens=8) as engine:
+    with Engine.load(
+        llama_bundle, prefixes=prefix_folder, max_batch=4, max_length=96, threads=1, chunk_tokens=8
+    ) as engine:
         yield engine

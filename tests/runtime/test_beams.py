@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bundles import make_prefix, torch_cache, torch_model
 
-from edgeprefix.runtime import Engine
+from edgeprefix.runtime import Completion, Engine
 
 PROMPT = list(range(30, 42))
+
+
+def assert_same(found: Completion, expected: Any) -> None:
+    """Tokens and scores of all results, best first; ids 0 and 1 end and pad transformers' rows."""
+    rows = expected.sequences[:, len(PROMPT) :].tolist()
+    for one, tokens, score in zip((found, *found.alternatives), rows, expected.sequences_scores.tolist(), strict=True):
+        assert list(one.tokens) == [token for token in tokens if token > 1]
+        assert one.score == pytest.approx(score, abs=1e-4)
 
 
 @pytest.mark.parametrize("beams", [2, 4])
@@ -32,11 +41,7 @@ def test_beams_equal_transformers(bundle: Path, base: Path, beams: int, length_p
         return_dict_in_generate=True,
         output_scores=True,
     )
-    for one, tokens, score in zip(
-        (found, *found.alternatives), expected.sequences[:, len(PROMPT) :].tolist(), expected.sequences_scores.tolist(), strict=True
-    ):
-        assert list(one.tokens) == [token for token in tokens if token > 1]
-        assert one.score == pytest.approx(score, abs=1e-4)
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("end", [31, 40, 200])
@@ -58,16 +63,14 @@ def test_beams_that_end_early_equal_transformers(bundle: Path, base: Path, end: 
         return_dict_in_generate=True,
         output_scores=True,
     )
-    for one, tokens, score in zip(
-        (found, *found.alternatives), expected.sequences[:, len(PROMPT) :].tolist(), expected.sequences_scores.tolist(), strict=True
-    ):
-        assert list(one.tokens) == [token for token in tokens if token > 1]
-        assert one.score == pytest.approx(score, abs=1e-4)
+    assert_same(found, expected)
 
 
 def test_beams_with_a_prefix_score_what_torch_says(shared_engine: Engine, llama_base: Path) -> None:
     """The score is the sum of the text's log-probabilities behind the prefix."""
-    found = shared_engine.generate(PROMPT, prefix="news", beams=4, max_new_tokens=8, ignore_end=True, length_penalty=0.0)
+    found = shared_engine.generate(
+        PROMPT, prefix="news", beams=4, max_new_tokens=8, ignore_end=True, length_penalty=0.0
+    )
     model, prefix = torch_model(llama_base), make_prefix(shared_engine.manifest, "news", 5)
     with torch.no_grad():
         logits = model(torch.tensor([[*PROMPT, *found.tokens]]), past_key_values=torch_cache(model, prefix)).logits[0]

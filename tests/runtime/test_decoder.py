@@ -109,12 +109,16 @@ def test_pack_and_unpack_layers_of_different_shapes() -> None:
 
 def test_a_cache_that_does_not_fit_is_refused_with_numbers() -> None:
     layers = [LayerShape(kv_heads=8, head_size=128)] * 32
-    with pytest.raises(CapacityError, match=r"4096 rows x 131072 positions needs \d+ MiB, \d+ MiB are free; lower max_batch"):
+    with pytest.raises(
+        CapacityError, match=r"4096 rows x 131072 positions needs \d+ MiB, \d+ MiB are free; lower max_batch"
+    ):
         Cache(layers, batch=4096, capacity=131072, dtype=np.dtype(np.float32))
 
 
 def test_unknown_provider(bundle: Path) -> None:
-    with pytest.raises(ProviderError, match="'NoSuchProvider' is not installed; this onnxruntime has .*CPUExecutionProvider"):
+    with pytest.raises(
+        ProviderError, match="'NoSuchProvider' is not installed; this onnxruntime has .*CPUExecutionProvider"
+    ):
         open_graph(bundle, Manifest.load(bundle), providers=["NoSuchProvider"])
 
 

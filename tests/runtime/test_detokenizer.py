@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edgeprefix.runtime.detokenizer import Detokenizer, StopFilter, TextStream
 from edgeprefix.runtime.tokenizer import TextTokenizer
+from tiny import tiny_tokenizer
 
 BYTE_LEVEL = TextTokenizer(Tokenizer.from_str(tiny_tokenizer().backend_tokenizer.to_str()), end_ids=(0,))
 
@@ -19,7 +19,8 @@ BYTE_LEVEL = TextTokenizer(Tokenizer.from_str(tiny_tokenizer().backend_tokenizer
 def byte_fallback_tokenizer() -> TextTokenizer:
     """Like Llama's: words with ▁ for the space, and one token for each byte of what is not in the vocabulary."""
     words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁the", "▁dog", "s", "é", "▁€"]
-    tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, [], unk_token="<unk>", byte_fallback=True))
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]

@@ -45,7 +45,9 @@ def test_least_recently_used_tasks_are_evicted_and_come_back(small: Engine, pref
 def test_pinned_tasks_and_those_without_a_file_stay(small: Engine, prefix_folder: Path) -> None:
     small.load_prefix(prefix_folder / "news.safetensors", pin=True)
     small.load_prefix((prefix_folder / "mail.safetensors").read_bytes())
-    with pytest.raises(CapacityError, match=r"bytes for prefix 'poem' do not fit the budget of 5120 bytes: .* too many"):
+    with pytest.raises(
+        CapacityError, match=r"bytes for prefix 'poem' do not fit the budget of 5120 bytes: .* too many"
+    ):
         small.load_prefix(prefix_folder / "poem.safetensors")
     assert resident(small) == ["mail", "news"]
     small.pin("news", pinned=False)

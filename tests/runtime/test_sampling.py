@@ -76,7 +76,9 @@ def test_filters_in_a_row_leave_transformers_distribution(seed: int) -> None:
             reference.TypicalLogitsWarper(0.9),
         ]
     )
-    expected = torch.softmax(chain(torch.zeros((1, 0), dtype=torch.long), torch.tensor(logits[None].copy()))[0], -1).numpy()
+    expected = torch.softmax(
+        chain(torch.zeros((1, 0), dtype=torch.long), torch.tensor(logits[None].copy()))[0], -1
+    ).numpy()
     left = sampling.keep_top_p(sampling.keep_top_k(logits / np.float32(0.7), 50), 0.9)
     left = sampling.keep_typical(sampling.keep_min_p(left, 0.02), 0.9)
     probabilities = np.zeros(200, np.float32)
@@ -141,7 +143,9 @@ def test_one_seed_one_result_and_samples_differ() -> None:
     logits = logits_of(1000, 0)
     draw = lambda seed, offset=0: [  # noqa: E731
         sampler(logits, [], 9)
-        for sampler in [Sampler(GenerationOptions(temperature=1.0, seed=seed), Vocabulary(size=1000), [0], seed_offset=offset)]
+        for sampler in [
+            Sampler(GenerationOptions(temperature=1.0, seed=seed), Vocabulary(size=1000), [0], seed_offset=offset)
+        ]
         for _ in range(8)
     ]
     assert draw(5) == draw(5)
@@ -155,7 +159,9 @@ def test_plain_greedy_is_the_likeliest_and_leaves_logits_alone() -> None:
     sampler = Sampler(GenerationOptions(), Vocabulary(size=50), [0])
     assert sampler.plain
     assert sampler(logits, [], 5) == int(logits.argmax())
-    Sampler(GenerationOptions(temperature=0.5, top_k=4, repetition_penalty=2.0), Vocabulary(size=50), [0])(logits, [3], 5)
+    Sampler(GenerationOptions(temperature=0.5, top_k=4, repetition_penalty=2.0), Vocabulary(size=50), [0])(
+        logits, [3], 5
+    )
     assert np.array_equal(logits, before)
 
 
@@ -185,7 +191,11 @@ def test_forced_beginning_and_forced_words() -> None:
     assert sampler(logits, [5, 6, 3, 2, 8], 3) == 0  # all there, in another spelling: it may end
 
 
-@given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=60), st.floats(0, 1, exclude_max=True), st.floats(0.01, 1))
+@given(
+    st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=60),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(0.01, 1),
+)
 @settings(max_examples=300, deadline=None)
 def test_filters_never_leave_nothing(values: list[float], uniform: float, mass: float) -> None:
     logits = np.asarray(values, np.float32)

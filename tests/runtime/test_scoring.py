@@ -43,7 +43,9 @@ def test_option_scores_equal_torch(base: Path, task: tuple[Engine, Prefix], end:
     engine, prefix = task
     scores = engine.score(TEXT, prefix="intent", include_end=end)
     assert scores.options == LABELS
-    np.testing.assert_allclose(scores, torch_scores(base, engine, prefix, f"Text: {TEXT}\nAnswer:", end=end), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        scores, torch_scores(base, engine, prefix, f"Text: {TEXT}\nAnswer:", end=end), atol=TOLERANCE
+    )
     bare = engine.score(TEXT, LABELS, include_end=end)
     np.testing.assert_allclose(bare, torch_scores(base, engine, None, TEXT, end=end), atol=TOLERANCE)
 
@@ -90,7 +92,9 @@ def test_scores_are_a_sequence_with_names() -> None:
 
 def test_what_cannot_be_scored(task: tuple[Engine, Prefix]) -> None:
     engine, _ = task
-    with pytest.raises(RequestError, match="no options to score: give some, or use a prefix whose task pack has labels"):
+    with pytest.raises(
+        RequestError, match="no options to score: give some, or use a prefix whose task pack has labels"
+    ):
         engine.score(TEXT)
     with pytest.raises(RequestError, match="option '' has no tokens"):
         engine.score(TEXT, ["yes", ""], include_end=False)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from .phrases import join
+
 Draw = Callable[[Random], str]
 
 
@@ -94,3 +96,8 @@ def spread(draw: Callable[[Random], str], *others: Callable[[Random], str]) -> D
 def number(low: int, high: int, pattern: str = "{}") -> Draw:
     """Return a draw of a whole number, set into `pattern`."""
     return lambda rng: pattern.format(rng.randint(low, high))
+
+
+def several(options: tuple[str, ...], low: int = 2, high: int = 3) -> Draw:
+    """Return a draw of `low` to `high` different options, joined as in a sentence."""
+    return lambda rng: join(rng.sample(options, rng.randint(low, high)))

@@ -1,0 +1,310 @@
+"""What the engine costs on top of the graph, and what tasks cost on top of the base.
+
+    python benchmarks/engine.py --shape smollm2-135m --precision int4 --json benchmarks/results/engine-DATE.json
+    python benchmarks/engine.py --bundle bundle/ --json FILE
+
+Measured, each as the ratio that issue by issue is promised in docs/engine.md:
+  decode     tokens/s of Engine.generate over a bare loop on the same session (argmax, nothing else); one row, then eight
+  mixed      eight rows of eight tasks over eight rows of one task
+  batch      tokens/s of eight rows over one row
+  swap       microseconds to activate a resident prefix: the copy into a slot
+  load       milliseconds from a prefix file on disk to a task that can be asked for (hash, checks, packing)
+  ttft       time to the first token with a 20-token prefix over the same prompt without one
+  lookup     decoding time with prompt lookup over without, on a text that copies its prompt, and on one that does not
+  sampling   microseconds a token for the sampler alone
+
+The two sides of a ratio are measured in turn, round by round, and the median of the rounds' ratios is reported: a busy machine
+slows both. Weights of `--shape` are random: the time of a matrix product does not depend on its numbers. Excluded: loading the
+bundle, the first (warming) round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprefix.runtime import Engine, GenerationOptions, Prefix, Request
+from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.prefix_file import PrefixLayer
+from edgeprefix.runtime.sampler import Sampler, Vocabulary
+from edgeprefix.runtime.session import open_graph, ort
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 2048, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+ROWS = 8
+PREFIX_TOKENS = 20
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = arguments.bundle or make_bundle(Path(folder), arguments.shape, arguments.precision)
+        results = measure(bundle, arguments)
+    print_table(results)
+    line = json.dumps(results)
+    print(line)
+    if arguments.json:
+        if arguments.json.exists():
+            sys.exit(f"{arguments.json} exists already: results are not overwritten")
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, help="an exported bundle; default: one of --shape with random weights")
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--precision", default="int4")
+    parser.add_argument("--tokens", type=int, default=64, help="new tokens of each generation")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path, help="where to keep the results")
+    return parser.parse_args()
+
+
+def make_bundle(folder: Path, shape: str, precision: str) -> Path:
+    """Exports a base of that shape with random weights; its tokenizer is a stand-in, since prompts are token ids here."""
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from edgeprefix.export import export_decoder
+
+    torch.manual_seed(0)
+    base = folder / shape
+    LlamaForCausalLM(LlamaConfig(**SHAPES[shape], eos_token_id=0, bos_token_id=0)).save_pretrained(base)
+    Tokenizer(models.WordLevel({"<end>": 0, "word": 1}, unk_token="word")).save(str(base / "tokenizer.json"))
+    (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    export_decoder(base, folder / "bundle", precision=precision, verify=False)
+    return folder / "bundle"
+
+
+def measure(bundle: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    manifest = Manifest.load(bundle)
+    capacity = PREFIX_TOKENS + arguments.prompt + arguments.tokens + 8
+    random = np.random.default_rng(0)
+    prompt = random.integers(1, manifest.vocabulary, arguments.prompt).tolist()
+    with Engine.load(bundle, max_batch=ROWS, max_length=capacity, threads=arguments.threads) as engine:
+        prefixes = [random_prefix(manifest, f"task{number}") for number in range(ROWS)]
+        for prefix in prefixes:
+            engine.load_prefix(prefix)
+        graph = open_graph(bundle, manifest, threads=arguments.threads)
+        bare = Decoder(graph, Cache(graph.layers, batch=ROWS, capacity=capacity, dtype=graph.cache_dtype))
+        return {
+            "facts": facts(manifest, arguments),
+            "decode_1": ratio(
+                arguments.rounds,
+                lambda: generate_speed(engine, prompt, ["task0"], arguments.tokens),
+                lambda: bare_speed(bare, prompt, 1, arguments.tokens),
+            ),
+            "decode_8": ratio(
+                arguments.rounds,
+                lambda: generate_speed(engine, prompt, ["task0"] * ROWS, arguments.tokens),
+                lambda: bare_speed(bare, prompt, ROWS, arguments.tokens),
+            ),
+            "mixed": ratio(
+                arguments.rounds,
+                lambda: generate_speed(engine, prompt, [f"task{number}" for number in range(ROWS)], arguments.tokens),
+                lambda: generate_speed(engine, prompt, ["task0"] * ROWS, arguments.tokens),
+            ),
+            "batch": ratio(
+                arguments.rounds,
+                lambda: generate_speed(engine, prompt, ["task0"] * ROWS, arguments.tokens),
+                lambda: generate_speed(engine, prompt, ["task0"], arguments.tokens),
+            ),
+            "ttft_ms": ratio(
+                max(arguments.rounds, 15),
+                lambda: first_token_ms(engine, prompt, "task0"),
+                lambda: first_token_ms(engine, prompt, None),
+            ),
+            "swap_us": swap_us(engine, bare),
+            "load_ms": load_ms(engine, prefixes[0]),
+            "lookup": lookup_gain(engine, arguments),
+            "sampling_us": sampling_us(manifest.vocabulary),
+        }
+
+
+def random_prefix(manifest: Manifest, name: str) -> Prefix:
+    random = np.random.default_rng(abs(hash(name)) % 1000)
+    layers = [
+        PrefixLayer(
+            *(
+                random.standard_normal((layer.kv_heads, PREFIX_TOKENS, layer.head_size)).astype(np.float32)
+                for _ in range(2)
+            )
+        )
+        for layer in manifest.layers
+    ]
+    return Prefix(name=name, base=manifest.base, layers=tuple(layers))
+
+
+def generate_speed(engine: Engine, prompt: list[int], tasks: list[str], tokens: int) -> float:
+    """Tokens/s of decoding through the engine, from the moment that all rows have begun."""
+    requests = [Request(prompt, prefix=task, max_new_tokens=tokens, ignore_end=True) for task in tasks]
+    begun: list[float] = []
+    tickets = [engine.submit(request) for request in requests]
+    for ticket in tickets:
+        completion = ticket.result()
+        begun.append(ticket.submitted + completion.timings.first_token_ms / 1000)
+        ended = ticket.submitted + completion.timings.total_ms / 1000
+    # The rows begin one after the other; the tokens of the early ones until the last has begun are few and not counted.
+    steps = min(tokens - 1, *(tokens - 1 - lost for lost in range(len(tasks))))
+    return len(tasks) * steps / (ended - max(begun))
+
+
+def bare_speed(decoder: Decoder, prompt: list[int], rows: int, tokens: int) -> float:
+    """Tokens/s of the shortest loop that decodes greedily over the same graph and cache."""
+    length = PREFIX_TOKENS + len(prompt)
+    for row in range(rows):
+        decoder.feed(row, np.asarray(prompt, np.int64), start=PREFIX_TOKENS, wanted=[-1])
+    current = [1] * rows
+    started = time.perf_counter()
+    for step in range(1, tokens):
+        current = decoder.step(current, [length + step] * rows).argmax(axis=1).tolist()
+    return rows * (tokens - 1) / (time.perf_counter() - started)
+
+
+def first_token_ms(engine: Engine, prompt: list[int], task: str | None) -> float:
+    return engine.generate(prompt, prefix=task, max_new_tokens=1, ignore_end=True).timings.prefill_ms
+
+
+def ratio(rounds: int, one: Callable[[], float], other: Callable[[], float]) -> dict[str, float]:
+    """Both sides in turn; medians and the median of the rounds' ratios."""
+    one(), other()  # warm
+    pairs = [(one(), other()) for _ in range(rounds)]
+    return {
+        "this": statistics.median(pair[0] for pair in pairs),
+        "other": statistics.median(pair[1] for pair in pairs),
+        "ratio": statistics.median(pair[0] / pair[1] for pair in pairs),
+        "ratio_low": min(pair[0] / pair[1] for pair in pairs),
+        "ratio_high": max(pair[0] / pair[1] for pair in pairs),
+    }
+
+
+def swap_us(engine: Engine, decoder: Decoder, count: int = 2000) -> dict[str, float]:
+    """The copy of a resident prefix into a slot, a different task and slot each time."""
+    store = engine._store
+    times = []
+    for number in range(count):
+        started = time.perf_counter()
+        prefix = store.use(f"task{number % ROWS}").prefix
+        decoder.cache.write(number % ROWS, prefix.packed)
+        times.append(1e6 * (time.perf_counter() - started))
+    return percentiles(times)
+
+
+def load_ms(engine: Engine, prefix: Prefix, count: int = 60) -> dict[str, float]:
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.safetensors"
+        prefix.with_dtype("fp16").save(path)
+        for _ in range(count):
+            started = time.perf_counter()
+            engine.load_prefix(path)
+            times.append(1000 * (time.perf_counter() - started))
+        return percentiles(times) | {"file_bytes": path.stat().st_size}
+
+
+def lookup_gain(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Random weights soon repeat themselves, which prompt lookup predicts; a biased, unpredictable text shows its cost."""
+    prompt = np.random.default_rng(1).integers(1, engine.manifest.vocabulary, 16).tolist()
+    common: Any = {"max_new_tokens": arguments.prompt, "ignore_end": True}
+
+    def decode_ms(lookup: int, **settings: Any) -> float:
+        return engine.generate(prompt, lookup=lookup, **common, **settings).timings.decode_ms
+
+    plain = engine.generate(prompt, **common).tokens
+    drafted = engine.generate(prompt, lookup=8, **common).tokens
+    return {
+        "repetitive_text": ratio(5, lambda: decode_ms(8), lambda: decode_ms(0)),
+        "never_repeating": ratio(5, lambda: decode_ms(8, no_repeat_ngram=2), lambda: decode_ms(0, no_repeat_ngram=2)),
+        "same_tokens": plain == drafted,
+    }
+
+
+def sampling_us(size: int) -> dict[str, float]:
+    logits = (np.random.default_rng(0).standard_normal(size) * 3).astype(np.float32)
+    kinds: dict[str, GenerationOptions] = {
+        "greedy": GenerationOptions(),
+        "temperature": GenerationOptions(temperature=0.8, seed=1),
+        "top_k 40": GenerationOptions(top_k=40, seed=1),
+        "top_p 0.95": GenerationOptions(top_p=0.95, seed=1),
+        "top_k 40, top_p 0.95, repetition": GenerationOptions(top_k=40, top_p=0.95, repetition_penalty=1.1, seed=1),
+    }
+    found = {}
+    for name, options in kinds.items():
+        sampler, tokens = Sampler(options, Vocabulary(size=size), [1, 2, 3]), list(range(64))
+        started = time.perf_counter()
+        for _ in range(200):
+            sampler(logits, tokens, 10)
+        found[name] = 1e6 * (time.perf_counter() - started) / 200
+    return found
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    p50, p90, p99 = np.percentile(values, [50, 90, 99])
+    return {"p50": float(p50), "p90": float(p90), "p99": float(p99), "count": len(values)}
+
+
+def facts(manifest: Manifest, arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "base": manifest.base.name,
+        "precision": manifest.precision,
+        "layers": len(manifest.layers),
+        "vocabulary": manifest.vocabulary,
+        "prompt_tokens": arguments.prompt,
+        "new_tokens": arguments.tokens,
+        "prefix_tokens": PREFIX_TOKENS,
+        "rounds": arguments.rounds,
+        "threads": arguments.threads or "physical cores",
+        "cores": os.cpu_count(),
+        "load_average": list(os.getloadavg()),
+        "machine": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "onnxruntime": ort.__version__,
+        "numpy": np.__version__,
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def print_table(results: dict[str, Any]) -> None:
+    print(json.dumps(results["facts"]))
+    names = {
+        "decode_1": "generate / bare loop, 1 row (tokens/s)",
+        "decode_8": "generate / bare loop, 8 rows (tokens/s)",
+        "mixed": "8 tasks / 1 task, 8 rows (tokens/s)",
+        "batch": "8 rows / 1 row (tokens/s)",
+        "ttft_ms": "first token with / without prefix (ms)",
+    }
+    for key, name in names.items():
+        row = results[key]
+        print(f"{name:42} {row['this']:9.1f} {row['other']:9.1f}   ratio {row['ratio']:.3f}")
+    for key, unit in (("swap_us", "µs"), ("load_ms", "ms")):
+        row = results[key]
+        print(f"{key:42} p50 {row['p50']:.2f} {unit}   p99 {row['p99']:.2f} {unit}")
+    for key in ("repetitive_text", "never_repeating"):
+        row = results["lookup"][key]
+        print(f"lookup, {key:34} {row['this']:9.1f} {row['other']:9.1f}   ratio {row['ratio']:.3f} (ms)")
+    for kind, cost in results["sampling_us"].items():
+        print(f"sampling, {kind:32} {cost:9.1f} µs a token")
+
+
+if __name__ == "__main__":
+    main()

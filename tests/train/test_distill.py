@@ -1,0 +1,95 @@
+"""A long text pressed into a short prefix, and prompt tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rows import record_rows
+
+from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.train import Base, PrefixConfig, TrainConfig, TrainResult, load_base, train_prefix
+from edgeprefix.train.data import encode_example
+from edgeprefix.train.distill import TEACHER_FILE, Teacher, divergence, teacher_divergence
+
+TEXT = "name: Ann | city: Rome | food: pasta | price: cheap -> Ann eats cheap pasta in Rome. " * 2
+CONFIG = TrainConfig(steps=25, lr=0.3, batch_size=8, precision="fp32")
+
+
+def distil(base: Path | Base, out: Path, **changes: object) -> TrainResult:
+    settings: dict[str, object] = {"teacher": TEXT, "prefix": PrefixConfig(length=6), "train": CONFIG}
+    return train_prefix(
+        base, record_rows(), record_rows(8, start=100), task="pressed", out=out, prompt="{input} ->",
+        **(settings | changes),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_the_prefix_comes_nearer_to_the_teacher(llama_base: Path, tmp_path: Path) -> None:
+    result = distil(llama_base, tmp_path / "run")
+    assert (result.plan.objective, result.metric_name) == ("distill", "kl")
+    assert result.metric < 0.8 * result.base_metric
+    assert Prefix.load(result.prefix_path).pack.recipe["teacher_tokens"] > 30
+
+
+def test_the_teachers_own_keys_and_values_diverge_by_nothing(llama: Base, tmp_path: Path) -> None:
+    teacher = Teacher(llama, TEXT)
+    examples = [encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)]
+    teacher.prepare(examples, tmp_path / TEACHER_FILE)
+    exact = llama.key_values(llama.tokenizer.encode_prompt(TEXT))
+    assert teacher_divergence(llama, exact, examples, teacher) == pytest.approx(0, abs=1e-5)
+    assert teacher_divergence(llama, [], examples, teacher) > 1e-3
+
+
+def test_the_divergence_is_at_most_the_one_over_all_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(5, 50, generator=generator).mul(2).log_softmax(-1)
+    student = torch.randn(5, 50, generator=generator)
+    whole = (teacher.exp() * (teacher - student.log_softmax(-1))).sum(-1).mean()
+    top, ids = teacher.topk(20, dim=-1)
+    assert 0 < float(divergence(student, ids, top)) <= float(whole)
+    every, all_ids = teacher.topk(49, dim=-1)
+    assert float(divergence(student, all_ids, every)) == pytest.approx(float(whole), rel=1e-3)
+
+
+def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(llama: Base, tmp_path: Path) -> None:
+    path = tmp_path / TEACHER_FILE
+    examples = [encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)]
+    first = Teacher(llama, TEXT)
+    first.prepare(examples, path)
+    computed: list[int] = []
+    again = Teacher(llama, TEXT)
+    again.prepare(examples, path, lambda done, _: computed.append(done))
+    assert not computed
+    for one, other in zip(first.targets(examples), again.targets(examples), strict=True):
+        assert torch.equal(one, other)
+    Teacher(llama, TEXT + "!").prepare(examples, path, lambda done, _: computed.append(done))
+    assert computed
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(TrainingError, match=r"teacher\.safetensors cannot be read: .*; delete it"):
+        Teacher(llama, TEXT).prepare(examples, path)
+
+
+def test_what_distilling_needs_is_said(llama_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="need a teacher; give --teacher-text"):
+        distil(llama_base, tmp_path / "a", teacher=None, train=dataclasses.replace(CONFIG, objective="distill"))
+    with pytest.raises(TrainingError, match="the teacher text is empty"):
+        distil(llama_base, tmp_path / "b", teacher="")
+    with pytest.raises(TrainingError, match="the teacher text has .* tokens and the base 256 positions"):
+        distil(llama_base, tmp_path / "c", teacher=TEXT * 20)
+
+
+def test_prompt_tuning_is_saved_as_the_bases_keys_and_values(llama_base: Path, tmp_path: Path) -> None:
+    base = load_base(llama_base, precision="fp32")
+    config = PrefixConfig(length=6, prompt_tuning=True, init="text", init_text="name and city to a sentence")
+    result = distil(base, tmp_path / "run", teacher=None, prefix=config)
+    assert result.parameters == 6 * 64
+    assert result.validation_loss < result.base_validation_loss
+    start = base.key_values(base.tokenizer.encode_prompt("name and city to a sentence")[:6])
+    moved = Prefix.load(result.prefix_path).layers
+    assert np.abs(moved[0].key - start[0][0].numpy()).max() > 1e-3
+    with pytest.raises(TrainingError, match="reparam and prompt_tuning were both given"):
+        PrefixConfig(prompt_tuning=True, reparam=True)

@@ -1,0 +1,139 @@
+"""A long text prompt pressed into a short prefix: the teacher is the same base with the text in front of the prompt.
+
+The teacher's distributions over the next token do not change during training, so they are computed once, cut to the TOP likeliest
+tokens, and kept in RUN/teacher.safetensors; a resumed run reads them from there. The student is trained to give the same
+distributions: KL divergence over those tokens and, as one more outcome, all others together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.runtime.files import write_atomic
+from edgeprefix.train.attention import KeyValues
+from edgeprefix.train.base import Base
+from edgeprefix.train.batches import collate
+from edgeprefix.train.data import Example
+
+TEACHER_FILE = "teacher.safetensors"
+TOP = 20  # Cartridges' number (arXiv 2506.06266); what it leaves out is one outcome of its own
+_BATCH = 16
+
+OnTeacher = Callable[[int, int], None]
+"""Told how many examples are done, and of how many."""
+
+
+class Teacher:
+    """What the base says with the long text in front, for given examples."""
+
+    def __init__(self, base: Base, text: str) -> None:
+        ids = base.tokenizer.encode_prompt(text)
+        if not ids:
+            raise TrainingError("the teacher text is empty; give the long prompt that the prefix is to stand for")
+        if len(ids) >= base.max_positions:
+            raise TrainingError(
+                f"the teacher text has {len(ids)} tokens, the base has {base.max_positions} positions; shorten it"
+            )
+        self.tokens = len(ids)
+        self._base = base
+        self._prefix = base.key_values(ids)
+        self._known: dict[Example, tuple[Tensor, Tensor]] = {}
+        self.key = hashlib.sha256(repr((base.identity.sha256, ids, TOP)).encode()).hexdigest()
+
+    @torch.no_grad()
+    def prepare(self, examples: Sequence[Example], path: Path, progress: OnTeacher | None = None) -> None:
+        """Has the distributions of all `examples` ready: read from `path` where it holds them, else computed and written."""
+        wanted = list(dict.fromkeys(examples))
+        self._read(path, wanted)
+        missing = sorted(
+            (example for example in wanted if example not in self._known), key=lambda example: example.length
+        )
+        for start in range(0, len(missing), _BATCH):
+            self._compute(missing[start : start + _BATCH])
+            if progress is not None:
+                progress(min(start + _BATCH, len(missing)), len(missing))
+        if missing:
+            self._write(path, wanted)
+
+    def targets(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Token ids and log-probabilities [N, TOP] for the examples' target positions, in a batch's order."""
+        known = [self._known[example] for example in examples]
+        device = self._base.device
+        return torch.cat([ids for ids, _ in known]).long().to(device), torch.cat([logs for _, logs in known]).to(device)
+
+    def _compute(self, examples: Sequence[Example]) -> None:
+        batch = collate(examples).to(self._base.device)
+        logs = self._base.logits(self._prefix, batch.ids, batch.rows).log_softmax(-1)
+        values, ids = logs.topk(min(TOP, logs.shape[-1]), dim=-1)
+        counts = [len(example.target) for example in examples]
+        for example, some_ids, some_values in zip(examples, ids.split(counts), values.split(counts), strict=True):
+            self._known[example] = (some_ids.int().cpu().clone(), some_values.cpu().clone())
+
+    def _read(self, path: Path, wanted: Sequence[Example]) -> None:
+        if not path.exists():
+            return
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                if (file.metadata() or {}).get("key") != self.key + _examples_hash(wanted):
+                    return  # of another teacher or other rows: computed anew
+                ids, logs = file.get_tensor("ids"), file.get_tensor("log_probabilities")
+        except (OSError, safetensors.SafetensorError) as error:
+            raise TrainingError(f"{path} cannot be read: {error}; delete it, and it is computed anew") from error
+        counts = [len(example.target) for example in wanted]
+        for example, some_ids, some_logs in zip(wanted, ids.split(counts), logs.split(counts), strict=True):
+            self._known[example] = (some_ids, some_logs)
+
+    def _write(self, path: Path, wanted: Sequence[Example]) -> None:
+        tensors = {
+            "ids": torch.cat([self._known[example][0] for example in wanted]),
+            "log_probabilities": torch.cat([self._known[example][1] for example in wanted]),
+        }
+        write_atomic(path, safetensors.torch.save(tensors, {"key": self.key + _examples_hash(wanted)}))
+
+
+def divergence(logits: Tensor, ids: Tensor, logs: Tensor) -> Tensor:
+    """Mean KL(teacher ‖ student) per position over the teacher's top tokens and the rest as one outcome.
+
+    `logits` [N, V] of the student; `ids` and `logs` [N, TOP] of the teacher. Never more than the KL over all tokens.
+    """
+    student = logits.log_softmax(-1).gather(1, ids)
+    return (_divergence_terms(logs, student) + _divergence_terms(_rest(logs), _rest(student))).mean()
+
+
+@torch.no_grad()
+def teacher_divergence(base: Base, prefix: KeyValues, examples: Sequence[Example], teacher: Teacher) -> float:
+    """Mean KL per target position over many examples."""
+    total, count = 0.0, 0
+    ordered = sorted(examples, key=lambda example: example.length)
+    for start in range(0, len(ordered), _BATCH):
+        group = ordered[start : start + _BATCH]
+        batch = collate(group).to(base.device)
+        logits = base.logits(prefix, batch.ids, batch.rows)
+        total += float(divergence(logits, *teacher.targets(group))) * len(batch.targets)
+        count += len(batch.targets)
+    return total / count
+
+
+def _divergence_terms(teacher: Tensor, student: Tensor) -> Tensor:
+    return (teacher.exp() * (teacher - student)).sum(-1)
+
+
+def _rest(logs: Tensor) -> Tensor:
+    """Log of the probability that is left beside the given tokens, [N, 1]; at least 1e-6, since rounding may make it negative."""
+    left = 1 - logs.exp().sum(-1, keepdim=True)
+    return left.clamp(min=1e-6).log()
+
+
+def _examples_hash(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.prompt, example.target)).encode())
+    return digest.hexdigest()
