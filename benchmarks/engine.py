@@ -39,8 +39,9 @@ from edgeprefix.runtime.cache import Cache
 from edgeprefix.runtime.decoder import Decoder
 from edgeprefix.runtime.manifest import Manifest
 from edgeprefix.runtime.prefix_file import PrefixLayer
+from edgeprefix.runtime.quiet_ort import ort
 from edgeprefix.runtime.sampler import Sampler, Vocabulary
-from edgeprefix.runtime.session import open_graph, ort
+from edgeprefix.runtime.session import open_graph
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2-135m": {
@@ -101,44 +102,43 @@ def measure(bundle: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     capacity = PREFIX_TOKENS + arguments.prompt + arguments.tokens + 8
     random = np.random.default_rng(0)
     prompt = random.integers(1, manifest.vocabulary, arguments.prompt).tolist()
-    with Engine.load(bundle, max_batch=ROWS, max_length=capacity, threads=arguments.threads) as engine:
+    with Engine.load(
+        bundle, max_batch=ROWS, max_length=capacity, threads=arguments.threads, chunk_tokens=arguments.prompt
+    ) as engine:
         prefixes = [random_prefix(manifest, f"task{number}") for number in range(ROWS)]
         for prefix in prefixes:
             engine.load_prefix(prefix)
         graph = open_graph(bundle, manifest, threads=arguments.threads)
         bare = Decoder(graph, Cache(graph.layers, batch=ROWS, capacity=capacity, dtype=graph.cache_dtype))
-        return {
-            "facts": facts(manifest, arguments),
-            "decode_1": ratio(
-                arguments.rounds,
-                lambda: generate_speed(engine, prompt, ["task0"], arguments.tokens),
-                lambda: bare_speed(bare, prompt, 1, arguments.tokens),
-            ),
-            "decode_8": ratio(
-                arguments.rounds,
-                lambda: generate_speed(engine, prompt, ["task0"] * ROWS, arguments.tokens),
-                lambda: bare_speed(bare, prompt, ROWS, arguments.tokens),
-            ),
-            "mixed": ratio(
-                arguments.rounds,
-                lambda: generate_speed(engine, prompt, [f"task{number}" for number in range(ROWS)], arguments.tokens),
-                lambda: generate_speed(engine, prompt, ["task0"] * ROWS, arguments.tokens),
-            ),
-            "batch": ratio(
-                arguments.rounds,
-                lambda: generate_speed(engine, prompt, ["task0"] * ROWS, arguments.tokens),
-                lambda: generate_speed(engine, prompt, ["task0"], arguments.tokens),
-            ),
-            "ttft_ms": ratio(
-                max(arguments.rounds, 15),
-                lambda: first_token_ms(engine, prompt, "task0"),
-                lambda: first_token_ms(engine, prompt, None),
-            ),
-            "swap_us": swap_us(engine, bare),
-            "load_ms": load_ms(engine, prefixes[0]),
-            "lookup": lookup_gain(engine, arguments),
-            "sampling_us": sampling_us(manifest.vocabulary),
+        one, same, mixed = ["task0"], ["task0"] * ROWS, [f"task{number}" for number in range(ROWS)]
+        tokens, rounds = arguments.tokens, arguments.rounds
+
+        def through(tasks: list[str]) -> Callable[[], float]:
+            return lambda: generate_speed(engine, prompt, tasks, tokens)
+
+        def alone(rows: int) -> Callable[[], float]:
+            return lambda: bare_speed(bare, prompt, rows, tokens)
+
+        def first(task: str | None) -> Callable[[], float]:
+            return lambda: engine.generate(prompt, prefix=task, max_new_tokens=1, ignore_end=True).timings.prefill_ms
+
+        measurements: dict[str, Callable[[], Any]] = {
+            "facts": lambda: facts(manifest, arguments),
+            "decode_1": lambda: ratio(rounds, through(one), alone(1)),
+            "decode_8": lambda: ratio(rounds, through(same), alone(ROWS)),
+            "mixed": lambda: ratio(rounds, through(mixed), through(same)),
+            "batch": lambda: ratio(rounds, through(same), through(one)),
+            "ttft_ms": lambda: ratio(3 * rounds, first("task0"), first(None)),
+            "swap_us": lambda: swap_us(engine, bare),
+            "load_ms": lambda: load_ms(engine, prefixes[0]),
+            "lookup": lambda: lookup_gain(engine, arguments),
+            "sampling_us": lambda: sampling_us(manifest.vocabulary),
         }
+        results = {}
+        for name, measurement in measurements.items():
+            results[name] = measurement()
+            print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
+        return results
 
 
 def random_prefix(manifest: Manifest, name: str) -> Prefix:
@@ -156,17 +156,17 @@ def random_prefix(manifest: Manifest, name: str) -> Prefix:
 
 
 def generate_speed(engine: Engine, prompt: list[int], tasks: list[str], tokens: int) -> float:
-    """Tokens/s of decoding through the engine, from the moment that all rows have begun."""
+    """Tokens/s of decoding through the engine, while all rows run.
+
+    Each round of the engine feeds one of these prompts, so the rows begin one step after the other: when the last one
+    begins, the first, which will end first, has made len(tasks) - 1 of its steps.
+    """
     requests = [Request(prompt, prefix=task, max_new_tokens=tokens, ignore_end=True) for task in tasks]
-    begun: list[float] = []
     tickets = [engine.submit(request) for request in requests]
-    for ticket in tickets:
-        completion = ticket.result()
-        begun.append(ticket.submitted + completion.timings.first_token_ms / 1000)
-        ended = ticket.submitted + completion.timings.total_ms / 1000
-    # The rows begin one after the other; the tokens of the early ones until the last has begun are few and not counted.
-    steps = min(tokens - 1, *(tokens - 1 - lost for lost in range(len(tasks))))
-    return len(tasks) * steps / (ended - max(begun))
+    done = [(ticket.submitted, ticket.result().timings) for ticket in tickets]
+    last_begun = max(submitted + timings.first_token_ms / 1000 for submitted, timings in done)
+    first_ended = min(submitted + timings.total_ms / 1000 for submitted, timings in done)
+    return len(tasks) * (tokens - len(tasks)) / (first_ended - last_begun)
 
 
 def bare_speed(decoder: Decoder, prompt: list[int], rows: int, tokens: int) -> float:
@@ -179,10 +179,6 @@ def bare_speed(decoder: Decoder, prompt: list[int], rows: int, tokens: int) -> f
     for step in range(1, tokens):
         current = decoder.step(current, [length + step] * rows).argmax(axis=1).tolist()
     return rows * (tokens - 1) / (time.perf_counter() - started)
-
-
-def first_token_ms(engine: Engine, prompt: list[int], task: str | None) -> float:
-    return engine.generate(prompt, prefix=task, max_new_tokens=1, ignore_end=True).timings.prefill_ms
 
 
 def ratio(rounds: int, one: Callable[[], float], other: Callable[[], float]) -> dict[str, float]:

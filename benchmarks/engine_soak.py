@@ -27,7 +27,7 @@ from edgeprefix.runtime.errors import RequestCancelled
 from edgeprefix.runtime.machine import resident_bytes
 from edgeprefix.runtime.manifest import Manifest
 from edgeprefix.runtime.prefix_file import PrefixLayer
-from edgeprefix.runtime.session import ort
+from edgeprefix.runtime.quiet_ort import ort
 
 TASKS, VERSIONS, PROMPTS, SENDERS = 50, 2, 6, 6
 LENGTHS = (4, 12, 20)

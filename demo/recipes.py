@@ -16,9 +16,8 @@ class Recipe:
     batch_size: int = 16
     length: int = 100
     """P, positions; less when the base has few."""
-    lr: float = 0.1
-    init: str = "text"
-    """Over training rows with their targets."""
+    lr: float | None = None
+    """Learning rate; None is the trainer's own choice."""
     log_every: int = 5
     """Steps between points of the loss curve."""
 

@@ -109,8 +109,7 @@ def falcon(model: Any, attend: Attend) -> Callable[..., Any]:
     return forward
 
 
-_ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
-    # model type: class of the attention layer, method, replacement
+ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
     "gpt_neo": ("GPTNeoSelfAttention", "_attn", gpt_neo),
     "gptj": ("GPTJAttention", "_attn", gptj),
     "codegen": ("CodeGenAttention", "_attn", gptj),
@@ -119,11 +118,12 @@ _ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
     "mpt": ("MptAttention", "forward", mpt),
     "falcon": ("FalconAttention", "forward", falcon),
 }
+"""Model type → class of its attention layer, method, replacement."""
 
 
 def has_adapter(model: PreTrainedModel) -> bool:
     """Whether the model's family is one of those with an adapter."""
-    return model.config.model_type in _ADAPTERS
+    return model.config.model_type in ADAPTERS
 
 
 @contextlib.contextmanager
@@ -131,7 +131,7 @@ def adapted(
     model: PreTrainedModel, attend: Callable[[AttentionCall], Tensor], take_layer: Callable[[], int]
 ) -> Iterator[None]:
     """Lets `attend` answer the attention calls of a model with an adapter; `take_layer` names the layer that asks."""
-    name, method, replacement = _ADAPTERS[model.config.model_type]
+    name, method, replacement = ADAPTERS[model.config.model_type]
     owner = getattr(sys.modules[type(model).__module__], name)
 
     def answer(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:

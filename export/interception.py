@@ -90,7 +90,8 @@ def _registered(model: PreTrainedModel, attend: Attend, cache: PassThroughCache)
     ) -> tuple[Tensor, None]:
         if attention_mask is not None:
             raise ExportError(
-                f"{model.config.model_type} computes an attention mask of its own from the text, which the attention node cannot take"
+                f"{model.config.model_type} computes an attention mask of its own from the text, "
+                "which the attention node cannot take"
             )
         return attend(_call(cache.take_layer(), query, key, value, options)), None
 

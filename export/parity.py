@@ -119,8 +119,8 @@ class ParityReport:
 BOUNDS: Mapping[str, Bounds] = {
     "fp32": Bounds(relative=1e-4),
     "fp16": Bounds(relative=5e-2, kl=1e-3),
-    "int8": Bounds(kl=0.02, top1=0.9),
-    "int4": Bounds(kl=0.5, top1=0.5),
+    "int8": Bounds(kl=0.01, top1=0.8),
+    "int4": Bounds(kl=0.2, top1=0.5),
 }
 
 

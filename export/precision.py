@@ -23,8 +23,8 @@ class QuantisedFormat:
 
 
 FORMATS: Mapping[str, QuantisedFormat] = {
-    "int8": QuantisedFormat(body=WeightFormat(bits=8, block=64), head=WeightFormat(bits=8, block=64)),
-    "int4": QuantisedFormat(body=WeightFormat(bits=4, block=32), head=WeightFormat(bits=8, block=64)),
+    "int8": QuantisedFormat(body=WeightFormat(bits=8, block=128), head=WeightFormat(bits=8, block=128)),
+    "int4": QuantisedFormat(body=WeightFormat(bits=4, block=64, symmetric=False), head=WeightFormat(bits=8, block=64)),
 }
 
 

@@ -6,8 +6,8 @@ slot is one array assignment for all of them. The graph reads and writes this me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,70 @@ Array = npt.NDArray[Any]
 _MIB = 1 << 20
 
 
+class Packed(Protocol):
+    """Keys and values in the form that a cache copies into a slot; what it is, only that cache knows."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
+
+class Slots(NamedTuple):
+    """The slots `start` … `stop - 1`."""
+
+    start: int
+    stop: int
+
+
+class SlotMemory(Protocol):
+    """What decoder and scheduler need of a cache, wherever it lies."""
+
+    batch: int
+    capacity: int
+    nbytes: int
+
+    def bind(self, binding: Any, slots: Slots) -> None:
+        """Binds the slots' memory as past and as present of every layer."""
+        ...
+
+    def pack(self, layers: Sequence[tuple[Array, Array]]) -> Sequence[Packed]:
+        """Keys and values of each layer ([H, P, D] pairs) for `write`."""
+        ...
+
+    def unpack(self, packed: Sequence[Array]) -> list[tuple[Array, Array]]:
+        """Keys and values of each layer out of what `read` gave."""
+        ...
+
+    def write(self, slot: int, packed: Sequence[Any]) -> None:
+        """Copies a packed prefix into the first positions of a slot."""
+        ...
+
+    def read(self, slot: int, length: int) -> list[Array]:
+        """A copy of a slot's first `length` positions in main memory."""
+        ...
+
+    def copy(self, source: int, target: int, *, start: int, stop: int) -> None:
+        """Copies positions `start` … `stop - 1` of one slot to another."""
+        ...
+
+    def gather(self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int) -> None:
+        """Copies several slots at once, as if all sources were read before any target is written."""
+        ...
+
+
 class CacheView(NamedTuple):
     """Keys and values of one layer for some slots: each [B, H, C, D], a contiguous view of the cache's memory."""
 
     key: Array
     value: Array
+
+
+def bind_address(
+    bind: Callable[..., None], name: str, device: str, dtype: np.dtype[Any], shape: tuple[int, ...], address: int
+) -> None:
+    """Binds memory by its address: nothing is copied, so it must be contiguous and outlive the run."""
+    bind(name, device, 0, dtype.type, shape, address)
 
 
 def layer_groups(layers: Sequence[LayerShape]) -> dict[tuple[int, int], list[int]]:
@@ -65,7 +124,14 @@ class Cache:
             for (heads, size), members in self._members.items()
         ]
 
-    def views(self, slots: slice) -> Iterator[CacheView]:
+    def bind(self, binding: Any, slots: Slots) -> None:
+        """Binds the slots' memory as past and as present of every layer: the graph works in place."""
+        for index, view in enumerate(self.views(slots)):
+            for kind, array in zip(("key", "value"), view, strict=True):
+                for bind, name in ((binding.bind_input, "past_key_values"), (binding.bind_output, "present")):
+                    bind_address(bind, f"{name}.{index}.{kind}", "cpu", self.dtype, array.shape, array.ctypes.data)
+
+    def views(self, slots: Slots) -> Iterator[CacheView]:
         """The slots' memory layer by layer."""
         where = {
             index: (group, row)
@@ -74,7 +140,7 @@ class Cache:
         }
         for index in range(len(where)):
             group, row = where[index]
-            yield CacheView(group[row, 0, slots], group[row, 1, slots])
+            yield CacheView(group[row, 0, slots.start : slots.stop], group[row, 1, slots.start : slots.stop])
 
     def pack(self, layers: Sequence[tuple[Array, Array]]) -> list[Array]:
         """Keys and values of each layer ([H, P, D] pairs) as `write` and `read` have them: [layers, 2, H, P, D] by shape."""

@@ -12,24 +12,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.cache import SlotMemory, Slots, bind_address
+from edgeprefix.runtime.quiet_ort import ort
 from edgeprefix.runtime.session import Graph
 
 Logits = npt.NDArray[np.float32]
 
 
 class Decoder:
-    """Runs a graph over a cache in main memory.
+    """Runs a graph over a cache.
 
     >>> decoder = Decoder(graph, Cache(graph.layers, batch=2, capacity=64, dtype=graph.cache_dtype))  # doctest: +SKIP
     >>> logits = decoder.feed(0, prompt_ids, start=0)  # doctest: +SKIP
     >>> logits = decoder.step([int(logits[-1].argmax())], [len(prompt_ids) + 1])  # doctest: +SKIP
     """
 
-    def __init__(self, graph: Graph, cache: Cache) -> None:
+    def __init__(self, graph: Graph, cache: SlotMemory) -> None:
         self.graph, self.cache = graph, cache
+        self._in_place = graph.on_cpu  # changed arrays are seen without binding them again
         self._tokens = np.zeros((cache.batch, 1), np.int64)  # [B, 1]
         self._lengths = np.zeros(cache.batch, np.int32)  # [B]
         self._rows = np.arange(cache.batch, dtype=np.int64)
@@ -47,6 +48,8 @@ class Decoder:
         self._tokens[:n, 0] = tokens
         self._lengths[:n] = lengths
         binding = self._steps.get(n) or self._bind_step(n)
+        if not self._in_place:
+            self._bind_small(binding, n)
         self.graph.session.run_with_iobinding(binding)
         return self._logits[:n] if self._logits.dtype == np.float32 else self._logits[:n].astype(np.float32)
 
@@ -63,40 +66,37 @@ class Decoder:
         self._length[0] = start + count
         binding = self._feeds.get(slot) or self._bind_feed(slot)
         _bind_input(binding, "input_ids", ids)
+        _bind_input(binding, "total_lengths", self._length)
         _bind_input(binding, "logit_rows", rows)
         _bind_output(binding, "logits", logits)
         self.graph.session.run_with_iobinding(binding)
         return logits.astype(np.float32, copy=False)
 
     def _bind_step(self, n: int) -> ort.IOBinding:
-        binding = self._bind_cache(slice(0, n))
-        _bind_input(binding, "input_ids", self._tokens[:n])
-        _bind_input(binding, "total_lengths", self._lengths[:n])
-        _bind_input(binding, "logit_rows", self._rows[:n])
+        binding = self.graph.session.io_binding()
+        self.cache.bind(binding, Slots(0, n))
+        self._bind_small(binding, n)
         _bind_output(binding, "logits", self._logits[:n])
         self._steps[n] = binding
         return binding
 
-    def _bind_feed(self, slot: int) -> ort.IOBinding:
-        binding = self._bind_cache(slice(slot, slot + 1))
-        _bind_input(binding, "total_lengths", self._length)
-        self._feeds[slot] = binding
-        return binding
+    def _bind_small(self, binding: ort.IOBinding, n: int) -> None:
+        """On a device, binding is what copies these arrays there, so it is done for every step."""
+        _bind_input(binding, "input_ids", self._tokens[:n])
+        _bind_input(binding, "total_lengths", self._lengths[:n])
+        _bind_input(binding, "logit_rows", self._rows[:n])
 
-    def _bind_cache(self, slots: slice) -> ort.IOBinding:
-        """A binding whose past and present are the same memory: that of the slots."""
+    def _bind_feed(self, slot: int) -> ort.IOBinding:
         binding = self.graph.session.io_binding()
-        for index, view in enumerate(self.cache.views(slots)):
-            for kind, array in zip(("key", "value"), view, strict=True):
-                _bind_input(binding, f"past_key_values.{index}.{kind}", array)
-                _bind_output(binding, f"present.{index}.{kind}", array)
+        self.cache.bind(binding, Slots(slot, slot + 1))
+        self._feeds[slot] = binding
         return binding
 
 
 def _bind_input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
-    """Binds by address: nothing is copied, so `array` must outlive the run and be contiguous."""
-    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    """`array` lies in main memory and must outlive the run."""
+    bind_address(binding.bind_input, name, "cpu", array.dtype, array.shape, array.ctypes.data)
 
 
 def _bind_output(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
-    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    bind_address(binding.bind_output, name, "cpu", array.dtype, array.shape, array.ctypes.data)

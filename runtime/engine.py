@@ -7,6 +7,7 @@ through tickets. Each of those layers can be used alone.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import weakref
 from collections import deque
@@ -17,21 +18,22 @@ from typing import Unpack
 
 import numpy as np
 
-from edgeprefix.runtime.cache import Array, Cache, cache_bytes
+from edgeprefix.runtime.cache import Array, Cache, SlotMemory, cache_bytes
 from edgeprefix.runtime.chat import Message, render_chat
 from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.device_cache import DeviceCache
 from edgeprefix.runtime.errors import RequestError
 from edgeprefix.runtime.generation import OnPiece
 from edgeprefix.runtime.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.options import Settings
 from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.prefix_store import PrefixInfo, PrefixStore
-from edgeprefix.runtime.prepare import Preparer
+from edgeprefix.runtime.prepare import CONTINUES, Preparer
 from edgeprefix.runtime.request import Completion, Piece, Prompt, Request
 from edgeprefix.runtime.scheduler import CHUNK_TOKENS, Scheduler
 from edgeprefix.runtime.scorer import Scorer
 from edgeprefix.runtime.scoring import CompileProbe, Scores, TextLogprobs
-from edgeprefix.runtime.session import Provider, open_graph
+from edgeprefix.runtime.session import Graph, Provider, open_graph
 from edgeprefix.runtime.stream import PieceStream, stream_pieces
 from edgeprefix.runtime.task_pack import TaskPack
 from edgeprefix.runtime.ticket import Ticket
@@ -96,7 +98,7 @@ class Engine:
         graph = open_graph(bundle, manifest, threads=threads, providers=providers)
         need = cache_bytes(graph.layers, batch=max_batch, capacity=capacity, dtype=graph.cache_dtype)
         logger.info("cache: %d rows x %d positions = %.1f MiB", max_batch, capacity, need / (1 << 20))
-        cache = Cache(graph.layers, batch=max_batch, capacity=capacity, dtype=graph.cache_dtype)
+        cache = make_cache(graph, batch=max_batch, capacity=capacity)
         tokenizer = TextTokenizer.from_file(Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids)
         engine = cls(
             manifest, tokenizer, Decoder(graph, cache),
@@ -187,7 +189,8 @@ class Engine:
         """Turns a text into a prefix: the base's own keys and values over it, exactly those of a prompt.
 
         With `prefix` the text stands behind that task's prefix, and both become one. The result is not loaded: `save`
-        it, or give it to `load_prefix`. Raises RequestError, PromptTooLongError.
+        it, or give it to `load_prefix`. `pack` may add a prompt template, labels and the like. A prompt behind the result
+        gets no begin-of-text token, as if both were one text. Raises RequestError, PromptTooLongError.
         """
         task = self._preparer.task(prefix)
         tokens = self._preparer.prompt_ids(text, None)
@@ -196,8 +199,13 @@ class Engine:
         self._scheduler.submit(CompileProbe(tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket))
         pairs = self._cache.unpack(ticket.wait())
         layers = [PrefixLayer(key.astype(np.float32), value.astype(np.float32)) for key, value in pairs]
-        recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix}
-        return Prefix(name=name, base=self.manifest.base, layers=tuple(layers), pack=pack or TaskPack(recipe=recipe))
+        recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix, CONTINUES: True}
+        return Prefix(
+            name=name,
+            base=self.manifest.base,
+            layers=tuple(layers),
+            pack=dataclasses.replace(pack or TaskPack(), recipe=recipe),
+        )
 
     # Text -------------------------------------------------------------------------------------------------------------
 
@@ -345,6 +353,20 @@ class Engine:
                 self.load_prefix(source)
             else:
                 self.load_prefixes(source)
+
+
+def make_cache(graph: Graph, *, batch: int, capacity: int) -> SlotMemory:
+    """The graph's cache, where the graph wants it. Raises CapacityError when it does not fit the memory."""
+    if graph.on_cpu:
+        return Cache(graph.layers, batch=batch, capacity=capacity, dtype=graph.cache_dtype)
+    return DeviceCache(
+        graph.layers,
+        batch=batch,
+        capacity=capacity,
+        dtype=graph.cache_dtype,
+        device=graph.device,
+        providers=graph.providers,
+    )
 
 
 def _require_positive(**numbers: int) -> None:

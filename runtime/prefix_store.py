@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.cache import SlotMemory
 from edgeprefix.runtime.errors import BaseMismatchError, CapacityError, PrefixFileError, UnknownTaskError
 from edgeprefix.runtime.manifest import Manifest
 from edgeprefix.runtime.prefix_file import Prefix
@@ -83,7 +83,7 @@ class Loaded:
 class PrefixStore:
     """Tasks by name. Safe to use from many threads."""
 
-    def __init__(self, manifest: Manifest, cache: Cache, *, budget_bytes: int | None = None) -> None:
+    def __init__(self, manifest: Manifest, cache: SlotMemory, *, budget_bytes: int | None = None) -> None:
         self._manifest, self._cache, self._budget = manifest, cache, budget_bytes
         self._entries: dict[str, _Entry] = {}
         self._clock = 0
@@ -95,25 +95,9 @@ class PrefixStore:
         `name` overrides the name in the file. Raises PrefixFileError, BaseMismatchError or CapacityError; the store is
         then as it was.
         """
-        path = Path(source) if isinstance(source, str | Path) else None
-        prefix = _read(source)
-        resident = self._pack(prefix, name or prefix.name, where=str(path or name or prefix.name))
-        entry = _Entry(
-            name=resident.name,
-            length=resident.length,
-            bytes=resident.nbytes,
-            pack=prefix.pack,
-            path=None if path is None else path.resolve(),
-            pinned=pinned,
-            resident=resident,
-        )
+        entry = self._verified(source, name, pinned=pinned)
         with self._lock:
-            self._make_room(resident.nbytes, replacing=resident.name)
-            old = self._entries.get(resident.name)
-            if old is not None:
-                entry.hits, entry.pinned = old.hits, pinned or old.pinned
-            entry.used = self._tick()
-            self._entries[resident.name] = entry
+            self._commit(entry)
         return entry.info()
 
     def load_folder(self, folder: str | Path) -> list[PrefixInfo]:
@@ -121,13 +105,16 @@ class PrefixStore:
         folder = Path(folder)
         if not folder.is_dir():
             raise PrefixFileError(f"{folder} is no folder; give a folder of prefix files, or a file to load_prefix")
+        entries = [self._verified(path, None, pinned=False) for path in sorted(folder.glob(PREFIX_PATTERN))]
         with self._lock:
             before = dict(self._entries)
             try:
-                return [self.load(path) for path in sorted(folder.glob(PREFIX_PATTERN))]
-            except Exception:
+                for entry in entries:
+                    self._commit(entry)
+            except CapacityError:
                 self._entries = before
                 raise
+        return [entry.info() for entry in entries]
 
     def use(self, name: str) -> Loaded:
         """The task for a request, counted as a hit; an evicted one is read again from its file.
@@ -184,7 +171,31 @@ class PrefixStore:
     def _restore(self, entry: _Entry) -> None:
         """Reads an evicted task again; its file may have changed since, then the new content holds."""
         assert entry.path is not None  # only tasks with a file are evicted
-        self.load(entry.path, name=entry.name, pinned=entry.pinned)
+        self._commit(self._verified(entry.path, entry.name, pinned=entry.pinned))
+
+    def _verified(self, source: str | Path | bytes | Prefix, name: str | None, *, pinned: bool) -> _Entry:
+        """A task ready to be committed; nothing has changed yet."""
+        path = Path(source) if isinstance(source, str | Path) else None
+        prefix = _read(source)
+        resident = self._pack(prefix, name or prefix.name, where=str(path or name or prefix.name))
+        return _Entry(
+            name=resident.name,
+            length=resident.length,
+            bytes=resident.nbytes,
+            pack=prefix.pack,
+            path=None if path is None else path.resolve(),
+            pinned=pinned,
+            resident=resident,
+        )
+
+    def _commit(self, entry: _Entry) -> None:
+        """Makes a verified task known, in the place of one of its name; others may be evicted. The caller holds the lock."""
+        self._make_room(entry.bytes, replacing=entry.name)
+        old = self._entries.get(entry.name)
+        if old is not None:
+            entry.hits, entry.pinned = old.hits, entry.pinned or old.pinned
+        entry.used = self._tick()
+        self._entries[entry.name] = entry
 
     def _pack(self, prefix: Prefix, name: str, *, where: str) -> ResidentPrefix:
         self._manifest.base.require_same(prefix.base, what=f"prefix {where}")

@@ -23,7 +23,8 @@ from edgeprefix.runtime.work import Generation, Logits, Slot, Start, Work
 
 logger = logging.getLogger(__name__)
 
-CHUNK_TOKENS = 128  # of a prompt fed between two decode steps; benchmarks/engine.py has the trade-off
+# Of a prompt, fed between two decode steps. More keeps the others waiting longer; fewer use the matrix kernels less well.
+CHUNK_TOKENS = 128
 
 
 @dataclass(slots=True, eq=False)

@@ -5,8 +5,8 @@ The session options are those of benchmarks/engine_session.py's measurement; see
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it is read once, then
-
-import onnxruntime as ort
-
 from edgeprefix.runtime.errors import BundleError, ProviderError
 from edgeprefix.runtime.machine import physical_cores
 from edgeprefix.runtime.manifest import GRAPH_FILE, LayerShape, Manifest
+from edgeprefix.runtime.quiet_ort import ort
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +39,7 @@ class Graph:
     cache_dtype: np.dtype[Any]
     logits_dtype: np.dtype[Any]
     device: str
+    providers: tuple[Provider, ...] = (CPU,)
 
     @property
     def on_cpu(self) -> bool:
@@ -67,7 +65,7 @@ def open_graph(
         raise BundleError(f"{path} is missing; export the bundle again")
     session = _open_session(path, session_options(threads), chosen)
     _require_started(session, chosen)
-    return _checked_graph(session, manifest, str(path))
+    return dataclasses.replace(_checked_graph(session, manifest, str(path)), providers=tuple(chosen))
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:

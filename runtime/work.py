@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeprefix.runtime.cache import Array
+from edgeprefix.runtime.cache import Array, Packed
 from edgeprefix.runtime.decoder import Decoder
 from edgeprefix.runtime.ticket import Ticket
 
@@ -19,16 +19,16 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResidentPrefix:
-    """A verified prefix in the form that is copied into a slot: packed arrays in the cache's dtype."""
+    """A verified prefix in the form that is copied into a slot."""
 
     name: str
     length: int
-    packed: tuple[Array, ...]
+    packed: tuple[Packed, ...]
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return sum(array.nbytes for array in self.packed)
+        return sum(part.nbytes for part in self.packed)
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from edgeprefix.runtime.errors import CheckpointError, TrainingError
 from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
 from edgeprefix.runtime.tokenizer import TextTokenizer
 from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix
+from edgeprefix.train.rounding import WEIGHTS, round_weights
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Base:
     """What was given to `load_base`."""
     parameters: int
     """Number of weights, shared ones counted once."""
+    weights: str = "checkpoint"
+    """As in the checkpoint, or rounded to "int8" or "int4" as in a bundle."""
 
     @property
     def device(self) -> torch.device:
@@ -145,12 +148,17 @@ class Base:
         return f"{total:016x}"
 
 
-def load_base(source: str | Path, *, precision: str = "auto", device: str = "auto") -> Base:
+def load_base(
+    source: str | Path, *, precision: str = "auto", device: str = "auto", weights: str = "checkpoint"
+) -> Base:
     """Loads a base from a local folder or the hub, frozen.
 
+    `weights` "int8" or "int4" rounds them as a bundle of that precision holds them.
     `precision` "auto" takes bf16 where the device multiplies it quickly, else fp32; `device` "auto" takes a GPU if there is one.
     Raises CheckpointError when the folder or id cannot be loaded, TrainingError when the model cannot take a prefix.
     """
+    if weights not in WEIGHTS:
+        raise TrainingError(f"weights {weights!r} is unknown; choose one of {', '.join(WEIGHTS)}")
     if precision not in PRECISIONS:
         raise TrainingError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
     folder = _local_folder(source)
@@ -160,8 +168,11 @@ def load_base(source: str | Path, *, precision: str = "auto", device: str = "aut
     with _quiet_transformers():
         model = _load_model(folder)
     model.requires_grad_(False)
-    model.eval().to(target)
+    model.eval()
+    if weights != "checkpoint":
+        round_weights(model, weights)
     parameters = sum(weight.numel() for weight in model.parameters())
+    model.to(target)
     if precision == "bf16":
         _matrices_to_bf16(model)
     base = Base(
@@ -173,6 +184,7 @@ def load_base(source: str | Path, *, precision: str = "auto", device: str = "aut
         route="cache",
         source=str(source),
         parameters=parameters,
+        weights=weights,
     )
     return _with_best_route(base)
 

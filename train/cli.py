@@ -46,6 +46,7 @@ def train(
     ] = False,
     teacher_text: Annotated[str | None, typer.Option(help="Long prompt that the prefix shall stand for.")] = None,
     teacher_file: Annotated[Path | None, typer.Option(help="The same from a file.")] = None,
+    search: Annotated[float, typer.Option(min=0, help="Seconds to spend on trying settings first.")] = 0.0,
     dropout: Annotated[float, typer.Option(help="Share of prefix entries zeroed in each step.")] = _PREFIX.dropout,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
@@ -62,6 +63,9 @@ def train(
     seed: Annotated[int, typer.Option(help="One seed, one result.")] = _TRAIN.seed,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = _TRAIN.precision,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = _TRAIN.device,
+    weights: Annotated[
+        str, typer.Option(help="checkpoint, or int8/int4: rounded as in a bundle of that precision.")
+    ] = _TRAIN.weights,
     metric: Annotated[str | None, typer.Option(help="loss, accuracy, bleu or exact: picks the best prefix.")] = None,
     objective: Annotated[str, typer.Option(help="auto, target or labels.")] = _TRAIN.objective,
     validate_every: Annotated[int | None, typer.Option(help="Steps between validations.")] = None,
@@ -82,7 +86,7 @@ def train(
     train_config = TrainConfig(
         steps=steps, epochs=epochs, lr=lr, value_lr_ratio=value_lr_ratio, batch_size=batch_size, accumulation=accumulation,
         warmup=warmup, weight_decay=weight_decay, clip=clip, label_smoothing=label_smoothing, seed=seed,
-        precision=precision, device=device, metric=metric, objective=objective, validate_every=validate_every,
+        precision=precision, device=device, weights=weights, metric=metric, objective=objective, validate_every=validate_every,
         validation_rows=validation_rows, patience=patience, max_tokens=max_tokens,
     )  # fmt: skip
     console = Console(stderr=True)
@@ -91,7 +95,7 @@ def train(
             base, data, validation, task=task, out=out, prefix=prefix_config, train=train_config,
             prompt=prompt.replace("\\n", "\n").replace("\\t", "\t"),
             labels=[label.strip() for label in labels.split(",") if label.strip()],
-            stop=stop or (), licence=licence, teacher=_teacher(teacher_text, teacher_file),
+            stop=stop or (), licence=licence, teacher=_teacher(teacher_text, teacher_file), search_s=search,
             progress=display.step, on_plan=display.plan, on_teacher=display.teacher, resume=resume, force=force,
         )  # fmt: skip
     Console().print(_summary(result))

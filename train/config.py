@@ -87,6 +87,8 @@ class TrainConfig:
     precision: str = "auto"
     """"fp32", "bf16", or "auto": bf16 where the machine multiplies it quickly."""
     device: str = "auto"
+    weights: str = "checkpoint"
+    """"int8" or "int4" trains on weights rounded as in a bundle of that precision."""
     metric: str | None = None
     """What picks the best checkpoint: loss, accuracy (needs labels), bleu or exact (real generation), kl (to the teacher)."""
     objective: str = "auto"

@@ -74,7 +74,9 @@ class Teacher:
         logs = self._base.logits(self._prefix, batch.ids, batch.rows).log_softmax(-1)
         values, ids = logs.topk(min(TOP, logs.shape[-1]), dim=-1)
         counts = [len(example.target) for example in examples]
-        for example, some_ids, some_values in zip(examples, ids.split(counts), values.split(counts), strict=True):
+        for example, some_ids, some_values in zip(
+            examples, torch.split(ids, counts), torch.split(values, counts), strict=True
+        ):
             self._known[example] = (some_ids.int().cpu().clone(), some_values.cpu().clone())
 
     def _read(self, path: Path, wanted: Sequence[Example]) -> None:
@@ -88,7 +90,9 @@ class Teacher:
         except (OSError, safetensors.SafetensorError) as error:
             raise TrainingError(f"{path} cannot be read: {error}; delete it, and it is computed anew") from error
         counts = [len(example.target) for example in wanted]
-        for example, some_ids, some_logs in zip(wanted, ids.split(counts), logs.split(counts), strict=True):
+        for example, some_ids, some_logs in zip(
+            wanted, torch.split(ids, counts), torch.split(logs, counts), strict=True
+        ):
             self._known[example] = (some_ids, some_logs)
 
     def _write(self, path: Path, wanted: Sequence[Example]) -> None:

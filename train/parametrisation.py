@@ -20,6 +20,9 @@ PrefixTensors = list[tuple[Tensor, Tensor]]
 """Per layer: keys [H, P, Dk] and values [H, P, Dv], fp32."""
 
 
+_KEY_SHARE = 0.5
+
+
 class Unit(NamedTuple):
     """The unit in which a layer's entries are trained: the base's own spread there."""
 
@@ -135,10 +138,10 @@ def fold(parametrisation: Parametrisation) -> PrefixTensors:
 def random_prefix(
     shapes: Sequence[LayerShape], length: int, units: Sequence[Unit], generator: torch.Generator
 ) -> PrefixTensors:
-    """Gaussian noise of the base's own spread."""
+    """Gaussian noise: values of the base's own spread, keys of half of it (with more, few queries meet each key: measured)."""
     return [
         (
-            torch.randn(shape.kv_heads, length, shape.key_size, generator=generator) * unit.key,
+            torch.randn(shape.kv_heads, length, shape.key_size, generator=generator) * (_KEY_SHARE * unit.key),
             torch.randn(shape.kv_heads, length, shape.value_size, generator=generator) * unit.value,
         )
         for shape, unit in zip(shapes, units, strict=True)

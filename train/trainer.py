@@ -21,7 +21,7 @@ from edgeprefix.runtime.version import __version__
 from edgeprefix.train.base import Base, load_base
 from edgeprefix.train.batches import Batches, sample
 from edgeprefix.train.checkpoint import Progressed
-from edgeprefix.train.config import PrefixConfig, TrainConfig, to_json
+from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig, to_json
 from edgeprefix.train.data import DataReport, DataSource, Example, TrainingData, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import TEACHER_FILE, OnTeacher, Teacher
@@ -32,6 +32,7 @@ from edgeprefix.train.optimiser import AdamW
 from edgeprefix.train.parametrisation import Direct, Parametrisation, PrefixTensors, PromptTuned, Reparametrised
 from edgeprefix.train.plot import draw_curve
 from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
+from edgeprefix.train.search import Candidate, chosen_in, search, trial_steps
 
 DEFAULT_PROMPT = "{input}\n"
 
@@ -77,6 +78,7 @@ def train_prefix(
     stop: Sequence[str] = (),
     licence: str = "",
     teacher: str | None = None,
+    search_s: float = 0.0,
     progress: ProgressCallback | None = None,
     on_plan: PlanCallback | None = None,
     on_teacher: OnTeacher | None = None,
@@ -87,7 +89,8 @@ def train_prefix(
 
     `data` and `validation` are JSONL or CSV files, or rows with the fields of `prompt` and a "target". Without `validation` a
     tenth of the rows is set apart. `teacher` is a long text prompt that the prefix shall stand for: training then follows what
-    the base says with that text in front. `on_plan` is called once with settings and data report before the first step.
+    the base says with that text in front. `search_s` seconds are spent on trying settings first. `on_plan` is called once with
+    settings and data report before the first step.
 
     Raises DataError, TemplateError, CheckpointError, OutputError, TrainingError, CapacityError; see their texts. On Ctrl-C a
     TrainingError says how to resume.
@@ -98,7 +101,11 @@ def train_prefix(
     """
     prefix, train = prefix or PrefixConfig(), train or TrainConfig()
     run = RunFolder.open(out, resume=resume, force=force)
-    loaded = base if isinstance(base, Base) else load_base(base, precision=train.precision, device=train.device)
+    loaded = (
+        base
+        if isinstance(base, Base)
+        else load_base(base, precision=train.precision, device=train.device, weights=train.weights)
+    )
     length = choose_length(prefix, loaded, _file_length(prefix))
     guide = None if teacher is None else Teacher(loaded, teacher)
     max_tokens = choose_max_tokens(train, loaded, length if guide is None else max(length, guide.tokens))
@@ -110,7 +117,10 @@ def train_prefix(
     if on_plan is not None:
         on_plan(chosen, rows.report, loaded)
     setting = _Setting(loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence, guide)
-    return _run(setting, run, progress=progress, on_teacher=on_teacher, resume=resume)
+    if guide is not None:
+        guide.prepare([*_visited(setting), *setting.held_out], run.file(TEACHER_FILE), on_teacher)
+    found = _searched(setting, run, search_s, progress, resume=resume)
+    return _run(found, run, progress=progress, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,8 @@ class _Setting:
     stop: tuple[str, ...]
     licence: str
     teacher: Teacher | None
+    search: Mapping[str, Any] | None = None
+    """What a search tried and chose, for run.json."""
 
     @property
     def held_out(self) -> list[Example]:
@@ -147,14 +159,10 @@ class _Setting:
         )
 
 
-def _run(
-    setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None, on_teacher: OnTeacher | None, resume: bool
-) -> TrainResult:
+def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool) -> TrainResult:
     base, train = setting.base, setting.train
     before = base.fingerprint()
     parametrisation = _parametrisation(setting)
-    if setting.teacher is not None:
-        setting.teacher.prepare([*_visited(setting), *setting.held_out], run.file(TEACHER_FILE), on_teacher)
     baseline = _baseline(setting)
     facts = _facts(setting, baseline)
     Prefix(name=setting.task, base=base.identity, layers=_layers(parametrisation.prefix()))  # refuses a bad name now
@@ -184,6 +192,43 @@ def _run(
     if base.fingerprint() != before:
         raise TrainingError("the base's weights changed during training; this is a bug in edgeprefix, please report it")
     return _finish(setting, run, done, baseline, parametrisation)
+
+
+def _searched(
+    setting: _Setting, run: RunFolder, budget_s: float, progress: ProgressCallback | None, *, resume: bool
+) -> _Setting:
+    """The setting with what a search chose: now, or when the run that is resumed began."""
+    before = run.read_facts().get("search") if resume else None
+    chosen = chosen_in({"search": before})
+    if chosen is not None:
+        return _with(setting, chosen, search=before)
+    if not budget_s:
+        return setting
+    count = 0
+
+    def attempt(candidate: Candidate) -> float:
+        nonlocal count
+        count += 1
+        short = _with(setting, candidate, steps=trial_steps(setting.plan.steps))
+        return _run(short, RunFolder(run.path / "search" / str(count)), progress=progress, resume=False).validation_loss
+
+    start = Candidate(lr=setting.plan.lr, value_lr_ratio=setting.train.value_lr_ratio, init=setting.prefix.init)
+    others = tuple(init for init in INITS if init != start.init) if start.init in INITS else ()
+    found = search(start, attempt, budget_s=budget_s, inits=others)
+    return _with(setting, found.chosen, search=found.to_json())
+
+
+def _with(
+    setting: _Setting, candidate: Candidate, *, steps: int | None = None, search: Mapping[str, Any] | None = None
+) -> _Setting:
+    """The setting with a candidate's values; with `steps`, as a trial that is measured once, at its end."""
+    plan = dataclasses.replace(setting.plan, lr=candidate.lr)
+    if steps is not None:
+        plan = dataclasses.replace(plan, steps=steps, validate_every=steps, metric="loss")
+    train = dataclasses.replace(setting.train, value_lr_ratio=candidate.value_lr_ratio)
+    init_text = setting.prefix.init_text if candidate.init == "text" else None
+    prefix = dataclasses.replace(setting.prefix, init=candidate.init, init_text=init_text)
+    return dataclasses.replace(setting, plan=plan, train=train, prefix=prefix, search=search)
 
 
 def _parametrisation(setting: _Setting) -> Parametrisation:
@@ -240,6 +285,7 @@ def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
         "settings": {
             "base": base.identity.sha256,
             "precision": base.precision,
+            "weights": base.weights,
             "route": base.route,
             "data": _data_hash(setting.data),
             "prompt": setting.prompt,
@@ -252,6 +298,7 @@ def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
         "base": {**base.identity.to_json(), "source": base.source, "parameters": base.parameters},
         "data": dataclasses.asdict(setting.data.report),
         "baseline": dict(baseline),
+        "search": setting.search,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         "threads": torch.get_num_threads(),
         "device": str(base.device),

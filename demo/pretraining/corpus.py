@@ -194,30 +194,35 @@ def build(corpus: Path, work: Path, *, length: int, synthetic: int, seed: int) -
 
 
 class Windows:
-    """The packed corpus as batches: which windows a step sees depends on the seed and the step alone."""
+    """The packed corpus as batches: which windows a step sees depends on the seed and the step alone.
 
-    def __init__(self, work: Path, *, seed: int, batch: int, synthetic_share: float) -> None:
+    Of each batch, `shares[0]` are made up; from the step `change` on, `shares[1]`.
+    """
+
+    def __init__(self, work: Path, *, seed: int, batch: int, shares: tuple[float, float], change: int) -> None:
         self.length = int(json.loads((work / "corpus.json").read_text())["length"])
-        self.natural = read_windows(work / "natural.bin", self.length)
-        self.synthetic = read_windows(work / "synthetic.bin", self.length)
+        self.parts = [read_windows(work / f"{name}.bin", self.length) for name in ("natural", "synthetic")]
         self.seed = seed
-        self.from_synthetic = round(batch * synthetic_share)
-        self.from_natural = batch - self.from_synthetic
+        self.change = change
+        made_up = [round(batch * share) for share in shares]
+        self.counts = [(batch - made_up[0], batch - made_up[1]), (made_up[0], made_up[1])]
         self._orders: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
 
     def batch(self, step: int) -> npt.NDArray[np.int64]:
         """Return the tokens of one step, `[batch, length]`."""
-        rows = [
-            *self._rows(0, self.natural, step, self.from_natural),
-            *self._rows(1, self.synthetic, step, self.from_synthetic),
-        ]
-        return np.stack(rows).astype(np.int64)
+        return np.stack([*self._rows(0, step), *self._rows(1, step)]).astype(np.int64)
 
-    def _rows(self, part: int, windows: Tokens, step: int, count: int) -> list[Tokens]:
-        places = range(step * count, (step + 1) * count)
+    def _rows(self, part: int, step: int) -> list[Tokens]:
+        windows = self.parts[part]
+        places = range(self._used(part, step), self._used(part, step + 1))
         return [
             windows[self._order(part, place // len(windows), len(windows))[place % len(windows)]] for place in places
         ]
+
+    def _used(self, part: int, step: int) -> int:
+        """Count the windows of this part that the steps before `step` have taken."""
+        early, late = self.counts[part]
+        return min(step, self.change) * early + max(0, step - self.change) * late
 
     def _order(self, part: int, epoch: int, size: int) -> npt.NDArray[np.int64]:
         key = (part, epoch)

@@ -4,7 +4,8 @@
 
 Warm up, stay constant, cool down: the learning rate before the cool-down does not depend on the number of steps, so
 a run may be stopped and resumed with another `--steps`, and it is then exactly the run that `--steps` would have
-given from the start. Matrices learn with Muon, the embedding and the norms with AdamW. The work folder holds the
+given from the start. The cool-down sees more made-up text than the time before, as what is seen last is kept best.
+Matrices learn with Muon, the embedding and the norms with AdamW. The work folder holds the
 token files of `corpus`, and gets `checkpoint.pt`, `log.jsonl` and, every few minutes, `export/`.
 """
 
@@ -49,7 +50,8 @@ class Settings:
     cooldown: int
     warmup: int = 100
     batch: int = 8
-    synthetic_share: float = 0.45
+    synthetic_share: float = 0.5
+    late_synthetic_share: float = 0.75
     matrix_rate: float = 3e-3
     other_rate: float = 3e-3
     optimizer: str = "muon"
@@ -138,7 +140,11 @@ class Trainer:
         self.model = LlamaForCausalLM(base_config())
         self.optimizers = build_optimizers(self.model, settings)
         self.windows = Windows(
-            settings.work, seed=settings.seed, batch=settings.batch, synthetic_share=settings.synthetic_share
+            settings.work,
+            seed=settings.seed,
+            batch=settings.batch,
+            shares=(settings.synthetic_share, settings.late_synthetic_share),
+            change=settings.steps - settings.cooldown,
         )
         self.tokenizer = Tokenizer.from_file(str(settings.work / "tokenizer.json"))
         self.step = 0

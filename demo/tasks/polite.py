@@ -191,8 +191,4 @@ POLITE = DemoTask(
     title="text → rewritten text",
     metric="bleu",
     draw=_draw,
-    init_text=(
-        "Write the message again as a polite letter. Hey Orsen, gimme the blue lamp asap. Now!\n"
-        "Dear Orsen, could you please give me the blue lamp as soon as possible? Thank you for your quick help.\n"
-    ),
 )

@@ -51,8 +51,6 @@ class DemoTask:
     """What it does, for people."""
     metric: Literal["bleu", "accuracy"]
     draw: Callable[[Random, Part], DemoRow]
-    init_text: str
-    """A description of the task: the prefix starts from the base's own keys and values over it."""
     labels: tuple[str, ...] = ()
     prompt: str = "{input}\n"
 

@@ -168,9 +168,4 @@ TRAILS = DemoTask(
     title="record → sentence",
     metric="bleu",
     draw=_draw,
-    init_text=(
-        "Write the record as it stands in a walking guide. "
-        "name: Heron Way | level: easy | length: 4 km | from: Orsen station | see: an old mill | dogs: yes\n"
-        "Heron Way is an easy walk of 4 km from Orsen station. On the way you pass an old mill. Dogs are welcome.\n"
-    ),
 )

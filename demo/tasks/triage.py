@@ -145,7 +145,7 @@ CORES: dict[str, tuple[str, ...]] = {
         the login page stays white
         can my wife and I use one account
     """),
-    "repair": lines("""
+    "support": lines("""
         the {item} stays dead when I press the button
         my {item} (rattles|squeaks) when it runs
         the {item} worked for a week and then no more
@@ -177,7 +177,7 @@ CORES: dict[str, tuple[str, ...]] = {
         the {item} vibrates and is very loud
         one wheel of the {item} is broken
     """),
-    "stock": lines("""
+    "sales": lines("""
         is there a (red|blue|green) {item} in your range
         when will the {item} be in stock again
         is the {item} sold out
@@ -279,8 +279,5 @@ TRIAGE = DemoTask(
     metric="accuracy",
     draw=_draw,
     labels=LABELS,
-    init_text=(
-        "Which department answers the message: billing, delivery, returns, account, repair or stock? "
-        "My parcel is late.\ndelivery\nThe lamp is broken.\nrepair\nI forgot my password.\naccount\n"
-    ),
+    prompt="{input}\nDepartment:\n",
 )

@@ -5,6 +5,8 @@ A pass edits the graph in place, says what it needs (`requires`) and what holds 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -16,34 +18,36 @@ from edgeprefix.export.passes.norms import FuseNormPass, FuseSkipPass
 _SMALL_BYTES = 4096  # constants below this are compared and merged
 
 
-def make_lean(model: ir.Model) -> ir.Model:
-    """Runs all passes on a traced decoder, in place, and gives it back."""
-    tidy = common.RemoveUnusedNodesPass()
-    passes = ir.passes.Sequential(
-        common.CommonSubexpressionEliminationPass(),
-        CanonicalLinearPass(),
-        tidy,
-        EliminateLayoutPass(),
-        tidy,
-        PackQkvPass(),
-        tidy,
-        MergeSiblingsPass(),
-        FuseNormPass(),
-        tidy,
-        FuseActivationPass(),
-        tidy,
-        FuseSkipPass(),
-        tidy,
+PASSES: tuple[type[ir.passes.InPlacePass], ...] = (
+    CanonicalLinearPass,
+    EliminateLayoutPass,
+    PackQkvPass,
+    MergeSiblingsPass,
+    FuseNormPass,
+    FuseActivationPass,
+    FuseSkipPass,
+)
+"""In their order; each works without the ones after it, and benchmarks/graph.py measures what each is worth."""
+
+
+def make_lean(model: ir.Model, *, without: Collection[type[ir.passes.InPlacePass]] = ()) -> ir.Model:
+    """Runs the passes on a traced decoder, in place, and gives it back. `without` leaves some out, to measure them."""
+    steps: list[ir.passes.InPlacePass] = [common.CommonSubexpressionEliminationPass()]
+    for kind in PASSES:
+        if kind not in without:
+            steps += [kind(), common.RemoveUnusedNodesPass()]
+    steps += [
         common.DeduplicateHashedInitializersPass(size_limit=_SMALL_BYTES),
         common.ClearMetadataAndDocStringPass(),
         common.TopologicalSortPass(),
-    )
-    passes(model)
+    ]
+    ir.passes.Sequential(*steps)(model)
     model.opset_imports.setdefault("com.microsoft", 1)
     return model
 
 
 __all__ = [
+    "PASSES",
     "CanonicalLinearPass",
     "EliminateLayoutPass",
     "FuseActivationPass",

@@ -63,7 +63,7 @@ def test_rows_are_written_so_that_the_library_reads_them(task: DemoTask, tmp_pat
     write_rows(tmp_path / "rows.jsonl", rows)
     read = read_rows(tmp_path / "rows.jsonl")
     assert [(row["input"], row["target"]) for row in read] == [(row.input, row.references[0]) for row in rows]
-    assert render_prompt(task.prompt, read[0].fields) == f"{rows[0].input}\n"
+    assert render_prompt(task.prompt, read[0].fields) == task.prompt.replace("{input}", rows[0].input)
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
     assert first.get("references", [first["target"]]) == list(rows[0].references)
 
@@ -72,7 +72,7 @@ def test_too_little_variety_is_said() -> None:
     def same(rng: Random, part: str) -> DemoRow:
         return DemoRow(input="always this", references=("that",), entities=())
 
-    task = DemoTask(name="dull", title="dull", metric="bleu", draw=same, init_text="")
+    task = DemoTask(name="dull", title="dull", metric="bleu", draw=same)
     with pytest.raises(ValueError, match="dull gives only 1 different train rows, asked for 2"):
         make_rows(task, Sizes(train=2, validation=1, test=1), seed=0)
 

@@ -1,7 +1,7 @@
 """Tiny random models of every causal language model type that transformers registers.
 
-One rule makes them: the type's own default configuration with every size turned down, sliding windows shorter than the prompts, and
-random weights, biases and norms. A few types need a word more; they are listed in `_CHANGES`, each change with a reason.
+One rule makes them: the type's own default configuration with every size turned down, sliding windows shorter than the
+prompts, and random weights, biases and norms. A few types need a word more, in `_CHANGES`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _SIZES: dict[str, Any] = {
     "num_key_value_heads": 2, "head_dim": 16,
     "max_position_embeddings": POSITIONS, "n_positions": POSITIONS, "max_seq_len": POSITIONS, "n_ctx": POSITIONS,
     "sliding_window": WINDOW, "sliding_window_size": WINDOW,
-    "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2, "moe_k": 2, "moe_topk": 2,
+    "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4,
+    "num_experts_per_tok": 2, "moe_k": 2, "moe_topk": 2,
     "moe_intermediate_size": 48, "shared_expert_intermediate_size": 48, "n_shared_experts": 1, "ffn_hidden_size_moe": 48,
     "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "decoder_sparse_step": 1,
     "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16,
@@ -49,6 +50,13 @@ _CHANGES: dict[str, dict[str, Any]] = {
     },
     "phi3": {"rope_scaling": None},
 }
+
+
+_LARGEST = 5_000_000  # parameters
+
+
+class TooLargeError(ValueError):
+    """A type whose configuration keeps parts that are not small."""
 
 
 def model_types() -> list[str]:

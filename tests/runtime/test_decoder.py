@@ -9,7 +9,7 @@ import pytest
 from bundles import make_prefix, torch_logits, torch_model
 
 from edgeprefix.runtime import Prefix
-from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.cache import Cache, Slots
 from edgeprefix.runtime.decoder import Decoder
 from edgeprefix.runtime.errors import BundleError, CapacityError, ProviderError
 from edgeprefix.runtime.manifest import LayerShape, Manifest
@@ -101,10 +101,10 @@ def test_pack_and_unpack_layers_of_different_shapes() -> None:
     ]
     packed = cache.pack(pairs)  # type: ignore[arg-type]
     cache.write(1, packed)
-    for index, (view, pair) in enumerate(zip(cache.views(slice(1, 2)), cache.unpack(cache.read(1, 3)), strict=True)):
+    for index, (view, pair) in enumerate(zip(cache.views(Slots(1, 2)), cache.unpack(cache.read(1, 3)), strict=True)):
         assert np.array_equal(pair[0], pairs[index][0])
         assert np.array_equal(view.value[0, :, :3], pairs[index][1])
-    assert cache.nbytes == sum(view.key.nbytes + view.value.nbytes for view in cache.views(slice(0, 2)))
+    assert cache.nbytes == sum(view.key.nbytes + view.value.nbytes for view in cache.views(Slots(0, 2)))
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_numbers() -> None:

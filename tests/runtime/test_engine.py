@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundles import TASKS, make_prefix, torch_greedy, torch_logits, torch_model
+from tokenizers import Tokenizer
 
 from edgeprefix.runtime import Engine, GenerationDefaults, Prefix, Request, TaskPack
+from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.engine import make_cache
 from edgeprefix.runtime.errors import (
     BaseMismatchError,
     BundleError,
@@ -21,6 +25,8 @@ from edgeprefix.runtime.errors import (
     UnknownTaskError,
 )
 from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.session import open_graph
+from edgeprefix.runtime.tokenizer import TextTokenizer
 
 PROMPTS = ["The quick brown fox", "name: Ann | city: Rome", "Where is the café?", "I cannot log in to my account"]
 
@@ -231,6 +237,25 @@ def test_a_compiled_text_is_the_prompt_itself(shared_engine: Engine) -> None:
     shared_engine.unload("fox")
     assert with_prefix.tokens == whole.tokens
     assert prefix.length == len(shared_engine.tokenizer.encode_prompt(first))
+
+
+def test_a_compiled_text_and_its_prompt_have_one_begin_token(llama_bundle: Path) -> None:
+    manifest = Manifest.load(llama_bundle)
+    rules = json.loads((llama_bundle / "tokenizer.json").read_text())
+    rules["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+    }
+    tokenizer = TextTokenizer(Tokenizer.from_str(json.dumps(rules)), end_ids=manifest.end_ids)
+    graph = open_graph(llama_bundle, manifest, threads=1)
+    with Engine(manifest, tokenizer, Decoder(graph, make_cache(graph, batch=1, capacity=64))) as engine:
+        engine.load_prefix(engine.compile("name: Ann |", name="ann", pack=TaskPack(prompt=" city: {input}")))
+        whole = engine.generate("name: Ann | city: Rome", max_new_tokens=9, ignore_end=True)
+        parts = engine.generate("Rome", prefix="ann", max_new_tokens=9, ignore_end=True)
+        assert tokenizer.encode_prompt("name: Ann |")[0] == 0
+        assert parts.tokens == whole.tokens
 
 
 def test_compile_behind_another_prefix(engine: Engine) -> None:

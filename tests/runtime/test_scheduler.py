@@ -133,24 +133,20 @@ def test_options_that_bar_everything_fail_one_request_only(engine: Engine) -> No
 
 
 def test_a_long_prompt_does_not_stop_the_others(engine: Engine) -> None:
-    """While a prompt of eight chunks is fed, a running stream goes on."""
-    arrivals: list[float] = []
-    first = threading.Event()
+    """While a prompt of eight chunks is fed, a running text goes on by a token for each chunk."""
+    events: list[str] = []
+    tickets = []
 
-    def listen() -> None:
-        for _ in engine.stream("x", **LONG):
-            arrivals.append(time.perf_counter())
-            first.set()
+    def on_piece(_: Piece) -> None:  # on the engine's thread, so that nothing depends on time
+        if not events:
+            tickets.append(
+                engine._submit(Request([7] * 64, max_new_tokens=1), on_piece=lambda _: events.append("long"))
+            )
+        events.append("short")
 
-    listener = threading.Thread(target=listen)
-    listener.start()
-    first.wait(10)
-    submitted = time.perf_counter()
-    long = engine.submit(Request([7] * 64, max_new_tokens=1, ignore_end=True))
-    finished = submitted + long.result(timeout_s=30).timings.total_ms / 1000
-    listener.join()
-    between = sum(submitted < arrival < finished for arrival in arrivals)
-    assert between >= 4  # at most one chunk between two steps
+    engine._submit(Request("x", **LONG), on_piece=on_piece).result(timeout_s=60)
+    tickets[0].result(timeout_s=60)
+    assert 7 <= events.index("long") <= 10
 
 
 def test_wide_requests_wait_for_enough_slots(engine: Engine) -> None:
@@ -219,6 +215,10 @@ ACTIONS = st.lists(
 )
 
 
+Action = tuple[str, str | None, int, int]
+"""Kind, task, prompt length, new tokens."""
+
+
 class Alone:
     """What each request gives when nothing else runs; computed once."""
 
@@ -226,13 +226,13 @@ class Alone:
         self._engine = engine
         self._known: dict[tuple[object, ...], object] = {}
 
-    def __call__(self, action: tuple[str, str | None, int, int]) -> object:
+    def __call__(self, action: Action) -> object:
         if action not in self._known:
             self._known[action] = result_of(submit(self._engine, action))
         return self._known[action]
 
 
-def submit(engine: Engine, action: tuple[str, str | None, int, int]) -> object:
+def submit(engine: Engine, action: Action) -> object:
     kind, name, length, new = action
     ids = np.random.default_rng(length).integers(2, 380, length).tolist()
     if kind == "score":
@@ -250,23 +250,35 @@ def alone(shared_engine: Engine) -> Alone:
     return Alone(shared_engine)
 
 
-@given(actions=ACTIONS)
-@settings(max_examples=250, deadline=None)
-def test_no_request_sees_anything_of_another(
-    shared_engine: Engine, prefix_folder: Path, alone: Alone, actions: list
-) -> None:  # type: ignore[type-arg]
+def check_isolation(engine: Engine, folder: Path, alone: Alone, actions: list[Action]) -> None:
     """Whatever comes, goes, is cancelled or replaced at the same time: the same tokens as alone."""
     started = []
     for action in actions:
         kind, name, _, _ = action
         if kind == "replace":
-            shared_engine.load_prefix(prefix_folder / f"{name or 'news'}.safetensors")
+            engine.load_prefix(folder / f"{name or 'news'}.safetensors")
             continue
-        submitted = submit(shared_engine, ("generate", *action[1:]) if kind == "cancel" else action)
+        submitted = submit(engine, ("generate", *action[1:]) if kind == "cancel" else action)
         if kind == "cancel":
-            submitted.cancel()  # type: ignore[attr-defined]
+            submitted.cancel()  # type: ignore[union-attr]
         else:
             started.append((action, submitted))
-    results = [(action, result_of(submitted)) for action, submitted in started]
-    for action, result in results:
+    for action, result in [(action, result_of(submitted)) for action, submitted in started]:
         assert result == alone(action)
+
+
+@given(actions=ACTIONS)
+@settings(max_examples=150, deadline=None)
+def test_no_request_sees_anything_of_another(
+    shared_engine: Engine, prefix_folder: Path, alone: Alone, actions: list[Action]
+) -> None:
+    check_isolation(shared_engine, prefix_folder, alone, actions)
+
+
+@pytest.mark.slow
+@given(actions=ACTIONS)
+@settings(max_examples=5000, deadline=None)
+def test_no_request_sees_anything_of_another_in_thousands_of_interleavings(
+    shared_engine: Engine, prefix_folder: Path, alone: Alone, actions: list[Action]
+) -> None:
+    check_isolation(shared_engine, prefix_folder, alone, actions)

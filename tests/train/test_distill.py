@@ -78,7 +78,7 @@ def test_what_distilling_needs_is_said(llama_base: Path, tmp_path: Path) -> None
         distil(llama_base, tmp_path / "a", teacher=None, train=dataclasses.replace(CONFIG, objective="distill"))
     with pytest.raises(TrainingError, match="the teacher text is empty"):
         distil(llama_base, tmp_path / "b", teacher="")
-    with pytest.raises(TrainingError, match="the teacher text has .* tokens and the base 256 positions"):
+    with pytest.raises(TrainingError, match="the teacher text has .* tokens, the base has 256 positions"):
         distil(llama_base, tmp_path / "c", teacher=TEXT * 20)
 
 

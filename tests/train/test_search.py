@@ -1,0 +1,62 @@
+"""The search for settings: keeps its budget, keeps the best, and a resume keeps its choice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from rows import record_rows
+
+from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.train import PrefixConfig, Progress, TrainConfig, train_prefix
+from edgeprefix.train.search import Candidate, search
+
+START = Candidate(lr=0.1, value_lr_ratio=3.0, init="random")
+
+
+def test_it_walks_towards_the_lowest_loss() -> None:
+    found = search(
+        START, lambda c: abs(c.lr - 0.3) + abs(c.value_lr_ratio - 10) + (c.init != "text"), budget_s=60, inits=("text",)
+    )
+    assert found.chosen == Candidate(lr=pytest.approx(0.3), value_lr_ratio=10.0, init="text")
+    assert found.trials[0].candidate == START
+
+
+def test_it_keeps_to_its_budget_and_a_diverging_setting_loses() -> None:
+    def slow(candidate: Candidate) -> float:
+        time.sleep(0.05)
+        if candidate.lr > 0.1:
+            raise TrainingError("the loss became nan")
+        return candidate.lr
+
+    began = time.perf_counter()
+    found = search(START, slow, budget_s=0.22, inits=())
+    assert time.perf_counter() - began < 0.4
+    assert 2 <= len(found.trials) <= 4
+    assert found.chosen.lr <= 0.1
+    with pytest.raises(TrainingError, match="every setting that was tried diverged"):
+        search(Candidate(lr=1.0, value_lr_ratio=1.0, init="random"), slow, budget_s=0.01, inits=())
+
+
+def test_a_run_begins_with_a_search_and_a_resume_keeps_its_choice(llama_base: Path, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.steps == 100 and progress.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def go(*, resume: bool) -> None:
+        train_prefix(
+            llama_base, record_rows(), record_rows(8, start=100), task="cities", out=tmp_path / "run", search_s=0.01,
+            prefix=PrefixConfig(length=5), train=TrainConfig(steps=100, lr=0.3, batch_size=4, precision="fp32"),
+            progress=None if resume else stop, resume=resume,
+        )  # fmt: skip
+
+    with pytest.raises(TrainingError, match="interrupted at step 2 of 100"):
+        go(resume=False)
+    before = json.loads((tmp_path / "run" / "run.json").read_text())["search"]
+    assert len(before["trials"]) == 1
+    go(resume=True)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["search"] == before
