@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,27 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from edgeprefix.export.adapters import ALIBI_POSITIONS
+from edgeprefix.export.streaming import fill, hollow_model
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
 
 _loader: Any = AutoModelForCausalLM  # transformers has no types for what from_pretrained gives
 _transformers_log: Any = logging
+_STREAM_ABOVE_BYTES = 1 << 30
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base as the exporter needs it: `model` is in fp32 and evaluation mode, `tokenizer` is None when it has none."""
+    """A base as the exporter needs it: `model` computes in fp32 and is in evaluation mode, `tokenizer` is None without one."""
 
     folder: Path
     identity: BaseIdentity
     model: PreTrainedModel
     tokenizer: Tokenizer | None
+    state: Mapping[str, torch.Tensor] | None = None
+    """The checkpoint's tensors in their own dtype, when the model runs on them (a big base); else None."""
 
     @property
     def config(self) -> Any:
@@ -69,19 +73,23 @@ class Base:
         return found if isinstance(found, str) else None
 
 
-def load_base(base: str | Path) -> Base:
+def load_base(base: str | Path, *, stream: bool | None = None) -> Base:
     """Loads a base from a local folder or the hub.
 
+    With `stream` its numbers are held in the checkpoint's own dtype, and turned into fp32 one tensor at a time; by default
+    that is done for checkpoints above a gigabyte that are not in fp32.
     Raises CheckpointError when it cannot be read, ExportError when it is of a kind that cannot be exported.
     """
     folder = resolve_base(base)
     config = read_config(folder)
-    return Base(
-        folder=folder,
-        identity=checkpoint_identity(folder, name=_base_name(base, folder)),
-        model=_load_model(folder, config),
-        tokenizer=_load_tokenizer(folder),
-    )
+    identity = checkpoint_identity(folder, name=_base_name(base, folder))
+    model, state = _load_model(folder, config, stream=_is_big(folder, config) if stream is None else stream)
+    return Base(folder=folder, identity=identity, model=model, tokenizer=_load_tokenizer(folder), state=state)
+
+
+def _is_big(folder: Path, config: Any) -> bool:
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return size > _STREAM_ABOVE_BYTES and config.dtype not in (None, torch.float32)
 
 
 def resolve_base(base: str | Path) -> Path:
@@ -135,24 +143,28 @@ def _config_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _load_model(folder: Path, config: Any) -> PreTrainedModel:
+def _load_model(
+    folder: Path, config: Any, *, stream: bool
+) -> tuple[PreTrainedModel, Mapping[str, torch.Tensor] | None]:
+    """The model, computing in fp32; and the checkpoint's tensors when it is streamed."""
     with quiet_transformers():
         try:
             model, loading = _loader.from_pretrained(
-                folder, config=config, dtype=torch.float32, attn_implementation="eager", local_files_only=True,
-                use_safetensors=True, output_loading_info=True,
+                folder, config=config, dtype="auto" if stream else torch.float32, attn_implementation="eager",
+                local_files_only=True, use_safetensors=True, output_loading_info=True,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
-    missing = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}; "
-            "its config.json and its weights do not belong together"
-        )
-    model.config.use_cache = True
-    ready: PreTrainedModel = model.eval().requires_grad_(False)
-    return ready
+        missing = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
+        if missing:
+            raise CheckpointError(
+                f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}; "
+                "its config.json and its weights do not belong together"
+            )
+        state = model.state_dict() if stream else None
+        ready: Any = model if state is None else fill(hollow_model(config), state)
+    ready.config.use_cache = True
+    return ready.eval().requires_grad_(False), state
 
 
 def _load_tokenizer(folder: Path) -> Tokenizer | None:

@@ -12,12 +12,12 @@ import onnx_ir as ir
 from tokenizers import Tokenizer
 
 from edgeprefix.export.base import Base, load_base, quiet_transformers
-from edgeprefix.export.parity import ParityReport
 from edgeprefix.export.passes import make_lean
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
+from edgeprefix.export.streaming import hollow_model, untouched
 from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
-from edgeprefix.export.verify import verify as verify_bundle
+from edgeprefix.export.verify import Expected, graph_side, torch_side
 from edgeprefix.export.weights import weight_bytes, write_model
 from edgeprefix.runtime.errors import CheckpointError, ExportError, ParityError
 from edgeprefix.runtime.files import atomic_folder
@@ -63,36 +63,30 @@ def export_decoder(
                 f"{base} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the checkpoint's folder"
             )
         progress("load", 1.0)
-        return build_bundle(loaded, folder, precision=precision, verify=verify, progress=progress)
-
-
-def build_bundle(
-    base: Base, folder: Path, *, precision: str, verify: bool = True, progress: Progress = silent
-) -> Manifest:
-    """Writes a loaded base as a bundle into an empty folder. Raises ExportError, ParityError."""
-    layers, model = build_graph(base, progress=progress)
-    progress("quantise", 0.0)
-    to_precision(model, precision)
-    manifest = write_bundle(base, layers, model, folder, precision=precision, progress=progress)
-    progress("verify", 0.0)
-    if verify:
-        report = verify_bundle(folder, base)
-        _require(report, base)
-        manifest = replace(manifest, parity=report.to_json())
-        manifest.save(folder)
-    progress("verify", 1.0)
-    return manifest
+        layers, graph = build_graph(loaded, progress=progress)
+        progress("quantise", 0.0)
+        manifest = write_bundle(
+            loaded, layers, to_precision(graph, precision), folder, precision=precision, progress=progress
+        )
+        if verify:
+            progress("verify", 0.0)
+            expected = torch_side(loaded, manifest)
+            del loaded, graph  # the graph is opened beside the logits, not beside the whole model
+            manifest = _verified(folder, manifest, expected)
+        progress("verify", 1.0)
+        return manifest
 
 
 def build_graph(base: Base, *, progress: Progress = silent) -> tuple[tuple[Layer, ...], ir.Model]:
     """The lean fp32 graph of a loaded base, its weights not yet written. Raises ExportError."""
     with quiet_transformers():
         progress("trace", 0.0)
-        layers = survey_layers(base.model)
-        plan = plan_rotary(base.model, base.max_positions)
-        model = trace_decoder(base.model, layers, plan)
+        model = base.model if base.state is None else hollow_model(base.model.config)
+        layers = survey_layers(model)
+        plan = plan_rotary(model, base.max_positions)
+        graph = trace_decoder(model if base.state is None else untouched(model), layers, plan, state=base.state)
     progress("optimise", 0.0)
-    return layers, make_lean(model)
+    return layers, make_lean(graph)
 
 
 def write_bundle(
@@ -155,9 +149,14 @@ def _single(ids: Any) -> int | None:
     return ids[0] if isinstance(ids, (list, tuple)) and ids else ids if isinstance(ids, int) else None
 
 
-def _require(report: ParityReport, base: Base) -> None:
+def _verified(folder: Path, manifest: Manifest, expected: Expected) -> Manifest:
+    """The manifest with its report. Raises ParityError when a bound is broken."""
+    report = graph_side(folder, manifest, expected)
     if not report.passed:
         raise ParityError(
-            f"the exported graph of {base.identity.name} differs from torch: {'; '.join(report.failures)}; "
+            f"the exported graph of {manifest.base.name} differs from torch: {'; '.join(report.failures)}; "
             f"no bundle was written\n{report.to_text()}"
         )
+    verified = replace(manifest, parity=report.to_json())
+    verified.save(folder)
+    return verified

@@ -12,8 +12,9 @@ import contextlib
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -70,8 +71,14 @@ def survey_layers(model: PreTrainedModel) -> tuple[Layer, ...]:
     return tuple(Layer(index=index, shape=seen[index]) for index in sorted(seen))
 
 
-def trace_decoder(model: PreTrainedModel, layers: Sequence[Layer], plan: RotaryPlan | None) -> ir.Model:
-    """Traces the model into a graph. Weights stay the model's own memory until they are written.
+def trace_decoder(
+    model: PreTrainedModel,
+    layers: Sequence[Layer],
+    plan: RotaryPlan | None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+) -> ir.Model:
+    """Traces the model into a graph. Weights stay the model's own memory, or that of `state`, until they are written.
 
     Raises ExportError when torch cannot export the model.
     """
@@ -91,6 +98,8 @@ def trace_decoder(model: PreTrainedModel, layers: Sequence[Layer], plan: RotaryP
             raise ExportError(f"{model.config.model_type} cannot be traced by torch.onnx: {_cause(error)}") from error
     if program is None:
         raise ExportError("torch.onnx.export gave no program")
+    if state is not None:
+        _take_weights(program.model.graph, state)
     _simplify(program.model)
     _name_dimensions(program.model.graph)
     return program.model
@@ -222,6 +231,19 @@ def _example(layers: Sequence[Layer]) -> tuple[tuple[Any, ...], tuple[Any, ...]]
     batch, tokens, capacity, rows = (torch.export.Dim(name) for name in ("batch", "tokens", "capacity", "rows"))
     cache = {0: batch, 2: capacity}
     return arguments, ({0: batch, 1: tokens}, {0: batch}, {0: rows}, [(cache, cache) for _ in layers])
+
+
+def _take_weights(graph: ir.Graph, state: Mapping[str, Tensor]) -> None:
+    """Lets the graph's weights be read from the checkpoint's tensors, as fp32, when they are written."""
+    for name, value in graph.initializers.items():
+        tensor = state.get(name.removeprefix(_PARAMETER_PREFIX))
+        if tensor is not None:
+            shape = ir.Shape(tensor.shape)
+            value.const_value = ir.LazyTensor(partial(_in_full, tensor, name), ir.DataType.FLOAT, shape, name=name)
+
+
+def _in_full(tensor: Tensor, name: str) -> ir.Tensor[Any]:
+    return ir.Tensor(tensor.detach().float().numpy(), name=name)
 
 
 def _simplify(model: ir.Model) -> None:

@@ -17,7 +17,7 @@ import torch
 from transformers import DynamicCache
 
 from edgeprefix.export.base import Base, load_base, quiet_transformers
-from edgeprefix.export.parity import BOUNDS, CaseReport, ParityReport, compare
+from edgeprefix.export.parity import BOUNDS, ParityReport, compare
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.runtime.cache import Cache
 from edgeprefix.runtime.decoder import Decoder
@@ -40,11 +40,12 @@ _TEXT = (
     "coiled, and the only sound is the slow knocking of the hulls against the wood. It is the best hour of the day, she says. "
 )
 _DECODE_STEPS = 4
-_PREFIX_LENGTHS = (7, 0, 12)
-_LONG = 160
+_PREFIX_LENGTH, _OTHER_LENGTH = 12, 7
+_LONG = 160  # tokens
+_WIDE = 2048  # windows from here on are not exceeded: torch would take minutes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Row:
     """A text over a prefix; `states` are keys and values [H, P, D] of each layer, None without a prefix."""
 
@@ -71,46 +72,64 @@ def verify(bundle: str | Path, base: str | Path | Base, *, prefix: Prefix | str 
     given = Prefix.load(prefix) if isinstance(prefix, (str, Path)) else prefix
     if given is not None:
         loaded.identity.require_same(given.base, what=f"prefix {given.name!r}")
+    expected = torch_side(loaded, manifest, prefix=given)
+    del loaded
+    return graph_side(bundle, manifest, expected)
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Rows of text over prefixes, and torch's logits [V] of every token of each."""
+
+    plain: _Row
+    prefixed: _Row
+    mixed: tuple[_Row, ...]
+    long: _Row
+    logits: dict[int, list[Array]]
+    """By id of the row."""
+
+    def of(self, row: _Row) -> list[Array]:
+        """Torch's logits of a row."""
+        return self.logits[id(row)]
+
+
+def torch_side(base: Base, manifest: Manifest, *, prefix: Prefix | None = None) -> Expected:
+    """Runs the texts through torch. The base is not needed afterwards."""
     with quiet_transformers():
-        cases = tuple(_cases(Path(bundle), manifest, loaded, given))
+        reference, limit = _Reference(base), manifest.max_positions
+        windows = [layer.window for layer in manifest.layers if layer.window is not None]
+        long = min(limit - _PREFIX_LENGTH, max([_LONG, *(window + 40 for window in windows if window < _WIDE)]))
+        tokens = _tokens(base, long)
+        states = _fitting(prefix, limit) if prefix else reference.random_states(tokens, _PREFIX_LENGTH, seed=1)
+        other = reference.random_states(tokens, _OTHER_LENGTH, seed=2)
+        prompt = tokens[: min(40, limit // 3)]
+        plain, prefixed = _Row(prompt, None), _Row(prompt, states)
+        mixed = (_Row(tokens[3:12], other), _Row(tokens[3:20], None), _Row(tokens[3:26], states))
+        whole = _Row(tokens[: limit - states[0][0].shape[1]], states)
+        logits = {id(row): reference.logits(row) for row in (plain, prefixed, *mixed, whole)}
+        return Expected(plain, prefixed, mixed, whole, logits)
+
+
+def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> ParityReport:
+    """Feeds the same texts to the bundle's graph in every way that the engine has, and compares."""
+    longest = max(row.prefix_length + len(row.tokens) for row in (expected.long, *expected.mixed))
+    graph = open_graph(bundle, manifest)
+    decoder = Decoder(graph, Cache(graph.layers, batch=3, capacity=longest, dtype=graph.cache_dtype))
+    cases = tuple(compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected))
     return ParityReport(precision=manifest.precision, bounds=BOUNDS[manifest.precision], cases=cases)
 
 
-def _cases(bundle: Path, manifest: Manifest, base: Base, given: Prefix | None) -> Iterator[CaseReport]:
-    torch_side = _Reference(base)
-    limit = manifest.max_positions
-    windows = [layer.window for layer in manifest.layers if layer.window is not None]
-    long = min(limit - _PREFIX_LENGTHS[2], max([_LONG, *(window + 40 for window in windows if window < 2048)]))
-    tokens = _tokens(base, long)
-    states = (
-        _fitting(given, limit) if given is not None else torch_side.random_states(tokens, _PREFIX_LENGTHS[2], seed=1)
-    )
-    prompt = tokens[: min(40, limit // 3)]
-    capacity = min(limit, long + max(24, states[0][0].shape[1]) + _DECODE_STEPS)
-    graph = open_graph(bundle, manifest)
-    decoder = Decoder(graph, Cache(graph.layers, batch=3, capacity=capacity, dtype=graph.cache_dtype))
-    plain, with_prefix = _Row(prompt, None), _Row(prompt, states)
-    expected, one_by_one = torch_side.logits(plain), [len(prompt) - _DECODE_STEPS, *[1] * _DECODE_STEPS]
-    yield compare("prefill", _fed(decoder, plain, [len(prompt)]), expected)
-    yield compare("chunks", _fed(decoder, plain, [len(prompt) // 3, len(prompt) - len(prompt) // 3]), expected)
-    yield compare("decode", _fed(decoder, plain, one_by_one), expected)
-    yield compare("prefix", _fed(decoder, with_prefix, one_by_one), torch_side.logits(with_prefix))
-    rows = [
-        _Row(tokens[3 : 3 + size], chosen)
-        for size, chosen in zip((9, 17, 23), _three(torch_side, tokens, states), strict=True)
-    ]
-    yield compare(
-        "rows",
-        _batched(decoder, rows),
-        list(itertools.chain(*(torch_side.logits(row)[-_DECODE_STEPS:] for row in rows))),
-    )
-    long_row = _Row(tokens[: limit - states[0][0].shape[1]], states)
-    yield compare("long", _fed(decoder, long_row, _chunks(len(long_row.tokens))), torch_side.logits(long_row))
-
-
-def _three(reference: _Reference, tokens: Ids, states: States) -> list[States | None]:
-    """Prefixes for three rows: another one, none, the given one."""
-    return [reference.random_states(tokens, _PREFIX_LENGTHS[0], seed=2), None, states]
+def _cases(decoder: Decoder, expected: Expected) -> Iterator[tuple[str, list[Array], list[Array]]]:
+    """Name, the graph's logits, torch's logits."""
+    plain, mixed, size = expected.plain, expected.mixed, len(expected.plain.tokens)
+    one_by_one = [size - _DECODE_STEPS, *[1] * _DECODE_STEPS]
+    yield "prefill", _fed(decoder, plain, [size]), expected.of(plain)
+    yield "chunks", _fed(decoder, plain, [size // 3, size - size // 3]), expected.of(plain)
+    yield "decode", _fed(decoder, plain, one_by_one), expected.of(plain)
+    yield "prefix", _fed(decoder, expected.prefixed, one_by_one), expected.of(expected.prefixed)
+    wanted = [logits for row in mixed for logits in expected.of(row)[-_DECODE_STEPS:]]
+    yield "rows", _batched(decoder, mixed), wanted
+    yield "long", _fed(decoder, expected.long, _chunks(len(expected.long.tokens))), expected.of(expected.long)
 
 
 def _fed(decoder: Decoder, row: _Row, sizes: Sequence[int]) -> list[Array]:

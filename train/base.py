@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def load_base(
         raise TrainingError(f"weights {weights!r} is unknown; choose one of {', '.join(WEIGHTS)}")
     if precision not in PRECISIONS:
         raise TrainingError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-    folder = _local_folder(source)
+    folder = local_folder(source)
     target = torch.device(_pick_device(device))
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(target) else "fp32"
@@ -189,7 +190,7 @@ def load_base(
     return _with_best_route(base)
 
 
-def _local_folder(source: str | Path) -> Path:
+def local_folder(source: str | Path) -> Path:
     """The folder that holds the checkpoint; a hub id is downloaded into the Hugging Face cache."""
     folder = Path(source)
     if folder.is_dir():
@@ -250,7 +251,7 @@ def _name(source: str | Path) -> str:
 def _pick_device(device: str) -> str:
     if device != "auto":
         return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def _has_fast_bf16(device: torch.device) -> bool:
@@ -350,4 +351,4 @@ class _Attention:
 
 def read_config(source: str | Path) -> Any:
     """The configuration of a base without its weights."""
-    return AutoConfig.from_pretrained(_local_folder(source))
+    return AutoConfig.from_pretrained(local_folder(source))

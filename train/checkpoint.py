@@ -18,7 +18,6 @@ import safetensors.torch
 from torch import Tensor
 
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.runtime.files import write_atomic
 
 CHECKPOINT = "last.safetensors"
 _VERSION = "1"
@@ -39,17 +38,15 @@ class Progressed:
     """Time spent in training so far, earlier sessions included."""
 
 
-def save_checkpoint(
-    run: Path, tensors: Mapping[str, Tensor], *, progressed: Progressed, settings: Mapping[str, Any]
-) -> None:
-    """Writes RUN/last.safetensors whole or not at all. Raises OutputError."""
+def checkpoint_bytes(tensors: Mapping[str, Tensor], *, progressed: Progressed, settings: Mapping[str, Any]) -> bytes:
+    """The content of RUN/last.safetensors."""
     metadata = {
         "version": _VERSION,
         "progressed": json.dumps(asdict(progressed)),
         "settings": json.dumps(settings, sort_keys=True),
     }
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(run / CHECKPOINT, safetensors.torch.save(plain, metadata))
+    return safetensors.torch.save(plain, metadata)
 
 
 def load_checkpoint(run: Path, *, settings: Mapping[str, Any]) -> tuple[dict[str, Tensor], Progressed]:

@@ -12,10 +12,12 @@ from rich.table import Table
 
 from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.base import Base
+from edgeprefix.train.chat import chat_prompt
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.loop import Progress as Step
+from edgeprefix.train.processes import join_processes
 from edgeprefix.train.trainer import TrainResult, train_prefix
 
 train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -33,6 +35,10 @@ def train(
         Path | None, typer.Option(help="Validation rows; a tenth of the data when not given.")
     ] = None,
     prompt: Annotated[str, typer.Option(help=r"Template of the prompt; \n is a line break.")] = "{input}\\n",
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Take the prompt from the base's chat template, around {input}.")
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="System message for --chat.")] = None,
     labels: Annotated[str, typer.Option(help="Label options of a classification task: a,b,c.")] = "",
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends a generation (may be given again).")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="Prefix positions.")] = None,
@@ -89,16 +95,18 @@ def train(
         precision=precision, device=device, weights=weights, metric=metric, objective=objective, validate_every=validate_every,
         validation_rows=validation_rows, patience=patience, max_tokens=max_tokens,
     )  # fmt: skip
-    console = Console(stderr=True)
+    main = join_processes().main
+    console = Console(stderr=True, quiet=not main)
     with _Display(console) as display:
         result = train_prefix(
             base, data, validation, task=task, out=out, prefix=prefix_config, train=train_config,
-            prompt=prompt.replace("\\n", "\n").replace("\\t", "\t"),
+            prompt=chat_prompt(base, system=system) if chat else prompt.replace("\\n", "\n").replace("\\t", "\t"),
             labels=[label.strip() for label in labels.split(",") if label.strip()],
             stop=stop or (), licence=licence, teacher=_teacher(teacher_text, teacher_file), search_s=search,
             progress=display.step, on_plan=display.plan, on_teacher=display.teacher, resume=resume, force=force,
         )  # fmt: skip
-    Console().print(_summary(result))
+    if main:
+        Console().print(_summary(result))
 
 
 def _teacher(text: str | None, file: Path | None) -> str | None:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.runtime.files import write_atomic
 from edgeprefix.train.attention import KeyValues
 from edgeprefix.train.base import Base
 from edgeprefix.train.batches import collate
 from edgeprefix.train.data import Example
+from edgeprefix.train.record import RunFolder
 
 TEACHER_FILE = "teacher.safetensors"
 TOP = 20  # Cartridges' number (arXiv 2506.06266); what it leaves out is one outcome of its own
@@ -49,10 +49,10 @@ class Teacher:
         self.key = hashlib.sha256(repr((base.identity.sha256, ids, TOP)).encode()).hexdigest()
 
     @torch.no_grad()
-    def prepare(self, examples: Sequence[Example], path: Path, progress: OnTeacher | None = None) -> None:
-        """Has the distributions of all `examples` ready: read from `path` where it holds them, else computed and written."""
+    def prepare(self, examples: Sequence[Example], run: RunFolder, progress: OnTeacher | None = None) -> None:
+        """Has the distributions of all `examples` ready: read from the run where it holds them, else computed and written."""
         wanted = list(dict.fromkeys(examples))
-        self._read(path, wanted)
+        self._read(run.file(TEACHER_FILE), wanted)
         missing = sorted(
             (example for example in wanted if example not in self._known), key=lambda example: example.length
         )
@@ -61,7 +61,7 @@ class Teacher:
             if progress is not None:
                 progress(min(start + _BATCH, len(missing)), len(missing))
         if missing:
-            self._write(path, wanted)
+            run.write(TEACHER_FILE, self._bytes(wanted))
 
     def targets(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """Token ids and log-probabilities [N, TOP] for the examples' target positions, in a batch's order."""
@@ -95,12 +95,12 @@ class Teacher:
         ):
             self._known[example] = (some_ids, some_logs)
 
-    def _write(self, path: Path, wanted: Sequence[Example]) -> None:
+    def _bytes(self, wanted: Sequence[Example]) -> bytes:
         tensors = {
             "ids": torch.cat([self._known[example][0] for example in wanted]),
             "log_probabilities": torch.cat([self._known[example][1] for example in wanted]),
         }
-        write_atomic(path, safetensors.torch.save(tensors, {"key": self.key + _examples_hash(wanted)}))
+        return safetensors.torch.save(tensors, {"key": self.key + _examples_hash(wanted)})
 
 
 def divergence(logits: Tensor, ids: Tensor, logs: Tensor) -> Tensor:

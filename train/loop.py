@@ -21,7 +21,7 @@ from torch import Tensor
 from edgeprefix.runtime.errors import CapacityError, TrainingError
 from edgeprefix.train.base import Base
 from edgeprefix.train.batches import Batches
-from edgeprefix.train.checkpoint import Progressed, load_checkpoint, save_checkpoint
+from edgeprefix.train.checkpoint import CHECKPOINT, Progressed, checkpoint_bytes, load_checkpoint
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
@@ -29,6 +29,7 @@ from edgeprefix.train.evaluate import HIGHER_IS_BETTER
 from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import AdamW, schedule
 from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fold, load_parameters
+from edgeprefix.train.processes import Processes
 from edgeprefix.train.record import RunFolder
 
 
@@ -68,6 +69,7 @@ class Job:
     parametrisation: Parametrisation
     optimiser: AdamW
     run: RunFolder
+    processes: Processes
     settings: Mapping[str, Any]
     """What a resume must find unchanged."""
     save_best: Callable[[PrefixTensors, Progressed], None]
@@ -98,7 +100,7 @@ def train_loop(job: Job, *, resume: bool) -> Progressed:
             if step % job.plan.validate_every == 0 or last:
                 _validate(job)
             _report(job, losses or [job.latest["loss"]], clock)
-            if interrupted.is_set():
+            if job.processes.any(interrupted.is_set(), job.base.device):
                 _stop_here(job)
             clock.start()
     return job.progressed
@@ -137,23 +139,26 @@ def _guarded_step(job: Job, batches: Batches) -> float:
 
 
 def _step(job: Job, batches: Batches) -> float:
-    """Forward, backward, update; the mean loss over the step's target tokens. Nothing is updated when it is no number."""
+    """Forward, backward, update; the mean loss over the step's rows. Nothing is updated when it is no number."""
     step, parts = job.progressed.step, job.train.accumulation
     chosen = [[job.data.train[index] for index in batches.indices(step * parts + part)] for part in range(parts)]
-    weights = [sum(len(example.target) for example in examples) for examples in chosen]
+    whole = sum(job.objective.weight(examples) for examples in chosen)
     job.optimiser.zero_gradients()
-    total = 0.0
-    for examples, weight in zip(chosen, weights, strict=True):
-        prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
-        loss = job.objective.loss(prefix, examples)
-        share = weight / sum(weights)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach()) * share
+    total = torch.zeros((), device=job.base.device)
+    for examples in chosen:
         job.progressed.tokens += sum(example.length - 1 for example in examples)
-    if math.isfinite(total) and math.isfinite(job.optimiser.gradient_norm()):
+        mine = job.processes.share(examples)
+        if not mine:
+            continue
+        prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
+        loss = job.objective.loss(prefix, mine) * (job.objective.weight(mine) / whole)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    job.processes.sum_in_place([*job.optimiser.gradients(), total])
+    if math.isfinite(float(total)) and math.isfinite(job.optimiser.gradient_norm()):
         factor = schedule(step, steps=job.plan.steps, warmup=job.train.warmup)
         job.optimiser.step(step + 1, factor)
-        return total
+        return float(total)
     return math.nan
 
 
@@ -208,7 +213,7 @@ def _out_of_patience(job: Job) -> bool:
 
 def _save_last(job: Job) -> None:
     tensors = dict(job.parametrisation.parameters()) | job.optimiser.state()
-    save_checkpoint(job.run.path, tensors, progressed=job.progressed, settings=job.settings)
+    job.run.write(CHECKPOINT, checkpoint_bytes(tensors, progressed=job.progressed, settings=job.settings))
 
 
 def _stop_here(job: Job) -> None:

@@ -42,6 +42,10 @@ class Objective:
             return divergence(logits, *self.teacher.targets(examples))
         return F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
 
+    def weight(self, examples: Sequence[Example]) -> int:
+        """What a mean loss over these examples counts in a larger mean: target tokens, or examples for "labels"."""
+        return len(examples) if self.name == "labels" else sum(len(example.target) for example in examples)
+
     def metric(self, prefix: KeyValues, examples: Sequence[Example]) -> float:
         """The validation metric."""
         if self.metric_name == "kl" and self.teacher is not None:

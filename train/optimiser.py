@@ -52,6 +52,13 @@ class AdamW:
         for tensor in self._parameters.values():
             tensor.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """All gradients; zeros are put where there was none yet."""
+        for tensor in self._parameters.values():
+            if tensor.grad is None:
+                tensor.grad = torch.zeros_like(tensor)
+        return [tensor.grad for tensor in self._parameters.values() if tensor.grad is not None]
+
     def gradient_norm(self) -> float:
         """Norm over all gradients; infinite or NaN when one of them is."""
         squares = [tensor.grad.square().sum() for tensor in self._parameters.values() if tensor.grad is not None]

@@ -2,7 +2,7 @@
 
 Direct: one number per key and value entry, measured in units of the base's own spread in that layer. Layers differ widely
 (the values of a first layer can be twenty times smaller than the last one's), so that in plain units one learning rate would
-be too large here and too small there. Reparametrised: an MLP maps one embedding per position to all layers' keys and values;
+be too large here and too small there. Reparametrised: an MLP maps one embedding per position to all layers' keys and values.
 Prompt tuning: embeddings before the first layer. `fold` gives plain keys and values in every case: nothing else runs.
 """
 
@@ -18,7 +18,6 @@ from edgeprefix.train.base import Base, LayerShape
 
 PrefixTensors = list[tuple[Tensor, Tensor]]
 """Per layer: keys [H, P, Dk] and values [H, P, Dv], fp32."""
-
 
 _KEY_SHARE = 0.5
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from edgeprefix.runtime.files import write_atomic
 
 _INK, _TRAIN, _VALIDATION, _METRIC = "#24292f", "#9db8d9", "#1f5fa8", "#c2571a"
 
 
-def draw_curve(entries: Sequence[Mapping[str, Any]], path: Path, *, title: str, metric: str, best_step: int) -> None:
-    """Draws metrics.jsonl's entries. Raises OutputError."""
+def draw_curve(entries: Sequence[Mapping[str, Any]], *, title: str, metric: str, best_step: int) -> bytes:
+    """Draws metrics.jsonl's entries as a PNG."""
     # The object interface with the Agg canvas: no display, and no global state of the caller's matplotlib is touched.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,7 +38,7 @@ def draw_curve(entries: Sequence[Mapping[str, Any]], path: Path, *, title: str, 
     axes.legend(handles, labels, frameon=False, fontsize=9)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": "edgeprefix"})
-    write_atomic(path, picture.getvalue())
+    return picture.getvalue()
 
 
 def _line(axes: Any, entries: Sequence[Mapping[str, Any]], key: str, *, color: str, label: str, width: float) -> None:

@@ -20,18 +20,24 @@ PREFIX_FILE = "prefix.safetensors"
 
 
 class RunFolder:
-    """Writes a run's files; every failure is an OutputError that names the file."""
+    """Writes a run's files, whole or not at all; every failure is an OutputError that names the file.
 
-    def __init__(self, path: str | Path) -> None:
+    Of several processes only the one with `writes` does so.
+    """
+
+    def __init__(self, path: str | Path, *, writes: bool = True) -> None:
         self.path = Path(path)
+        self.writes = writes
 
     @classmethod
-    def open(cls, path: str | Path, *, resume: bool, force: bool) -> RunFolder:
+    def open(cls, path: str | Path, *, resume: bool, force: bool, writes: bool = True) -> RunFolder:
         """Makes the folder, and proves that it can be written before any time is spent.
 
         Raises OutputError when it cannot, or when it holds a run already and neither `resume` nor `force` is asked for.
         """
-        run = cls(path)
+        run = cls(path, writes=writes)
+        if not writes:
+            return run
         if run.file(RUN_FILE).exists() and not (resume or force):
             raise OutputError(
                 f"{path} holds a run already; pass --resume to go on with it, --force to replace it, or choose another --out"
@@ -46,9 +52,14 @@ class RunFolder:
         """The path of one of the run's files."""
         return self.path / name
 
+    def write(self, name: str, data: bytes) -> None:
+        """Writes one of the run's files."""
+        if self.writes:
+            write_atomic(self.file(name), data)
+
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Writes run.json."""
-        write_atomic(self.file(RUN_FILE), (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write(RUN_FILE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
 
     def read_facts(self) -> dict[str, Any]:
         """Reads run.json; empty when there is none."""
@@ -58,10 +69,12 @@ class RunFolder:
     def start_metrics(self, *, keep_until: int) -> None:
         """Keeps the lines up to a step (a resumed run writes the later ones again); -1 empties the file."""
         kept = [line for line in self.read_metrics() if line["step"] <= keep_until]
-        write_atomic(self.file(METRICS_FILE), "".join(_line(entry) for entry in kept).encode())
+        self.write(METRICS_FILE, "".join(_line(entry) for entry in kept).encode())
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:
         """Appends one line."""
+        if not self.writes:
+            return
         path = self.file(METRICS_FILE)
         with output_errors(path), open(path, "a", encoding="utf-8") as file:
             file.write(_line(entry))

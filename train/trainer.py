@@ -24,13 +24,14 @@ from edgeprefix.train.checkpoint import Progressed
 from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig, to_json
 from edgeprefix.train.data import DataReport, DataSource, Example, TrainingData, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
-from edgeprefix.train.distill import TEACHER_FILE, OnTeacher, Teacher
+from edgeprefix.train.distill import OnTeacher, Teacher
 from edgeprefix.train.initialise import measure_units, start_embeddings, start_prefix
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
 from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import AdamW
 from edgeprefix.train.parametrisation import Direct, Parametrisation, PrefixTensors, PromptTuned, Reparametrised
 from edgeprefix.train.plot import draw_curve
+from edgeprefix.train.processes import Processes, join_processes
 from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
 from edgeprefix.train.search import Candidate, chosen_in, search, trial_steps
 
@@ -100,7 +101,8 @@ def train_prefix(
     PosixPath('run/prefix.safetensors')
     """
     prefix, train = prefix or PrefixConfig(), train or TrainConfig()
-    run = RunFolder.open(out, resume=resume, force=force)
+    processes = join_processes()
+    run = RunFolder.open(out, resume=resume, force=force, writes=processes.main)
     loaded = (
         base
         if isinstance(base, Base)
@@ -116,9 +118,11 @@ def train_prefix(
     chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels, distilled=guide is not None)
     if on_plan is not None:
         on_plan(chosen, rows.report, loaded)
-    setting = _Setting(loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence, guide)
+    setting = _Setting(
+        loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence, guide, processes
+    )
     if guide is not None:
-        guide.prepare([*_visited(setting), *setting.held_out], run.file(TEACHER_FILE), on_teacher)
+        guide.prepare([*_visited(setting), *setting.held_out], run, on_teacher)
     found = _searched(setting, run, search_s, progress, resume=resume)
     return _run(found, run, progress=progress, resume=resume)
 
@@ -138,6 +142,7 @@ class _Setting:
     stop: tuple[str, ...]
     licence: str
     teacher: Teacher | None
+    processes: Processes
     search: Mapping[str, Any] | None = None
     """What a search tried and chose, for run.json."""
 
@@ -184,6 +189,7 @@ def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None
             clip=train.clip,
         ),
         run=run,
+        processes=setting.processes,
         settings=facts["settings"],
         save_best=lambda tensors, done: _save_prefix(setting, run, tensors, done),
         progress=progress,
@@ -210,7 +216,9 @@ def _searched(
         nonlocal count
         count += 1
         short = _with(setting, candidate, steps=trial_steps(setting.plan.steps))
-        return _run(short, RunFolder(run.path / "search" / str(count)), progress=progress, resume=False).validation_loss
+        return _run(
+            short, RunFolder(run.path / "search" / str(count), writes=run.writes), progress=progress, resume=False
+        ).validation_loss
 
     start = Candidate(lr=setting.plan.lr, value_lr_ratio=setting.train.value_lr_ratio, init=setting.prefix.init)
     others = tuple(init for init in INITS if init != start.init) if start.init in INITS else ()
@@ -300,6 +308,7 @@ def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
         "baseline": dict(baseline),
         "search": setting.search,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "processes": setting.processes.count,
         "threads": torch.get_num_threads(),
         "device": str(base.device),
     }
@@ -340,9 +349,8 @@ def _save_prefix(setting: _Setting, run: RunFolder, tensors: PrefixTensors, done
         metrics=metrics,
         licence=setting.licence,
     )
-    Prefix(name=setting.task, base=setting.base.identity, layers=_layers(tensors), pack=pack).save(
-        run.file(PREFIX_FILE)
-    )
+    prefix = Prefix(name=setting.task, base=setting.base.identity, layers=_layers(tensors), pack=pack)
+    run.write(PREFIX_FILE, prefix.to_bytes())
 
 
 def _method(prefix: PrefixConfig) -> str:
@@ -361,7 +369,8 @@ def _finish(
     setting: _Setting, run: RunFolder, done: Progressed, baseline: Mapping[str, float], parametrisation: Parametrisation
 ) -> TrainResult:
     metric = setting.plan.metric
-    draw_curve(run.read_metrics(), run.file(CURVE_FILE), title=setting.task, metric=metric, best_step=done.best_step)
+    curve = draw_curve(run.read_metrics(), title=setting.task, metric=metric, best_step=done.best_step)
+    run.write(CURVE_FILE, curve)
     if done.best_loss is None or done.best_metric is None:
         raise TrainingError("training ended without a validation; this is a bug in edgeprefix, please report it")
     result = TrainResult(

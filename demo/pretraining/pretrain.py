@@ -51,7 +51,7 @@ class Settings:
     warmup: int = 100
     batch: int = 8
     synthetic_share: float = 0.5
-    late_synthetic_share: float = 0.75
+    late_synthetic_share: float = 0.375  # copying is learned by then; natural English is what still lacks
     matrix_rate: float = 3e-3
     other_rate: float = 3e-3
     optimizer: str = "muon"

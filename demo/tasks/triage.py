@@ -245,32 +245,38 @@ _ENDS = ("",) * 8 + lines("""
     Please write back.
     Many thanks.
 """)
+_SHARE_OF_SINGLE = 0.3  # messages that say only one thing
 _QUESTION = re.compile(r"(?:^|, )(can|could|do|does|did|how|when|where|which|why|is|are|will|what|must|may|has)\b")
 _CHOICE = re.compile(r"\(([^()]+\|[^()]+)\)")
 
 
 def _draw(rng: Random, part: Part) -> DemoRow:
     label = rng.choice(LABELS)
-    core = rng.choice(cut(CORES[label], part))
-    message = _message(rng, core)
-    return DemoRow(input=message, references=(label,), entities=(core,))
+    cores = tuple(rng.sample(cut(CORES[label], part), 1 if rng.random() < _SHARE_OF_SINGLE else 2))
+    return DemoRow(input=_message(rng, cores), references=(label,), entities=cores)
 
 
-def _message(rng: Random, core: str) -> str:
-    body = _say(rng, core)
-    body += "?" if _QUESTION.search(body) else "."
+def _message(rng: Random, cores: tuple[str, ...]) -> str:
+    """One or two things that are the matter, with greeting, context and good-bye."""
     greeting, context, end = rng.choice(_GREETINGS), _say(rng, rng.choice(_CONTEXT)), rng.choice(_ENDS)
-    body = f"{greeting}, {body}" if greeting else capital(body)
-    pieces = [context, body, end] if context and not greeting and rng.random() < 0.4 else [body, context, end]
+    item = rng.choice(_ITEMS)
+    matters = [_sentence(_say(rng, core, item)) for core in cores]
+    body = f"{greeting}, {matters[0]}" if greeting else capital(matters[0])
+    pieces = [body, *map(capital, matters[1:]), end]
+    pieces.insert(0 if not greeting and rng.random() < 0.4 else 1, context)
     text = " ".join(piece for piece in pieces if piece)
     return text.lower() if rng.random() < 0.15 else text
 
 
-def _say(rng: Random, template: str) -> str:
-    """Chooses among `(this|that)` and fills in an item and a number."""
+def _sentence(text: str) -> str:
+    return text + ("?" if _QUESTION.search(text) else ".")
+
+
+def _say(rng: Random, template: str, item: str | None = None) -> str:
+    """Chooses among `(this|that)` and fills in the item (a random one when none is given) and a number."""
     text = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
     number = f"{rng.randint(100, 999)}-{rng.randint(10, 99)}"
-    return text.replace("{item}", rng.choice(_ITEMS)).replace("{thing}", rng.choice(_ITEMS)).replace("{number}", number)
+    return text.replace("{item}", item or rng.choice(_ITEMS)).replace("{thing}", rng.choice(_ITEMS)).replace("{number}", number)
 
 
 TRIAGE = DemoTask(
@@ -279,5 +285,4 @@ TRIAGE = DemoTask(
     metric="accuracy",
     draw=_draw,
     labels=LABELS,
-    prompt="{input}\nDepartment:\n",
 )

@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from bundles import make_prefix
 
-from edgeprefix.runtime import TaskPack
+from edgeprefix.runtime import Prefix, TaskPack
+from edgeprefix.runtime.cli.bench import bench_app
+from edgeprefix.runtime.cli.compile import compile_app
 from edgeprefix.runtime.cli.root import main
+from edgeprefix.runtime.errors import OutputError
 from edgeprefix.runtime.manifest import Manifest
 
 
@@ -170,3 +174,38 @@ def test_a_real_process_runs_without_torch(llama_bundle: Path, task_file: Path) 
     arguments = ["run", str(llama_bundle), "--prefix", str(task_file), "--input", "hello", "--max-new-tokens", "3"]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def run_app(app: typer.Typer, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Runs a command by itself."""
+    with pytest.raises(SystemExit) as ended:
+        app([str(argument) for argument in arguments])
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def test_compile_writes_a_prefix_that_run_takes(
+    edgeprefix: Edgeprefix, llama_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps")
+    out = tmp_path / "fox.safetensors"
+    options = ("--task", "fox", "--out", out, "--labels", "yes,no", "--dtype", "fp32")
+    run_app(compile_app, capsys, llama_bundle, "--text-file", tmp_path / "text.txt", *options)
+    assert Prefix.load(out).pack.labels == ("yes", "no")
+    done = edgeprefix("run", llama_bundle, "--prefix", out, "--input", " over the lazy", "--max-new-tokens", 8)
+    whole = edgeprefix("run", llama_bundle, "--input", "The quick brown fox jumps over the lazy", "--max-new-tokens", 8)
+    assert done.stdout == whole.stdout
+    with pytest.raises(OutputError, match="exists already; choose another --out"):
+        compile_app([str(llama_bundle), "--text", "x", *map(str, options)], standalone_mode=False)
+
+
+def test_bench_measures(
+    llama_bundle: Path, task_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bench.json"
+    sizes = ("--prompt-tokens", 9, "--new-tokens", 5, "--rounds", 2, "--max-batch", 2)
+    shown = run_app(bench_app, capsys, llama_bundle, "--prefix", task_file, *sizes, "--json", out)
+    numbers = json.loads(out.read_text())
+    assert "tokens/s" in shown
+    assert numbers["decode_tokens_per_s"] > 0
+    assert numbers["first_token_ms"]["p50"] <= numbers["first_token_ms"]["worst"]

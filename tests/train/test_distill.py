@@ -15,6 +15,7 @@ from edgeprefix.runtime.prefix_file import Prefix
 from edgeprefix.train import Base, PrefixConfig, TrainConfig, TrainResult, load_base, train_prefix
 from edgeprefix.train.data import encode_example
 from edgeprefix.train.distill import TEACHER_FILE, Teacher, divergence, teacher_divergence
+from edgeprefix.train.record import RunFolder
 
 TEXT = "name: Ann | city: Rome | food: pasta | price: cheap -> Ann eats cheap pasta in Rome. " * 2
 CONFIG = TrainConfig(steps=25, lr=0.3, batch_size=8, precision="fp32")
@@ -38,7 +39,7 @@ def test_the_prefix_comes_nearer_to_the_teacher(llama_base: Path, tmp_path: Path
 def test_the_teachers_own_keys_and_values_diverge_by_nothing(llama: Base, tmp_path: Path) -> None:
     teacher = Teacher(llama, TEXT)
     examples = [encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)]
-    teacher.prepare(examples, tmp_path / TEACHER_FILE)
+    teacher.prepare(examples, RunFolder(tmp_path))
     exact = llama.key_values(llama.tokenizer.encode_prompt(TEXT))
     assert teacher_divergence(llama, exact, examples, teacher) == pytest.approx(0, abs=1e-5)
     assert teacher_divergence(llama, [], examples, teacher) > 1e-3
@@ -56,21 +57,21 @@ def test_the_divergence_is_at_most_the_one_over_all_tokens() -> None:
 
 
 def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(llama: Base, tmp_path: Path) -> None:
-    path = tmp_path / TEACHER_FILE
+    run, path = RunFolder(tmp_path), tmp_path / TEACHER_FILE
     examples = [encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)]
     first = Teacher(llama, TEXT)
-    first.prepare(examples, path)
+    first.prepare(examples, run)
     computed: list[int] = []
     again = Teacher(llama, TEXT)
-    again.prepare(examples, path, lambda done, _: computed.append(done))
+    again.prepare(examples, run, lambda done, _: computed.append(done))
     assert not computed
     for one, other in zip(first.targets(examples), again.targets(examples), strict=True):
         assert torch.equal(one, other)
-    Teacher(llama, TEXT + "!").prepare(examples, path, lambda done, _: computed.append(done))
+    Teacher(llama, TEXT + "!").prepare(examples, run, lambda done, _: computed.append(done))
     assert computed
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(TrainingError, match=r"teacher\.safetensors cannot be read: .*; delete it"):
-        Teacher(llama, TEXT).prepare(examples, path)
+        Teacher(llama, TEXT).prepare(examples, run)
 
 
 def test_what_distilling_needs_is_said(llama_base: Path, tmp_path: Path) -> None:

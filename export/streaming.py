@@ -1,0 +1,100 @@
+"""Big bases: the checkpoint's own numbers are held once, in the checkpoint's own dtype, and nothing else is.
+
+A base in bf16 would double in memory as fp32. So its modules are built around memory that is never touched; the graph is traced
+from them, and its weights are read from the checkpoint's tensors one at a time when they are written. torch's side of the
+comparison runs on the same tensors, each module's turned into fp32 only while that module runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+_loader: Any = AutoModelForCausalLM
+
+
+def hollow_model(config: Any) -> PreTrainedModel:
+    """The model of a configuration in fp32: real buffers, and parameters that take no memory.
+
+    A matrix is one random column, repeated: enough to rehearse how the model rotates and where it attends.
+    """
+    with no_init_weights(), _hollow_parameters():
+        model = _loader.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    model.tie_weights()
+    ready: PreTrainedModel = model.eval().requires_grad_(False)
+    return ready
+
+
+def untouched(model: PreTrainedModel) -> PreTrainedModel:
+    """Gives every parameter memory of its own that nobody has written to, so that it takes none; for tracing."""
+    for parameter in model.parameters():
+        parameter.data = torch.empty(parameter.shape, dtype=torch.float32)
+    return model
+
+
+def fill(model: PreTrainedModel, state: Mapping[str, Tensor]) -> PreTrainedModel:
+    """Puts the checkpoint's tensors into a hollow model; each module computes with them in fp32.
+
+    Buffers that the checkpoint does not hold keep what the model computed in fp32.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            parameter.data = state[name]
+        for name, buffer in model.named_buffers():
+            if name in state:
+                buffer.copy_(state[name])
+    for module in model.modules():
+        if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
+            _compute_in_full(module)
+    return model
+
+
+def _compute_in_full(module: nn.Module) -> None:
+    """Turns a module's own parameters into fp32 while its forward runs."""
+    kept: dict[str, Tensor] = {}
+
+    def before(module: nn.Module, *_: Any) -> None:
+        for name, parameter in module.named_parameters(recurse=False):
+            kept[name] = parameter.data
+            parameter.data = parameter.data.float()
+
+    def after(module: nn.Module, *_: Any) -> None:
+        for name, parameter in module.named_parameters(recurse=False):
+            parameter.data = kept.pop(name)
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after, always_call=True)
+
+
+@contextlib.contextmanager
+def _hollow_parameters() -> Iterator[None]:
+    """Within the block every new parameter of more than one dimension is a repeated column; vectors are near one."""
+    original = nn.Module.register_parameter
+    generator = torch.Generator().manual_seed(0)
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        original(
+            module,
+            name,
+            None if parameter is None else nn.Parameter(_hollow(parameter, generator), requires_grad=False),
+        )
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = original  # type: ignore[method-assign]
+
+
+def _hollow(parameter: Tensor, generator: torch.Generator) -> Tensor:
+    if parameter.dim() < 2:
+        return 1.0 + 0.1 * torch.randn(parameter.shape, generator=generator)
+    column = torch.randn(*parameter.shape[:-1], 1, generator=generator) / parameter.shape[-1] ** 0.5
+    repeated: Tensor = column.expand(parameter.shape)
+    return repeated
