@@ -110,8 +110,8 @@ def _no_decoder(model_type: str) -> str | None:
 
 
 _ENCODERS = {
-    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert", "roberta",
-    "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
+    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def _page(results: dict[str, Any]) -> str:
         "",
         "Every type is a tiny model with random weights, biases and norms, exported in fp32 and compared with torch on each",
         "logit: prompt in one piece and in two, decode steps, a prefix in the cache, three rows of different prefixes and",
-        "lengths in one batch, and a text longer than any sliding window. *Difference* is the largest over the largest logit; a row",
-        f"fails above {BOUND:.0e}. *Rotary* says whether positions are rotated inside the attention node (`node`), by the",
+        "lengths in one batch, and a text longer than any sliding window. *Difference* is the largest over the largest logit;",
+        f"a row fails above {BOUND:.0e}. *Rotary* says whether positions are rotated inside the attention node (`node`), by the",
         "model's own traced operations (`graph`, slower and as exact), or not at all.",
         "",
         f"Made with {versions} on {results.get('date', '?')}: `python benchmarks/architectures.py`.",

@@ -2,10 +2,10 @@
 
     python benchmarks/graph.py --shape smollm2-135m --precision int4 [--json results.json]
 
-Models have the named shape and random weights (speed does not depend on them). `decode` is one step of one row over a cache of
-128 positions, `prefill` a prompt of 128 tokens. Times are CPU milliseconds of one thread (process time: it does not count waiting
-for other programs), the least of all rounds; variants take turns within a round. Not included: tokenisation, sampling.
-The last line is the same table as JSON.
+Models have the named shape and random weights (speed does not depend on them). `load` opens the session, `decode` is one step
+of one row over a cache of 128 positions, `prefill` a prompt of 128 tokens. Times are CPU milliseconds of one thread (process
+time: it does not count waiting for other programs), the least of all rounds; variants take turns within a round. Not included:
+tokenisation, sampling. The last line is the same table as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from transformers import GPT2Config, LlamaConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from edgeprefix.export.base import Base
 from edgeprefix.export.bundle import write_bundle
@@ -31,18 +31,17 @@ from edgeprefix.export.trace import survey_layers, trace_decoder
 from edgeprefix.runtime.cache import Cache
 from edgeprefix.runtime.decoder import Decoder
 from edgeprefix.runtime.identity import BaseIdentity
-from edgeprefix.runtime.manifest import GRAPH_FILE
 from edgeprefix.runtime.session import open_graph
 
 SHAPES = {
     "smollm2-135m": LlamaConfig(
-        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, vocab_size=49152,
-        max_position_embeddings=8192, tie_word_embeddings=True,
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        vocab_size=49152, max_position_embeddings=8192, tie_word_embeddings=True,
     ),
     "gpt2-124m": GPT2Config(),
     "tiny": LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=384,
-        max_position_embeddings=256, tie_word_embeddings=True,
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=384, max_position_embeddings=256, tie_word_embeddings=True,
     ),
 }  # fmt: skip
 PROMPT = 128
@@ -55,7 +54,9 @@ class Variant:
         self.name, self.nodes = name, len(graph.graph)
         manifest = write_bundle(base, layers, graph, folder, precision=precision)
         self.bytes = sum(record.bytes for record in manifest.files.values())
+        started = time.process_time()
         opened = open_graph(folder, manifest, threads=1)
+        self.load = (time.process_time() - started) * 1000
         self.decoder = Decoder(opened, Cache(opened.layers, batch=1, capacity=2 * PROMPT, dtype=opened.cache_dtype))
         self.ids = np.random.default_rng(0).integers(0, manifest.vocabulary, PROMPT)
         self.prefill: list[float] = []
@@ -109,18 +110,22 @@ def _variants(base: Base, precision: str, folder: Path) -> list[Variant]:
 
 def _row(variant: Variant, layers: int) -> dict[str, object]:
     return {
-        "variant": variant.name, "nodes": variant.nodes, "nodes_per_layer": round(variant.nodes / layers, 1),
-        "decode_ms": round(min(variant.decode), 3), "prefill_ms": round(min(variant.prefill), 1), "megabytes": round(variant.bytes / 1e6, 1),
-    }  # fmt: skip
+        "variant": variant.name,
+        "nodes": variant.nodes,
+        "nodes_per_layer": round(variant.nodes / layers, 1),
+        "load_ms": round(variant.load, 0),
+        "decode_ms": round(min(variant.decode), 3),
+        "prefill_ms": round(min(variant.prefill), 1),
+        "megabytes": round(variant.bytes / 1e6, 1),
+    }
 
 
 def _print(rows: list[dict[str, object]], options: argparse.Namespace) -> None:
     print(f"{options.shape}, {options.precision}, one thread, least of {options.rounds} rounds\n")
-    print(f"{'variant':<32}{'nodes':>7}{'per layer':>11}{'decode ms':>11}{'prefill ms':>12}{'MB':>8}")
+    names = list(rows[0])
+    print(f"{names[0]:<30}" + "".join(f"{name.replace('_', ' '):>17}" for name in names[1:]))
     for row in rows:
-        print(
-            f"{row['variant']:<32}{row['nodes']:>7}{row['nodes_per_layer']:>11}{row['decode_ms']:>11}{row['prefill_ms']:>12}{row['megabytes']:>8}"
-        )
+        print(f"{row[names[0]]!s:<30}" + "".join(f"{row[name]!s:>17}" for name in names[1:]))
 
 
 def _result(rows: list[dict[str, object]], options: argparse.Namespace) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import onnx_ir as ir
 from tokenizers import Tokenizer
 
-from edgeprefix.export.base import Base, load_base, quiet_transformers
+from edgeprefix.export.base import Base, load_base, quiet_transformers, read_config, resolve_base
 from edgeprefix.export.passes import make_lean
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
+from edgeprefix.export.smoke import smoke_base
 from edgeprefix.export.streaming import hollow_model, untouched
 from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
 from edgeprefix.export.verify import Expected, graph_side, torch_side
@@ -43,12 +45,14 @@ def export_decoder(
     precision: str = "fp32",
     force: bool = False,
     verify: bool = True,
+    smoke: bool = False,
     progress: Progress = silent,
 ) -> Manifest:
     """Exports a base as a bundle folder: graph, weights, tokenizer and manifest.
 
     `precision` is fp32, fp16 (for GPUs), int8 or int4 (weights only). The bundle is compared with torch before it takes
-    its place, unless `verify` is false. An existing folder is replaced only with `force`, and only by a whole bundle.
+    its place, unless `verify` is false; with `smoke` a two-layer copy is exported and verified first. An existing folder is
+    replaced only with `force`, and only by a whole bundle.
     Raises CheckpointError, ExportError, ParityError, OutputError.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
@@ -57,6 +61,8 @@ def export_decoder(
         raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
     with atomic_folder(out, force=force) as folder:
         progress("load", 0.0)
+        if smoke:
+            _smoke_test(base)
         loaded = load_base(base)
         if loaded.tokenizer is None:
             raise CheckpointError(
@@ -75,6 +81,16 @@ def export_decoder(
             manifest = _verified(folder, manifest, expected)
         progress("verify", 1.0)
         return manifest
+
+
+def _smoke_test(base: str | Path) -> None:
+    """Exports two layers in a folder that is thrown away. Raises ExportError, ParityError."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small = smoke_base(read_config(resolve_base(base)), folder)
+        layers, graph = build_graph(small)
+        manifest = write_bundle(small, layers, to_precision(graph, "fp32"), folder, precision="fp32")
+        _verified(folder, manifest, torch_side(small, manifest))
 
 
 def build_graph(base: Base, *, progress: Progress = silent) -> tuple[tuple[Layer, ...], ir.Model]:

@@ -48,11 +48,12 @@ def decoder_command(
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write.")],
     precision: Annotated[Precision, typer.Option(help="Weights: fp32, fp16 (GPU), int8 or int4.")] = Precision.FP32,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Try a two-layer copy first: seconds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Write BASE as a bundle: graph, weights, tokenizer, manifest; compared with torch before it is done."""
     with _progress(quiet) as report:
-        manifest = export_decoder(base, out, precision=precision.value, force=force, progress=report)
+        manifest = export_decoder(base, out, precision=precision.value, force=force, smoke=smoke, progress=report)
     typer.echo(_summary(out, manifest))
 
 

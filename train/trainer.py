@@ -210,15 +210,16 @@ def _searched(
         return _with(setting, chosen, search=before)
     if not budget_s:
         return setting
+    if setting.processes.count > 1:
+        raise TrainingError("--search works in one process; search first, then launch several with what it chose")
     count = 0
 
     def attempt(candidate: Candidate) -> float:
         nonlocal count
         count += 1
         short = _with(setting, candidate, steps=trial_steps(setting.plan.steps))
-        return _run(
-            short, RunFolder(run.path / "search" / str(count), writes=run.writes), progress=progress, resume=False
-        ).validation_loss
+        folder = RunFolder(run.path / "search" / str(count))
+        return _run(short, folder, progress=progress, resume=False).validation_loss
 
     start = Candidate(lr=setting.plan.lr, value_lr_ratio=setting.train.value_lr_ratio, init=setting.prefix.init)
     others = tuple(init for init in INITS if init != start.init) if start.init in INITS else ()

@@ -4,9 +4,9 @@
 
 Warm up, stay constant, cool down: the learning rate before the cool-down does not depend on the number of steps, so
 a run may be stopped and resumed with another `--steps`, and it is then exactly the run that `--steps` would have
-given from the start. The cool-down sees more made-up text than the time before, as what is seen last is kept best.
-Matrices learn with Muon, the embedding and the norms with AdamW. The work folder holds the
-token files of `corpus`, and gets `checkpoint.pt`, `log.jsonl` and, every few minutes, `export/`.
+given from the start. The cool-down sees more natural text than the time before: copying is learned by then.
+Matrices learn with Muon, the embedding and the norms with AdamW. The work folder holds the token files of `corpus`, and
+gets `checkpoint.pt`, `log.jsonl` and, every few minutes, `export/`.
 """
 
 import argparse

@@ -1,0 +1,80 @@
+"""How much memory does exporting a big base take? A random Llama of about a billion parameters in bf16, and the peak of each stage.
+
+    python benchmarks/big_base.py [--precision int4] [--layers 16] [--json results.json]
+
+The checkpoint is made in a temporary folder by a process of its own. `peak` is the resident memory of the exporting process so far
+(what it maps of files included), `over checkpoint` that divided by the checkpoint's size. The last line is the table as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from edgeprefix.export import export_decoder
+from edgeprefix.export.bundle import STAGES
+
+_MAKE = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tiny import tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.set_default_dtype(torch.bfloat16)
+config = LlamaConfig(hidden_size=2048, intermediate_size=8192, num_hidden_layers=int(sys.argv[2]), num_attention_heads=32,
+                     num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=True, max_position_embeddings=8192)
+LlamaForCausalLM(config).save_pretrained(sys.argv[1])
+tiny_tokenizer().save_pretrained(sys.argv[1])
+"""
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory() as name:
+        base, tests = Path(name) / "base", Path(__file__).parents[1] / "tests"
+        subprocess.run([sys.executable, "-c", _MAKE, str(base), str(options.layers), str(tests)], check=True)
+        checkpoint = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+        peaks: dict[str, float] = {}
+        started = time.perf_counter()
+        manifest = export_decoder(
+            base,
+            Path(name) / "bundle",
+            precision=options.precision,
+            progress=lambda stage, done: peaks.update({stage: _peak()}),
+        )
+        seconds = time.perf_counter() - started
+        parity = dict(manifest.parity)
+    print(f"checkpoint {checkpoint / 1e9:.2f} GB in bf16, {options.precision}, {seconds:.0f} s\n")
+    print(f"{'up to':<10}{'peak GB':>9}{'over checkpoint':>17}")
+    for stage in STAGES:
+        print(f"{stage:<10}{peaks[stage] / 1e9:>9.2f}{peaks[stage] / checkpoint:>17.2f}")
+    result = {
+        "benchmark": "big_base", "precision": options.precision, "layers": options.layers, "checkpoint_bytes": checkpoint,
+        "peak_bytes": peaks, "seconds": seconds, "kl": parity["kl"], "top1": parity["top1"],
+        "bundle_bytes": sum(record.bytes for record in manifest.files.values()),
+    }  # fmt: skip
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--precision", default="int4")
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--json", help="file to write the result to")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
