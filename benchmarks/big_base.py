@@ -1,9 +1,10 @@
-"""How much memory does exporting a big base take? A random Llama of about a billion parameters in bf16, and the peak of each stage.
+"""How much memory does exporting a big base take? A random Llama of a billion parameters in bf16, and each stage's peak.
 
     python benchmarks/big_base.py [--precision int4] [--layers 16] [--json results.json]
 
-The checkpoint is made in a temporary folder by a process of its own. `peak` is the resident memory of the exporting process so far
-(what it maps of files included), `over checkpoint` that divided by the checkpoint's size. The last line is the table as JSON.
+The checkpoint is made in a temporary folder by a process of its own. `peak` is the resident memory of the exporting process
+so far (what it maps of files included), `over checkpoint` that divided by the checkpoint's size. The last line is the table
+as JSON.
 """
 
 from __future__ import annotations

@@ -167,11 +167,11 @@ def _graph_logits(bundle: Path, manifest: Manifest, text: npt.NDArray[np.int64])
 def _peak_memory(bundle: Path) -> float:
     """Peak resident megabytes of a fresh process that generates 64 tokens."""
     program = (
-        "import resource, sys\n"
+        "import re, sys\n"
         "from edgeprefix.runtime import Engine\n"
         "with Engine.load(sys.argv[1], max_batch=1, max_length=256, threads=1) as engine:\n"
         "    engine.generate('The', max_new_tokens=64)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024)\n"
     )
     result = subprocess.run([sys.executable, "-c", program, str(bundle)], capture_output=True, text=True, check=True)
     return float(result.stdout.split()[-1])

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprefix.runtime.cache import SlotMemory, Slots, bind_address
+from edgeprefix.runtime.errors import EdgePrefixError
 from edgeprefix.runtime.quiet_ort import ort
 from edgeprefix.runtime.session import Graph
 
@@ -50,7 +51,7 @@ class Decoder:
         binding = self._steps.get(n) or self._bind_step(n)
         if not self._in_place:
             self._bind_small(binding, n)
-        self.graph.session.run_with_iobinding(binding)
+        self._run(binding)
         return self._logits[:n] if self._logits.dtype == np.float32 else self._logits[:n].astype(np.float32)
 
     def feed(
@@ -69,8 +70,15 @@ class Decoder:
         _bind_input(binding, "total_lengths", self._length)
         _bind_input(binding, "logit_rows", rows)
         _bind_output(binding, "logits", logits)
-        self.graph.session.run_with_iobinding(binding)
+        self._run(binding)
         return logits.astype(np.float32, copy=False)
+
+    def _run(self, binding: ort.IOBinding) -> None:
+        try:
+            self.graph.session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+            text = str(error).strip().replace("\n", " ")
+            raise EdgePrefixError(f"the graph failed in a step: {text}; the engine goes on serving") from error
 
     def _bind_step(self, n: int) -> ort.IOBinding:
         binding = self.graph.session.io_binding()

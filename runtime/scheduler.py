@@ -180,10 +180,8 @@ class Scheduler:
             except StopIteration as stop:
                 self._filling = None
                 self._join(filling, stop.value)
-            except EdgePrefixError as error:
-                self._fail(filling.work, error)
-            except RuntimeError as error:  # what ONNX Runtime raises
-                self._fail(filling.work, _graph_error(error))
+            except Exception as error:
+                self._fail(filling.work, _noted(error))
 
     def _start_next(self, budget: int) -> bool:
         """Gives the next in line a slot, if there is one."""
@@ -247,8 +245,8 @@ class Scheduler:
                 self._speculate(lanes[0], draft)
                 return
             logits = self._decoder.step([lane.token for lane in lanes], [lane.length + 1 for lane in lanes])
-        except RuntimeError as error:
-            self._fail_running(_graph_error(error))
+        except EdgePrefixError as error:
+            self._fail_running(error)
             return
         groups: dict[int, list[int]] = {}
         for slot, lane in enumerate(lanes):
@@ -264,8 +262,8 @@ class Scheduler:
         """Shows a generation the logits of its lanes, which stand in the slots `members`."""
         try:
             turn = generation.advance(logits)
-        except EdgePrefixError as error:
-            self._fail(generation, error)
+        except Exception as error:
+            self._fail(generation, _noted(error))
             return
         if turn.parents is not None:
             self._inherit(members, turn.parents)
@@ -323,6 +321,8 @@ class Scheduler:
             work.ticket.fail(error)
 
 
-def _graph_error(error: RuntimeError) -> EdgePrefixError:
-    text = str(error).strip().replace("\n", " ")
-    return EdgePrefixError(f"the graph failed in a step: {text}; the engine goes on serving")
+def _noted(error: Exception) -> Exception:
+    """What is no refusal of ours is a bug or a caller's broken callback: its request is told, and the log keeps the trace."""
+    if not isinstance(error, EdgePrefixError):
+        logger.error("a request failed unexpectedly", exc_info=error)
+    return error

@@ -1,11 +1,11 @@
 """Text → label: a customer's message goes to one of six departments of a household shop.
 
-    Good morning, the van drove past my house and nobody rang. I ordered a kettle last week.
+    Good morning, I ordered a kettle last week. The van drove past my house and nobody rang. Is there news about my parcel?
     → delivery
 
-A message is a greeting, what is the matter, and things that tell nothing (what was ordered, when, a good-bye). What is the
-matter comes from a list of cores a department; each core belongs to one part only, so a test message says what no training
-message said. The rest is shared by all departments, so that it cannot give the answer away.
+A message is a greeting, a few words that tell nothing, perhaps what is the matter (a core), and what it is about (a topic
+in a frame). Frames are shared by all departments, so that they cannot give the answer away; each core and each frame belongs
+to one part only, so a test message says nothing in the words of a training message but the topic itself.
 """
 
 from __future__ import annotations
@@ -211,6 +211,84 @@ CORES: dict[str, tuple[str, ...]] = {
     """),
 }
 LABELS = tuple(CORES)
+_TOPICS: dict[str, tuple[str, ...]] = {
+    "billing": items("""
+        my invoice, my last bill, the payment, my credit card, the receipt, the fee on my bill, the tax on the invoice,
+        the charge on my card, the amount on my bill, the bank transfer, your payment reminder, the total of my invoice,
+        the payment by card, the money you took from my bank"""),
+    "delivery": items("""
+        my parcel, the package, the driver, the courier, the delivery van, the tracking number, the delivery date,
+        the delivery, the shipping of my parcel, the box at my door, the parcel depot, the late package, my parcel from May,
+        the driver with my parcel"""),
+    "returns": items("""
+        the refund, my return, the return label, the exchange, the {item} that I sent back, my refund from May,
+        the exchange of my {item}, the return parcel, the refund for my {item}, the wrong size, returning the {item},
+        exchanging the {item}, my right to return it, the swap for another size"""),
+    "account": items("""
+        my password, my login, my user name, my account, my profile, the newsletter, my email address, the reset link,
+        the code for my login, my new password, my online account, the login page, the old email address,
+        the name on my account"""),
+    "support": items("""
+        the strange noise, my broken {item}, the motor of the {item}, the battery, the button on the {item}, the broken switch,
+        the fault of my {item}, the repair, a spare part, the manual, the broken handle, the repair of my {item},
+        the noise of the {item}, the motor that does not run"""),
+    "sales": items("""
+        the price of the {item}, your offer for the {item}, your catalogue, the new model of the {item}, the sale in your shop,
+        the colours of the {item}, your price list, the {item} in your shop window, the stock of {item}s, your prices,
+        the price in the catalogue, the sale price of the {item}, your range of {item}s, the models in your shop"""),
+}
+_FRAMES = lines("""
+    there is a problem with {topic}
+    I have a question about {topic}
+    nobody could tell me anything about {topic}
+    please have a look at {topic}
+    I am writing because of {topic}
+    something is wrong with {topic}
+    I am calling about {topic}
+    can you tell me more about {topic}
+    who takes care of {topic}
+    I need help with {topic}
+    what about {topic}
+    I do not understand {topic}
+    it is about {topic}
+    my question is about {topic}
+    my wife asked me to write about {topic}
+    I would like to talk to somebody about {topic}
+    I have waited for days for an answer about {topic}
+    who can help me with {topic}
+    please write to me about {topic}
+    last week I called about {topic}
+    I was told to write to you about {topic}
+    I am not happy with {topic}
+    I am worried about {topic}
+    is there any news about {topic}
+    please explain {topic}
+    whom do I ask about {topic}
+    I hope that you can help me with {topic}
+    there seems to be a mistake with {topic}
+    I wrote to you in May about {topic}
+    could somebody check {topic}
+    the matter is {topic}
+    please call me back about {topic}
+    I could not find anything about {topic}
+    we talked on the phone about {topic}
+    this is my second message about {topic}
+    everything was fine, but not {topic}
+    the only trouble is {topic}
+    I want to complain about {topic}
+    we have had nothing but trouble with {topic}
+    I am not sure about {topic}
+    I would be glad to hear about {topic}
+    I am confused by {topic}
+    a friend told me to ask about {topic}
+    for weeks I have asked about {topic}
+    do you know anything about {topic}
+    I expect an answer about {topic}
+    I must speak to somebody about {topic}
+    no one answers my questions about {topic}
+    where can I read about {topic}
+    I have heard nothing about {topic}
+""")
 
 _ITEMS = items("""
     kettle, lamp, toaster, fan, heater, mixer, vacuum cleaner, drill, clock, radio, iron, blender, mower, juicer, printer,
@@ -218,9 +296,9 @@ _ITEMS = items("""
 _GREETINGS = ("",) * 6 + items(
     "Hello, Hi, Good morning, Good evening, Dear team, Hi there, Hello again, Excuse me, Help, Hey"
 )
-_CONTEXT = ("",) * 8 + lines("""
-    I ordered (a|the) {thing} (last week|on Monday|in May|two weeks ago).
-    I bought (a|the) {thing} from you (in March|last month|on Sunday).
+_CONTEXT = ("",) * 12 + lines("""
+    I ordered (a|the) {item} (last week|on Monday|in May|two weeks ago).
+    I bought (a|the) {item} from you (in March|last month|on Sunday).
     My order number is {number}.
     It is about order {number}.
     I have been a customer since (2015|2018|2021).
@@ -229,42 +307,33 @@ _CONTEXT = ("",) * 8 + lines("""
     I have been your customer for years.
     I live in (a village|the city|Leeds|Bristol).
     It was a present for my (mother|son|brother).
-    I saw it in your catalogue.
 """)
-_ENDS = ("",) * 8 + lines("""
-    Thank you.
-    Thanks a lot.
-    Please help.
-    Please answer soon.
-    What can you do?
-    Can you help me?
-    I am waiting for your answer.
-    Best wishes.
-    Thank you for your help.
-    I am not happy.
-    Please write back.
-    Many thanks.
-""")
-_SHARE_OF_SINGLE = 0.3  # messages that say only one thing
-_QUESTION = re.compile(r"(?:^|, )(can|could|do|does|did|how|when|where|which|why|is|are|will|what|must|may|has)\b")
+_ENDS = ("",) * 9 + items("Thank you., Thanks a lot., Please help., Please answer soon., Many thanks.")
+_SHARE_WITH_CORE = 0.4
+_QUESTION = re.compile(
+    r"(?:^|, )(can|could|do|does|did|how|when|where|which|why|who|whom|is|are|will|what|must|may|has)\b"
+)
 _CHOICE = re.compile(r"\(([^()]+\|[^()]+)\)")
 
 
 def _draw(rng: Random, part: Part) -> DemoRow:
     label = rng.choice(LABELS)
-    cores = tuple(rng.sample(cut(CORES[label], part), 1 if rng.random() < _SHARE_OF_SINGLE else 2))
-    return DemoRow(input=_message(rng, cores), references=(label,), entities=cores)
+    frame = rng.choice(cut(_FRAMES, part))
+    cores = (rng.choice(cut(CORES[label], part)),) if rng.random() < _SHARE_WITH_CORE else ()
+    told = (*cores, frame.replace("{topic}", rng.choice(_TOPICS[label])))
+    return DemoRow(input=_message(rng, told), references=(label,), entities=(*cores, frame))
 
 
-def _message(rng: Random, cores: tuple[str, ...]) -> str:
-    """One or two things that are the matter, with greeting, context and good-bye."""
-    greeting, context, end = rng.choice(_GREETINGS), _say(rng, rng.choice(_CONTEXT)), rng.choice(_ENDS)
+def _message(rng: Random, told: tuple[str, ...]) -> str:
+    """What is the matter and what it is about, with greeting, context and good-bye; one item throughout."""
     item = rng.choice(_ITEMS)
-    matters = [_sentence(_say(rng, core, item)) for core in cores]
-    body = f"{greeting}, {matters[0]}" if greeting else capital(matters[0])
-    pieces = [body, *map(capital, matters[1:]), end]
-    pieces.insert(0 if not greeting and rng.random() < 0.4 else 1, context)
-    text = " ".join(piece for piece in pieces if piece)
+    matters = [_sentence(_say(rng, text, item)) for text in told]
+    greeting, context, end = rng.choice(_GREETINGS), _say(rng, rng.choice(_CONTEXT), item), rng.choice(_ENDS)
+    pieces = [piece for piece in (context, *map(capital, matters), end) if piece]
+    if greeting:
+        first = pieces[0] if pieces[0].startswith("I ") else pieces[0][:1].lower() + pieces[0][1:]
+        pieces[0] = f"{greeting}, {first}"
+    text = " ".join(pieces)
     return text.lower() if rng.random() < 0.15 else text
 
 
@@ -272,17 +341,10 @@ def _sentence(text: str) -> str:
     return text + ("?" if _QUESTION.search(text) else ".")
 
 
-def _say(rng: Random, template: str, item: str | None = None) -> str:
-    """Chooses among `(this|that)` and fills in the item (a random one when none is given) and a number."""
+def _say(rng: Random, template: str, item: str) -> str:
+    """Chooses among `(this|that)` and fills in the item and a number."""
     text = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
-    number = f"{rng.randint(100, 999)}-{rng.randint(10, 99)}"
-    return text.replace("{item}", item or rng.choice(_ITEMS)).replace("{thing}", rng.choice(_ITEMS)).replace("{number}", number)
+    return text.replace("{item}", item).replace("{number}", f"{rng.randint(100, 999)}-{rng.randint(10, 99)}")
 
 
-TRIAGE = DemoTask(
-    name="triage",
-    title="text → label",
-    metric="accuracy",
-    draw=_draw,
-    labels=LABELS,
-)
+TRIAGE = DemoTask(name="triage", title="text → label", metric="accuracy", draw=_draw, labels=LABELS)

@@ -11,6 +11,7 @@ from zoo import WINDOW, tiny_model
 
 from edgeprefix.export.base import Base
 from edgeprefix.export.bundle import build_graph, write_bundle
+from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.verify import verify
 from edgeprefix.runtime.errors import ExportError
 from edgeprefix.runtime.identity import BaseIdentity
@@ -20,9 +21,22 @@ TOLERANCE = 2e-5
 
 # Model type → nodes that the graph may have: all that it has today, so that a pass that stops working shows.
 ARCHITECTURES = {
-    "llama": 27, "gpt2": 34, "mistral": 27, "qwen2": 29, "qwen3": 46, "phi3": 27, "opt": 51, "gemma2": 35, "gemma3_text": 59, "cohere2": 34,
-    "gpt_neox": 108, "phi": 105, "gpt_oss": 102,
+    "llama": 27,  # everything in the node
+    "gpt2": 34,  # learned positions, LayerNorm, Conv1D
+    "opt": 51,  # positions with an offset
+    "gpt_neox": 108,  # projections interleaved by head; a partial rotation that the kernel cannot do
+    "qwen3": 46,  # normalised queries and keys
+    "gemma3_text": 59,  # two rotary tables, windows, scaled embeddings
+    "gpt_oss": 102,  # experts, attention sinks
+    "bloom": 76,  # an adapter, linear biases
+}
+MORE_ARCHITECTURES = {
+    "mistral": 27, "qwen2": 29, "phi3": 27, "gemma2": 35, "cohere2": 34, "phi": 105, "falcon": 48, "mpt": 35, "gptj": 122,
+    "xglm": 40,
 }  # fmt: skip
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
 
 
 def in_memory(model: PreTrainedModel, folder: Path) -> Base:
@@ -33,13 +47,39 @@ def in_memory(model: PreTrainedModel, folder: Path) -> Base:
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_logits_are_those_of_torch(model_type: str, tmp_path: Path) -> None:
-    base = in_memory(tiny_model(model_type), tmp_path)
+    check_parity(model_type, ARCHITECTURES[model_type], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", MORE_ARCHITECTURES)
+def test_logits_of_more_architectures(model_type: str, tmp_path: Path) -> None:
+    check_parity(model_type, MORE_ARCHITECTURES[model_type], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("falcon", {"alibi": True}),
+        ("llama", {"rope_parameters": YARN}),
+        ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 24}),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    ],
+    ids=["falcon-alibi", "yarn", "biases-odd-head", "layer-scaling"],
+)  # fmt: skip
+def test_variants_of_an_architecture(model_type: str, changes: dict[str, object], tmp_path: Path) -> None:
+    check_parity(model_type, 200, tmp_path, **changes)
+
+
+def check_parity(model_type: str, nodes: int, folder: Path, **changes: object) -> None:
+    """Exports a tiny model and compares it with torch in every way in which the runtime feeds it."""
+    base = in_memory(tiny_model(model_type, **changes), folder)
     layers, graph = build_graph(base)
-    manifest = write_bundle(base, layers, graph, tmp_path, precision="fp32")
-    report = verify(tmp_path, base)
+    manifest = write_bundle(base, layers, graph, folder, precision="fp32")
+    report = verify(folder, base)
     assert report.relative < TOLERANCE, report.to_text()
     assert report.top1 == 1.0, report.to_text()
-    assert len(graph.graph) <= ARCHITECTURES[model_type]
+    assert len(graph.graph) <= nodes
     assert [case.name for case in report.cases] == ["prefill", "chunks", "decode", "prefix", "rows", "long"]
     if model_type == "mistral":
         assert {layer.window for layer in manifest.layers} == {WINDOW}
@@ -63,8 +103,21 @@ def test_the_model_is_as_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model_type", "reason"),
-    [("mamba", "mamba cannot be exported: its forward failed"), ("deepseek_v2", "latent attention")],
+    [
+        ("mamba", "of which 0 attend through the attention interface"),
+        ("deepseek_v2", "latent attention"),
+        ("doge", "attention mask of its own"),
+        ("diffllama", "the same keys and values more than once"),
+    ],
 )
 def test_what_cannot_be_had_is_refused_with_the_reason(model_type: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=reason):
         build_graph(in_memory(tiny_model(model_type), tmp_path))
+
+
+def test_an_adapter_leaves_the_class_as_it_was(tmp_path: Path) -> None:
+    from transformers.models.bloom.modeling_bloom import BloomAttention
+
+    model, forward = tiny_model("bloom"), BloomAttention.forward
+    survey_layers(model)
+    assert BloomAttention.forward is forward

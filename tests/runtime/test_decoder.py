@@ -11,7 +11,7 @@ from bundles import make_prefix, torch_logits, torch_model
 from edgeprefix.runtime import Prefix
 from edgeprefix.runtime.cache import Cache, Slots
 from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.errors import BundleError, CapacityError, ProviderError
+from edgeprefix.runtime.errors import BundleError, CapacityError, EdgePrefixError, ProviderError
 from edgeprefix.runtime.manifest import LayerShape, Manifest
 from edgeprefix.runtime.session import open_graph
 
@@ -113,6 +113,12 @@ def test_a_cache_that_does_not_fit_is_refused_with_numbers() -> None:
         CapacityError, match=r"4096 rows x 131072 positions needs \d+ MiB, \d+ MiB are free; lower max_batch"
     ):
         Cache(layers, batch=4096, capacity=131072, dtype=np.dtype(np.float32))
+
+
+def test_a_graph_that_fails_says_so_and_goes_on(decoder: Decoder) -> None:
+    with pytest.raises(EdgePrefixError, match=r"the graph failed in a step: .* out of"):
+        decoder.feed(0, np.asarray([10**6]), start=0)
+    assert np.isfinite(decoder.feed(0, np.asarray([10]), start=0)).all()
 
 
 def test_unknown_provider(bundle: Path) -> None:

@@ -126,6 +126,17 @@ def test_nan_fails_one_request_only(engine: Engine) -> None:
     assert good.result(timeout_s=30).tokens == engine.generate("fine", prefix="news", **LONG).tokens
 
 
+def test_a_broken_callback_fails_its_own_request_only(engine: Engine) -> None:
+    good = engine.submit(Request("fine", prefix="news", **LONG))
+
+    def broken(_: Piece) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        engine._submit(Request("x", **LONG), on_piece=broken).result(timeout_s=30)
+    assert len(good.result(timeout_s=30).tokens) == 80
+
+
 def test_options_that_bar_everything_fail_one_request_only(engine: Engine) -> None:
     with pytest.raises(RequestError, match="every token is barred"):
         engine.generate("x", logit_bias=dict.fromkeys(range(384), -np.inf))

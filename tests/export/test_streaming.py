@@ -1,0 +1,56 @@
+"""Big bases are held in the checkpoint's own dtype: the same bundle, without a second copy of the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from zoo import tiny_model
+
+from edgeprefix.export.base import load_base
+from edgeprefix.export.bundle import build_graph, export_decoder, write_bundle
+from edgeprefix.export.rotary import plan_rotary
+from edgeprefix.export.streaming import hollow_model
+from edgeprefix.export.trace import survey_layers
+from tiny import save_checkpoint, tiny_llama
+
+
+@pytest.fixture(scope="module")
+def half_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tiny_llama().bfloat16(), tmp_path_factory.mktemp("base") / "half")
+
+
+def test_a_hollow_model_takes_no_memory_and_behaves_the_same() -> None:
+    model = tiny_model("gemma3_text")
+    hollow = hollow_model(model.config)
+    held = sum(parameter.untyped_storage().nbytes() for parameter in hollow.parameters())
+    assert held < 0.1 * sum(parameter.nbytes for parameter in model.parameters())
+    assert survey_layers(hollow) == survey_layers(model)
+    plans = [plan_rotary(one, 256) for one in (hollow, model)]
+    assert plans[0] is not None
+    assert plans[1] is not None
+    assert plans[0].layers == plans[1].layers
+
+
+def test_streamed_torch_computes_in_fp32(half_base: Path) -> None:
+    whole, streamed = (load_base(half_base, stream=stream) for stream in (False, True))
+    ids = torch.arange(20)[None]
+    assert torch.equal(whole.model(ids).logits, streamed.model(ids).logits)
+    assert {parameter.dtype for parameter in streamed.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.slow
+def test_streamed_bundles_are_the_same_bytes(half_base: Path, tmp_path: Path) -> None:
+    for stream in (False, True):
+        base, folder = load_base(half_base, stream=stream), tmp_path / str(stream)
+        folder.mkdir()
+        layers, graph = build_graph(base)
+        write_bundle(base, layers, graph, folder, precision="fp32")
+    for name in ("decoder.onnx", "decoder.onnx.data"):
+        assert (tmp_path / "True" / name).read_bytes() == (tmp_path / "False" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_smoke_tries_a_small_copy_first(half_base: Path, tmp_path: Path) -> None:
+    assert export_decoder(half_base, tmp_path / "bundle", smoke=True).parity["passed"]
