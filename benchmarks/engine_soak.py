@@ -6,6 +6,9 @@ Several threads send requests of random tasks, prompts and lengths; some are can
 score; all the while tasks are replaced by other versions of themselves. A result must be what the request gives alone on
 one of the versions of its task. Resident memory is sampled after every hundredth of the requests; the peak of the last
 tenth must be within 2 % of the peak of the second tenth (the first tenth warms up).
+
+In fp32 no result differs. Quantised kernels round differently for one row and for several, and then a token may: `--tolerated`
+says for what share of the results that is accepted.
 """
 
 from __future__ import annotations
@@ -138,13 +141,16 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--tolerated", type=float, default=0.0, help="share of differing results that rounding may explain"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     soak = Soak(arguments.bundle, arguments.requests, arguments.threads)
     soak.prepare()
     started = time.perf_counter()
     soak.run()
-    results = report(soak, time.perf_counter() - started)
+    results = report(soak, time.perf_counter() - started, arguments.tolerated)
     print(json.dumps(results))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -152,11 +158,13 @@ def main() -> None:
         sys.exit(1)
 
 
-def report(soak: Soak, seconds: float) -> dict[str, Any]:
+def report(soak: Soak, seconds: float, tolerated: float) -> dict[str, Any]:
     tenth = max(1, len(soak.memory) // 10)
     second, last = max(soak.memory[tenth : 2 * tenth]), max(soak.memory[-tenth:])
+    differing = soak.counts["wrong"] / max(1, soak.counts["right"] + soak.counts["wrong"])
     return {
         "base": soak.manifest.base.name,
+        "precision": soak.manifest.precision,
         "requests": soak.requests,
         "tasks": TASKS,
         **soak.counts,
@@ -165,7 +173,9 @@ def report(soak: Soak, seconds: float) -> dict[str, Any]:
         "memory_second_tenth_bytes": second,
         "memory_last_tenth_bytes": last,
         "memory_growth": last / second - 1,
-        "passed": soak.counts["wrong"] == 0 and last <= 1.02 * second,
+        "differing_share": differing,
+        "tolerated_share": tolerated,
+        "passed": differing <= tolerated and last <= 1.02 * second,
         "onnxruntime": ort.__version__,
         "cores": os.cpu_count(),
         "load_average": list(os.getloadavg()),

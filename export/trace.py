@@ -1,4 +1,4 @@
-"""From a torch model to the decoder graph of DESIGN's contract, still as torch wrote it; `passes` make it lean.
+"""From a torch model to the decoder graph of docs/bundle.md, still as torch wrote it; `passes` make it lean.
 
 Inputs `input_ids [B,S]`, `total_lengths [B]`, `logit_rows [N]`, `past_key_values.{i}.key|value [B,H,C,D]`; outputs `logits [N,V]`
 and `present.{i}.key|value`, which the runtime binds to the memory of the past. The model's own forward is traced; its

@@ -8,6 +8,7 @@ its counterpart there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ Logits = npt.NDArray[np.float32]  # [V]
 Ids = npt.NDArray[np.int64]
 
 BARRED = np.float32(-np.inf)
+_NUCLEUS = 1024  # tokens; nearly always top-p needs fewer, and finding them is much cheaper than sorting a vocabulary
+_ROUNDING = 1e-5
 
 
 class Candidates(NamedTuple):
@@ -64,6 +67,8 @@ def banned_sequence_tokens(tokens: Sequence[int], sequences: Sequence[Sequence[i
 
 def everything(logits: Logits) -> Candidates:
     """All tokens that are not barred."""
+    if logits.min() > BARRED:
+        return Candidates(_all_ids(len(logits)), logits)
     ids = np.flatnonzero(logits > BARRED)
     return Candidates(ids, logits[ids])
 
@@ -80,9 +85,10 @@ def keep_top_k(logits: Logits, k: int) -> Candidates:
 def keep_top_p(candidates: Candidates, mass: float) -> Candidates:
     """The smallest set of likeliest tokens whose probabilities sum up to `mass`."""
     probabilities = softmax(candidates.logits)
-    # Tokens below (1 - mass) / K hold less than 1 - mass together, so the set never needs them: sort only the others.
-    contenders = np.flatnonzero(probabilities > min((1.0 - mass) / len(probabilities), probabilities.max() / 2))
-    order = contenders[np.argsort(-probabilities[contenders], kind="stable")]
+    likeliest = _largest(probabilities, _NUCLEUS)
+    if len(likeliest) < len(probabilities) and probabilities[likeliest].sum() < mass + _ROUNDING:
+        likeliest = np.arange(len(probabilities))  # a flat distribution: all have to be sorted
+    order = likeliest[np.argsort(-probabilities[likeliest], kind="stable")]
     before = np.cumsum(probabilities[order], dtype=np.float64) - probabilities[order]
     return _subset(candidates, order[before < mass])
 
@@ -134,6 +140,20 @@ def top_entries(values: Logits, count: int) -> list[tuple[int, float]]:
     ids = np.flatnonzero(values >= smallest)
     order = ids[np.argsort(-values[ids], kind="stable")][:count]
     return [(int(index), float(values[index])) for index in order]
+
+
+def _largest(values: Logits, count: int) -> Ids:
+    """Places of the `count` largest values, in ascending order of place."""
+    if count >= len(values):
+        return np.arange(len(values))
+    return np.sort(np.argpartition(values, len(values) - count)[len(values) - count :])
+
+
+@functools.lru_cache(maxsize=8)
+def _all_ids(size: int) -> Ids:
+    ids = np.arange(size)
+    ids.flags.writeable = False  # it is shared
+    return ids
 
 
 def _subset(candidates: Candidates, places: Ids) -> Candidates:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+COMMANDS = ["demo", "train", "export", "verify", "compile", "run", "score", "inspect", "bench"]
+
 
 def edgeprefix(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgeprefix.runtime.cli.root", *arguments]
@@ -20,7 +22,7 @@ def test_help_lists_every_command_without_importing_the_rooms() -> None:
         "try: app(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    for command in ("demo", "train", "export", "verify", "run", "score", "inspect"):
+    for command in COMMANDS:
         assert command in result.stdout
 
 
@@ -28,10 +30,10 @@ def test_an_unknown_command_says_what_there_is() -> None:
     result = edgeprefix("trian")
     assert result.returncode == 2
     text = " ".join(result.stderr.replace("│", " ").split())
-    assert "Did you mean 'train'? There are: demo, train, export, verify, run, score, inspect." in text
+    assert f"Did you mean 'train'? There are: {', '.join(COMMANDS)}." in text
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "export", "verify", "run", "score", "inspect"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
     result = edgeprefix(command, "--help")
     assert result.returncode == 0, result.stderr

@@ -1,8 +1,12 @@
-"""The graph loads, and says the same, on the oldest ONNX Runtime that edgeprefix allows. Slow: it fetches a wheel."""
+"""The graph loads, and says the same, on the oldest ONNX Runtime that edgeprefix allows, and in WebAssembly.
+
+Slow: these tests fetch a wheel and an npm package.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +17,7 @@ import pytest
 from conftest import MakeBundle
 
 OLDEST = "1.26.0"
+WEB = "1.30"
 
 PROGRAM = """
 import json, sys
@@ -73,3 +78,32 @@ def _logits(place: Path, bundle: Path) -> tuple[str, list[list[list[float]]]]:
     )
     version, found = json.loads(result.stdout.splitlines()[-1])
     return version, found
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with onnxruntime-web and the script that runs it in Node."""
+    folder = tmp_path_factory.mktemp("web")
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("needs node and npm")
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"onnxruntime-web@{WEB}"]
+    if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
+        pytest.skip("onnxruntime-web cannot be fetched")
+    shutil.copy(Path(__file__).with_name("web.mjs"), folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("int8", 0.3), ("int4", 0.5)])
+def test_webassembly_says_the_same(
+    precision: str, tolerance: float, web: Path, llama_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    """Tolerances are absolute, on logits of about 3: quantised kernels round activations in their own ways."""
+    (tmp_path / "empty").mkdir()
+    bundle = llama_bundle(precision)
+    program = ["node", "web.mjs", str(bundle)]
+    result = subprocess.run(program, cwd=web, capture_output=True, text=True, check=True)
+    prompt, step = json.loads(result.stdout.splitlines()[-1])
+    _, (expected_prompt, _, expected_step) = _logits(tmp_path / "empty", bundle)
+    np.testing.assert_allclose(prompt, np.ravel(expected_prompt), atol=tolerance, rtol=0)
+    np.testing.assert_allclose(step, expected_step[0], atol=tolerance, rtol=0)

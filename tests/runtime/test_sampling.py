@@ -15,7 +15,7 @@ from edgeprefix.runtime.options import GenerationOptions, resolve_options
 from edgeprefix.runtime.sampler import Sampler, Vocabulary
 from edgeprefix.runtime.task_pack import GenerationDefaults, TaskPack
 
-SIZES = (5, 64, 1000)
+SIZES = (5, 64, 1000, 5000)
 
 
 def logits_of(size: int, seed: int, *, barred: bool = False) -> np.ndarray:
