@@ -86,7 +86,7 @@ def _tasks(report: Report) -> str:
     cards = "".join(_task_card(task) for task in report["tasks"])
     rows = ", ".join(f"{task['test_rows']} for {task['name']}" for task in report["tasks"])
     return (
-        "<h2>What a prefix adds</h2><p class='note'>Measured on test rows that share no name, object or core phrase with "
+        "<h2>What a prefix adds</h2><p class='note'>Measured on test rows that share no name, object or turn of phrase with "
         f"the training rows ({rows}), through the exported decoder. BLEU is sacrebleu's corpus BLEU, accuracy counts the "
         f"likeliest label.</p><div class='grid cards'>{cards}</div>"
     )

@@ -211,6 +211,12 @@ class PrefixStore:
                 f"prefix {where} takes {prefix.length} positions, the cache has {self._cache.capacity} a row; "
                 f"load the engine with max_length above {prefix.length}"
             )
+        window = min((layer.window for layer in self._manifest.layers if layer.window), default=self._cache.capacity)
+        if window < self._cache.capacity:
+            logger.warning(
+                "task %s: layers with a sliding window of %d positions lose sight of its prefix of %d from the text's token %d on",
+                name, window, prefix.length, max(0, window - prefix.length),
+            )  # fmt: skip
         packed = self._cache.pack([(layer.key, layer.value) for layer in prefix.layers])
         return ResidentPrefix(name=name, length=prefix.length, packed=tuple(packed))
 

@@ -1,8 +1,8 @@
 """What the three tasks share: rows in three parts that have no name, phrase or message in common.
 
-Every entity (a made-up name, an object, the core of a message) belongs to exactly one part, which a hash of its own text
+Every entity (a made-up name, an object, a turn of phrase) belongs to exactly one part, which a hash of its own text
 decides. A generator draws a row for a part from that part's entities only, so a test row is never a training row with
-another word order: its names, objects or core phrases were never seen. The seed chooses the rows, never the cut, so the
+another word order: its names, objects or phrases were never seen. The seed chooses the rows, never the cut, so the
 test rows of one seed are new to a prefix trained with any other.
 """
 

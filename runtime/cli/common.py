@@ -86,6 +86,10 @@ class ResultFile:
         if kind is None:
             with output_errors(self._path):
                 self._partial.replace(self._path)
+        elif issubclass(kind, KeyboardInterrupt):
+            errors.print(
+                f"stopped; {self._partial} keeps what is done, the same command with --resume goes on", style="yellow"
+            )
 
 
 def _mend(partial: Path) -> int:

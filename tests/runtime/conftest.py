@@ -31,6 +31,13 @@ def gpt2_bundle(gpt2_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def int4_bundle(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "llama-int4"
+    export_decoder(llama_base, folder, precision="int4", verify=False)
+    return folder
+
+
 @pytest.fixture(scope="session", params=["llama", "gpt2"])
 def bundle(request: pytest.FixtureRequest) -> Path:
     """Both architectures, one after the other."""

@@ -14,6 +14,7 @@ from bundles import make_prefix
 
 from edgeprefix.runtime import Prefix, TaskPack
 from edgeprefix.runtime.cli.bench import bench_app
+from edgeprefix.runtime.cli.common import ResultFile
 from edgeprefix.runtime.cli.compile import compile_app
 from edgeprefix.runtime.cli.root import main
 from edgeprefix.runtime.errors import OutputError
@@ -85,6 +86,19 @@ def test_run_over_rows_and_resume(
     assert edgeprefix("run", llama_bundle, *options, "--out", other, "--resume").returncode == 0
     assert other.read_text() == out.read_text()
     assert not other.with_name("other.jsonl.partial").exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        with ResultFile(tmp_path / "out.jsonl", resume=False) as results:
+            results.write({"a": 1})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "with --resume goes on" in " ".join(capsys.readouterr().err.split())
+    with ResultFile(tmp_path / "out.jsonl", resume=True) as results:
+        assert results.done == 1
 
 
 def test_score_prints_accuracy(

@@ -57,8 +57,12 @@ def test_chunks_and_wanted_rows(decoder: Decoder) -> None:
     np.testing.assert_allclose(rest, whole[[13, 29]], atol=TOLERANCE)
 
 
-def test_other_rows_content_changes_no_bit(decoder: Decoder) -> None:
+@pytest.mark.parametrize("name", ["llama_bundle", "gpt2_bundle", "int4_bundle"])
+def test_other_rows_content_changes_no_bit(name: str, request: pytest.FixtureRequest) -> None:
     """Rounding may depend on how many rows there are, never on what is in them."""
+    folder = request.getfixturevalue(name)
+    graph = open_graph(folder, Manifest.load(folder), threads=1)
+    decoder = Decoder(graph, Cache(graph.layers, batch=3, capacity=64, dtype=graph.cache_dtype))
     text = np.arange(20, 45)
     seen = []
     for seed in range(4):

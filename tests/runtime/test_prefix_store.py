@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bundles import TASKS, make_prefix
 
 from edgeprefix.runtime import Engine
+from edgeprefix.runtime.cache import Cache
 from edgeprefix.runtime.errors import CapacityError, PrefixFileError, UnknownTaskError
 from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.prefix_store import PrefixStore
 
 BYTES = 2 * 2 * 2 * 16 * 4  # a position of the tiny llama: 2 layers, keys and values, 2 heads of 16, fp32
 
@@ -71,6 +75,15 @@ def test_a_prefix_larger_than_the_budget_changes_nothing(small: Engine, prefix_f
     with pytest.raises(CapacityError, match="do not fit the budget"):
         small.load_prefix(make_prefix(small.manifest, "big", 11))
     assert resident(small) == ["news"]
+
+
+def test_a_window_narrower_than_the_cache_is_warned_of(llama_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = Manifest.load(llama_bundle)
+    layers = (manifest.layers[0], dataclasses.replace(manifest.layers[1], window=12))
+    cache = Cache(layers, batch=1, capacity=64, dtype=np.dtype(np.float32))
+    store = PrefixStore(dataclasses.replace(manifest, layers=layers), cache)
+    store.load(make_prefix(manifest, "news", 5))
+    assert "sliding window of 12 positions lose sight of its prefix of 5 from the text's token 7 on" in caplog.text
 
 
 def test_the_watcher_follows_a_folder(engine: Engine, llama_bundle: Path, tmp_path: Path) -> None:
