@@ -214,7 +214,8 @@ class PrefixStore:
         window = min((layer.window for layer in self._manifest.layers if layer.window), default=self._cache.capacity)
         if window < self._cache.capacity:
             logger.warning(
-                "task %s: layers with a sliding window of %d positions lose sight of its prefix of %d from the text's token %d on",
+                "task %s: layers with a sliding window of %d positions lose sight of its prefix of %d "
+                "from the text's token %d on",
                 name, window, prefix.length, max(0, window - prefix.length),
             )  # fmt: skip
         packed = self._cache.pack([(layer.key, layer.value) for layer in prefix.layers])

@@ -11,7 +11,7 @@ Letters: B rows, S text tokens, H key/value heads, G query heads per key/value h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -31,19 +31,6 @@ _MAX_STORED_SCORES = 1 << 26
 
 # The prefix of the forward pass that runs now. Attention functions get no argument of ours from every model, hence a stack.
 _active: list[KeyValues] = []
-
-# Told (layer, scaled queries [B, H, G·S, D]) of every forward pass while it is set: see `observed_queries`.
-_observers: list[Callable[[int, Tensor], None]] = []
-
-
-@contextlib.contextmanager
-def observed_queries(observer: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Calls `observer(layer, queries)` in every forward pass: queries [B, H, G·S, D] in fp32, scaled so that a score is query · key."""
-    _observers.append(observer)
-    try:
-        yield
-    finally:
-        _observers.remove(observer)
 
 
 @contextlib.contextmanager
@@ -117,8 +104,6 @@ def shared_prefix_attention(
     key, value, prefix_key, prefix_value = (part.to(dtype) for part in (key, value, prefix_key, prefix_value))
     mask = _mask(attention_mask, S, prefix_key.shape[1], query.device)
     scale = D**-0.5 if scaling is None else scaling
-    for observer in _observers:
-        observer(module.layer_idx, query.detach().float() * scale)
     softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
     if softcap is not None or sinks is not None:
         out = _plain(query, key, value, prefix_key, prefix_value, mask, scale, softcap, sinks)

@@ -251,7 +251,7 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def export(self, folder: Path) -> None:
-        """Write model and tokenizer for `from_pretrained`, bf16; the folder is complete or not there."""
+        """Write model and tokenizer for `from_pretrained`, bf16; other files in the folder, such as its README, stay."""
         fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
         shutil.rmtree(fresh, ignore_errors=True)
         copy = LlamaForCausalLM(base_config()).to(torch.bfloat16)
@@ -263,6 +263,9 @@ class Trainer:
             path.chmod(0o644)
         shutil.rmtree(stale, ignore_errors=True)
         if folder.exists():
+            for path in folder.iterdir():
+                if not (fresh / path.name).exists():
+                    shutil.copy2(path, fresh / path.name)
             folder.rename(stale)
         fresh.rename(folder)
         shutil.rmtree(stale, ignore_errors=True)
