@@ -39,8 +39,8 @@ LENGTHS = (4, 12, 20)
 class Soak:
     """The state that the sending threads share."""
 
-    def __init__(self, bundle: Path, requests: int, threads: int | None) -> None:
-        self.engine = Engine.load(bundle, max_batch=8, max_length=160, threads=threads, chunk_tokens=32)
+    def __init__(self, bundle: Path, requests: int, threads: int | None, *, steady: bool) -> None:
+        self.engine = Engine.load(bundle, max_batch=8, max_length=160, threads=threads, chunk_tokens=32, steady=steady)
         self.manifest, self.requests = self.engine.manifest, requests
         self.files = {
             (task, version): make_prefix(self.manifest, task, version).to_bytes()
@@ -144,9 +144,10 @@ def main() -> None:
     parser.add_argument(
         "--tolerated", type=float, default=0.0, help="share of differing results that rounding may explain"
     )
+    parser.add_argument("--steady", action="store_true", help="the engine's option of that name")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    soak = Soak(arguments.bundle, arguments.requests, arguments.threads)
+    soak = Soak(arguments.bundle, arguments.requests, arguments.threads, steady=arguments.steady)
     soak.prepare()
     started = time.perf_counter()
     soak.run()

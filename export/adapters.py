@@ -121,6 +121,14 @@ ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
 """Model type → class of its attention layer, method, replacement."""
 
 
+def reference_attention(model_type: str) -> str:
+    """The implementation of attention in transformers that a graph is compared with.
+
+    Eager is the plainest, but for Falcon, where it adds linear biases twice (transformers 5.23).
+    """
+    return "sdpa" if model_type == "falcon" else "eager"
+
+
 def has_adapter(model: PreTrainedModel) -> bool:
     """Whether the model's family is one of those with an adapter."""
     return model.config.model_type in ADAPTERS

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from edgeprefix.export.adapters import ALIBI_POSITIONS
+from edgeprefix.export.adapters import ALIBI_POSITIONS, reference_attention
 from edgeprefix.export.streaming import fill, hollow_model
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
@@ -150,7 +150,8 @@ def _load_model(
     with quiet_transformers():
         try:
             model, loading = _loader.from_pretrained(
-                folder, config=config, dtype="auto" if stream else torch.float32, attn_implementation="eager",
+                folder, config=config, dtype="auto" if stream else torch.float32,
+                attn_implementation=reference_attention(config.model_type),
                 local_files_only=True, use_safetensors=True, output_loading_info=True,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError, KeyError) as error:

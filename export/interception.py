@@ -36,12 +36,14 @@ class PassThroughCache(Cache):
     def __init__(self) -> None:
         super().__init__(layers=[])
         self.layer: int | None = None
+        self.held: torch.Size | None = None
+        """Shape of the latest keys as the cache holds them."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Keys and values as they came: the graph's attention node owns the memory."""
-        self.layer = layer_idx
+        self.layer, self.held = layer_idx, key_states.shape
         return key_states, value_states
 
     def take_layer(self) -> int:
@@ -93,7 +95,13 @@ def _registered(model: PreTrainedModel, attend: Attend, cache: PassThroughCache)
                 f"{model.config.model_type} computes an attention mask of its own from the text, "
                 "which the attention node cannot take"
             )
-        return attend(_call(cache.take_layer(), query, key, value, options)), None
+        call = _call(cache.take_layer(), query, key, value, options)
+        if key.shape != cache.held:
+            raise ExportError(
+                f"{model.config.model_type} changes keys between its cache and its attention, "
+                "which the in-place cache does not support"
+            )
+        return attend(call), None
 
     previous = model.config._attn_implementation
     AttentionInterface.register(_NAME, attention)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from edgeprefix.export.adapters import reference_attention
 from edgeprefix.export.base import Base, quiet_transformers
 from edgeprefix.runtime.identity import BaseIdentity
 
@@ -21,7 +22,9 @@ def smoke_base(config: Any, folder: Path) -> Base:
     """A random model of the same architecture and widths, with two layers (one of each kind, if it has more) and few tokens."""
     with quiet_transformers():
         torch.manual_seed(0)
-        model = _loader.from_config(_cut(config), dtype=torch.float32, attn_implementation="eager")
+        model = _loader.from_config(
+            _cut(config), dtype=torch.float32, attn_implementation=reference_attention(config.model_type)
+        )
     identity = BaseIdentity(
         name=f"two layers of {config.model_type}", weights_sha256="", config_sha256="", tokenizer_sha256=""
     )

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from edgeprefix.export.adapters import reference_attention
+
 _loader: Any = AutoModelForCausalLM
 
 
@@ -25,7 +27,9 @@ def hollow_model(config: Any) -> PreTrainedModel:
     A matrix is one random column, repeated: enough to rehearse how the model rotates and where it attends.
     """
     with no_init_weights(), _hollow_parameters():
-        model = _loader.from_config(config, dtype=torch.float32, attn_implementation="eager")
+        model = _loader.from_config(
+            config, dtype=torch.float32, attn_implementation=reference_attention(config.model_type)
+        )
     model.tie_weights()
     ready: PreTrainedModel = model.eval().requires_grad_(False)
     return ready

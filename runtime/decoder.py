@@ -24,13 +24,20 @@ Logits = npt.NDArray[np.float32]
 class Decoder:
     """Runs a graph over a cache.
 
+    Quantised kernels take rows two by two and round a last odd one otherwise. `steady` runs an idle row beside an odd one, so
+    that a row's logits do not depend on how many others there are; the cache's last slot and last position are kept for that.
+
     >>> decoder = Decoder(graph, Cache(graph.layers, batch=2, capacity=64, dtype=graph.cache_dtype))  # doctest: +SKIP
     >>> logits = decoder.feed(0, prompt_ids, start=0)  # doctest: +SKIP
     >>> logits = decoder.step([int(logits[-1].argmax())], [len(prompt_ids) + 1])  # doctest: +SKIP
     """
 
-    def __init__(self, graph: Graph, cache: SlotMemory) -> None:
-        self.graph, self.cache = graph, cache
+    def __init__(self, graph: Graph, cache: SlotMemory, *, steady: bool = False) -> None:
+        self.graph, self.cache, self._steady = graph, cache, steady
+        self.slots = cache.batch - steady
+        """Sequences that it has room for."""
+        self.capacity = cache.capacity - steady
+        """Positions of each."""
         self._in_place = graph.on_cpu  # changed arrays are seen without binding them again
         self._tokens = np.zeros((cache.batch, 1), np.int64)  # [B, 1]
         self._lengths = np.zeros(cache.batch, np.int32)  # [B]
@@ -45,12 +52,15 @@ class Decoder:
 
         Returns logits [n, V], overwritten by the next call.
         """
-        n = len(tokens)
+        n = rows = len(tokens)
         self._tokens[:n, 0] = tokens
         self._lengths[:n] = lengths
-        binding = self._steps.get(n) or self._bind_step(n)
+        if self._steady and n % 2:
+            rows = n + 1
+            self._lengths[n] = self.cache.capacity  # the kept position, so that a prompt being fed there is not touched
+        binding = self._steps.get(rows) or self._bind_step(rows)
         if not self._in_place:
-            self._bind_small(binding, n)
+            self._bind_small(binding, rows)
         self._run(binding)
         return self._logits[:n] if self._logits.dtype == np.float32 else self._logits[:n].astype(np.float32)
 

@@ -53,11 +53,11 @@ class Engine:
                  chunk_tokens: int = CHUNK_TOKENS, prefix_bytes: int | None = None) -> None:  # fmt: skip
         self.manifest, self.tokenizer = manifest, tokenizer
         cache = decoder.cache
-        self._cache = cache
-        self._store = PrefixStore(manifest, cache, budget_bytes=prefix_bytes)
+        self._cache, self._decoder = cache, decoder
+        self._store = PrefixStore(manifest, cache, capacity=decoder.capacity, budget_bytes=prefix_bytes)
         self._scheduler = Scheduler(decoder, max_waiting=max_waiting, chunk_tokens=chunk_tokens)
         self._preparer = Preparer(
-            tokenizer, self._store, vocabulary=manifest.vocabulary, capacity=cache.capacity, max_batch=cache.batch
+            tokenizer, self._store, vocabulary=manifest.vocabulary, capacity=decoder.capacity, max_batch=decoder.slots
         )
         self._scorer = Scorer(self._preparer, self._scheduler.submit)
         self._watchers: list[FolderWatcher] = []
@@ -76,6 +76,7 @@ class Engine:
         max_waiting: int = 256,
         chunk_tokens: int = CHUNK_TOKENS,
         prefix_bytes: int | None = None,
+        steady: bool = False,
     ) -> Engine:
         """Opens a bundle.
 
@@ -83,7 +84,8 @@ class Engine:
         `max_length`: positions of each (prefix, prompt and new tokens), at most what the base has. `threads`: default the
         physical cores. `providers`: ONNX Runtime execution providers, default CPU. `max_waiting`: requests that may wait
         for a slot. `chunk_tokens`: prompt tokens fed between two decoding steps. `prefix_bytes`: memory for resident
-        prefixes, least recently used ones are evicted; None is no limit.
+        prefixes, least recently used ones are evicted; None is no limit. `steady`: quantised bases give the same tokens in
+        any company, too; it costs an idle row beside an odd number of sequences, one slot and one position.
 
         Raises BundleError, CapacityError (the cache does not fit the memory), ProviderError, and what `load_prefix` raises.
         """
@@ -92,16 +94,16 @@ class Engine:
         )
         manifest = Manifest.load(bundle)
         manifest.check_files(bundle)
-        capacity = min(max_length, manifest.max_positions)
-        if capacity < max_length:
-            logger.info("max_length %d is more than the base has; using its %d positions", max_length, capacity)
+        rows, capacity = max_batch + steady, min(max_length + steady, manifest.max_positions)
+        if capacity - steady < max_length:
+            logger.info("max_length %d is more than the base has; using %d positions", max_length, capacity - steady)
         graph = open_graph(bundle, manifest, threads=threads, providers=providers)
-        need = cache_bytes(graph.layers, batch=max_batch, capacity=capacity, dtype=graph.cache_dtype)
-        logger.info("cache: %d rows x %d positions = %.1f MiB", max_batch, capacity, need / (1 << 20))
-        cache = make_cache(graph, batch=max_batch, capacity=capacity)
+        need = cache_bytes(graph.layers, batch=rows, capacity=capacity, dtype=graph.cache_dtype)
+        logger.info("cache: %d rows x %d positions = %.1f MiB", rows, capacity, need / (1 << 20))
+        cache = make_cache(graph, batch=rows, capacity=capacity)
         tokenizer = TextTokenizer.from_file(Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids)
         engine = cls(
-            manifest, tokenizer, Decoder(graph, cache),
+            manifest, tokenizer, Decoder(graph, cache, steady=steady),
             max_waiting=max_waiting, chunk_tokens=chunk_tokens, prefix_bytes=prefix_bytes,
         )  # fmt: skip
         try:
@@ -130,12 +132,12 @@ class Engine:
     @property
     def max_batch(self) -> int:
         """Sequences that run at once."""
-        return self._cache.batch
+        return self._decoder.slots
 
     @property
     def max_length(self) -> int:
         """Positions of a sequence: prefix, prompt and new tokens."""
-        return self._cache.capacity
+        return self._decoder.capacity
 
     @property
     def cache_bytes(self) -> int:

@@ -83,8 +83,11 @@ class Loaded:
 class PrefixStore:
     """Tasks by name. Safe to use from many threads."""
 
-    def __init__(self, manifest: Manifest, cache: SlotMemory, *, budget_bytes: int | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, cache: SlotMemory, *, capacity: int | None = None, budget_bytes: int | None = None
+    ) -> None:
         self._manifest, self._cache, self._budget = manifest, cache, budget_bytes
+        self._capacity = cache.capacity if capacity is None else capacity
         self._entries: dict[str, _Entry] = {}
         self._clock = 0
         self._lock = threading.RLock()
@@ -206,13 +209,13 @@ class PrefixStore:
                 f"prefix {where} has {len(found)} layers of (heads, size) {sorted(set(found))}, the base has "
                 f"{len(expected)} of {sorted(set(expected))}; export the prefix again"
             )
-        if prefix.length >= self._cache.capacity:
+        if prefix.length >= self._capacity:
             raise CapacityError(
-                f"prefix {where} takes {prefix.length} positions, the cache has {self._cache.capacity} a row; "
+                f"prefix {where} takes {prefix.length} positions, the cache has {self._capacity} a row; "
                 f"load the engine with max_length above {prefix.length}"
             )
-        window = min((layer.window for layer in self._manifest.layers if layer.window), default=self._cache.capacity)
-        if window < self._cache.capacity:
+        window = min((layer.window for layer in self._manifest.layers if layer.window), default=self._capacity)
+        if window < self._capacity:
             logger.warning(
                 "task %s: layers with a sliding window of %d positions lose sight of its prefix of %d "
                 "from the text's token %d on",

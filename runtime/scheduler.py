@@ -59,7 +59,7 @@ class Scheduler:
     def __init__(self, decoder: Decoder, *, max_waiting: int = 256, chunk_tokens: int = CHUNK_TOKENS) -> None:
         self._decoder, self._cache = decoder, decoder.cache
         self._chunk, self._max_waiting = chunk_tokens, max_waiting
-        self._lanes: list[Lane | None] = [None] * decoder.cache.batch
+        self._lanes: list[Lane | None] = [None] * decoder.slots
         self._filling: Filling | None = None
         self._waiting = WaitingLine()
         self._changed = threading.Condition()

@@ -111,10 +111,11 @@ def load_data(
     if validation is None:
         train_rows, held_out = _split(train_rows, prompt, seed)
     _check_labels(train_rows + held_out, labels)
-    encoded, cut = _encode(train_rows, tokenizer, prompt, max_tokens)
-    held_out_encoded, held_out_cut = _encode(held_out, tokenizer, prompt, max_tokens)
-    prompts = {render_prompt(prompt, row.fields) for row in train_rows}
-    pairs = {(render_prompt(prompt, row.fields), row["target"]) for row in train_rows}
+    texts, held_out_texts = ([render_prompt(prompt, row.fields) for row in rows] for rows in (train_rows, held_out))
+    encoded, cut = _encode(train_rows, texts, tokenizer, max_tokens)
+    held_out_encoded, held_out_cut = _encode(held_out, held_out_texts, tokenizer, max_tokens)
+    prompts = set(texts)
+    pairs = {(text, row["target"]) for text, row in zip(texts, train_rows, strict=True)}
     report = DataReport(
         train_rows=len(train_rows),
         validation_rows=len(held_out),
@@ -124,7 +125,7 @@ def load_data(
         truncated_train=cut,
         truncated_validation=held_out_cut,
         duplicate_rows=len(train_rows) - len(pairs),
-        leaked_rows=sum(render_prompt(prompt, row.fields) in prompts for row in held_out),
+        leaked_rows=sum(text in prompts for text in held_out_texts),
         window=window,
         beyond_window=sum(example.length > window for example in encoded) if window else 0,
     )
@@ -184,12 +185,12 @@ def _check_labels(rows: Sequence[Row], labels: Sequence[str]) -> None:
 
 
 def _encode(
-    rows: Sequence[Row], tokenizer: TextTokenizer, prompt: str, max_tokens: int
+    rows: Sequence[Row], prompts: Sequence[str], tokenizer: TextTokenizer, max_tokens: int
 ) -> tuple[tuple[Example, ...], int]:
     """Examples, and how many lost the beginning of their prompt."""
     examples, cut = [], 0
-    for row in rows:
-        example = encode_example(tokenizer, render_prompt(prompt, row.fields), row["target"])
+    for row, prompt in zip(rows, prompts, strict=True):
+        example = encode_example(tokenizer, prompt, row["target"])
         if not example.prompt or not example.target:
             raise DataError(f"{row.place}: prompt or target is empty after encoding; every row needs both")
         if example.length > max_tokens:

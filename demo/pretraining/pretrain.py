@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -181,7 +182,7 @@ class Trainer:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         message = torch.cat([loss.view(1), *(gradient.view(-1) for gradient in gradients)])
         distributed.all_reduce(message)
-        for gradient, part in zip(gradients, message[1:].split([g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(gradients, torch.split(message[1:], [g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
         return message[0].item()
 
@@ -254,9 +255,10 @@ class Trainer:
         """Write model and tokenizer for `from_pretrained`, bf16; other files in the folder, such as its README, stay."""
         fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
         shutil.rmtree(fresh, ignore_errors=True)
-        copy = LlamaForCausalLM(base_config()).to(torch.bfloat16)
+        copy = LlamaForCausalLM(base_config()).bfloat16()
         copy.load_state_dict(self.model.state_dict())
-        copy.generation_config = GenerationConfig(bos_token_id=END_ID, eos_token_id=END_ID, pad_token_id=PAD_ID)
+        generation = GenerationConfig(bos_token_id=END_ID, eos_token_id=END_ID, pad_token_id=PAD_ID)  # type: ignore[no-untyped-call]
+        copy.generation_config = generation
         copy.save_pretrained(fresh)
         save_for_transformers(self.tokenizer, fresh, positions=_POSITIONS)
         for path in fresh.iterdir():
@@ -408,7 +410,7 @@ def main() -> None:
     if settings.workers == 1:
         _work(0, settings, fresh)
     else:
-        multiprocessing.spawn(_work, (settings, fresh), nprocs=settings.workers)  # type: ignore[no-untyped-call]
+        spawn(_work, (settings, fresh), nprocs=settings.workers)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> To
 
 def save_for_transformers(tokenizer: Tokenizer, folder: Path, *, positions: int) -> None:
     """Write the files that `AutoTokenizer.from_pretrained` reads, under a class name that every transformers knows."""
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=END,
         eos_token=END,

@@ -13,6 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from edgeprefix.export.adapters import reference_attention
+
 VOCABULARY = 384
 POSITIONS = 256
 WINDOW = 12
@@ -78,10 +80,14 @@ def tiny_config(model_type: str, **changes: Any) -> Any:
 
 def tiny_model(model_type: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model of that type, fp32, in evaluation mode."""
+    config = tiny_config(model_type, **changes)
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+    if size > _LARGEST:
+        raise TooLargeError(f"{model_type} has {size:,} parameters that these sizes do not turn down")
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        tiny_config(model_type, **changes), attn_implementation="eager"
-    )
+    attention = reference_attention(model_type)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

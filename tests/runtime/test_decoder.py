@@ -76,6 +76,21 @@ def test_other_rows_content_changes_no_bit(name: str, request: pytest.FixtureReq
     assert all(np.array_equal(seen[0], other) for other in seen)
 
 
+def test_steady_rows_do_not_depend_on_how_many_others_there_are(int4_bundle: Path) -> None:
+    """In int4 the kernels round one row otherwise than several; a steady decoder never gives them an odd one."""
+    graph, random = open_graph(int4_bundle, Manifest.load(int4_bundle), threads=1), np.random.default_rng(0)
+    decoder = Decoder(graph, Cache(graph.layers, batch=6, capacity=65, dtype=graph.cache_dtype), steady=True)
+    assert (decoder.slots, decoder.capacity) == (5, 64)
+    for _ in range(20):
+        texts = [random.integers(2, 300, 30) for _ in range(5)]
+        tokens = random.integers(2, 300, 5).tolist()
+        for slot, text in enumerate(texts):
+            decoder.feed(slot, text, start=0, wanted=[])
+        whole = decoder.step(tokens, [31] * 5).copy()
+        for rows in range(1, 5):
+            assert np.array_equal(decoder.step(tokens[:rows], [31] * rows), whole[:rows])
+
+
 def test_a_copied_slot_goes_on_like_the_original(decoder: Decoder) -> None:
     text = np.arange(20, 50)
     decoder.feed(0, text, start=0)

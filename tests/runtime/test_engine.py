@@ -58,6 +58,19 @@ def test_a_mixed_batch_gives_what_each_gives_alone(shared_engine: Engine) -> Non
     assert len({one.tokens[:5] for one in alone}) > len(TASKS)  # the prefixes do change what comes out
 
 
+def test_a_steady_int4_engine_gives_the_same_tokens_in_any_company(int4_bundle: Path, prefix_folder: Path) -> None:
+    with Engine.load(int4_bundle, prefixes=prefix_folder, max_batch=3, max_length=90, threads=1, steady=True) as engine:
+        assert (engine.max_batch, engine.max_length) == (3, 90)
+        requests = [
+            Request(prompt, prefix=name, max_new_tokens=6 + place, ignore_end=True)
+            for place, name in enumerate([*TASKS, None])
+            for prompt in PROMPTS
+        ]
+        together = engine.generate_many(requests)
+        assert [one.tokens for one in together] == [engine.generate_many([one])[0].tokens for one in requests]
+        assert len(engine.generate([5] * 10, max_new_tokens=80, ignore_end=True).tokens) == 80
+
+
 def test_stream_sums_up_to_the_completion(shared_engine: Engine) -> None:
     whole = shared_engine.generate(PROMPTS[0], prefix="mail", max_new_tokens=30, ignore_end=True)
     with shared_engine.stream(PROMPTS[0], prefix="mail", max_new_tokens=30, ignore_end=True) as stream:

@@ -43,8 +43,9 @@ _KINDS: tuple[tuple[float, tuple[_Maker, ...]], ...] = (
 
 def choose_task(rng: Random, materials: Materials) -> Task:
     """Return a task of a random kind."""
-    weights, groups = zip(*_KINDS, strict=True)
-    return rng.choice(rng.choices(groups, weights)[0])(rng, materials)
+    groups = [makers for _, makers in _KINDS]
+    makers = rng.choices(groups, [weight for weight, _ in _KINDS])[0]
+    return rng.choice(makers)(rng, materials)
 
 
 def documents(rng: Random, materials: Materials) -> Iterator[Document]:
