@@ -38,7 +38,7 @@ class Amounts:
 
 _RECIPES = {
     "trails": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=320),
-    "triage": Recipe(rows=Sizes(train=4000, validation=64, test=200), steps=420, lr=0.05),
+    "triage": Recipe(rows=Sizes(train=4000, validation=64, test=200), steps=300, lr=0.05),
     "polite": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=380),
 }
 _QUICK_ROWS = Sizes(train=64, validation=12, test=12)

@@ -52,7 +52,7 @@ def _jinja() -> tuple[Any, Any]:
         import jinja2
         import jinja2.sandbox
     except ModuleNotFoundError as error:
-        raise MissingExtraError("chat templates need Jinja; type: pip install 'edgeprefix[server]'") from error
+        raise MissingExtraError("chat templates need Jinja; type: pip install 'edgeprefix[chat]'") from error
     return jinja2, jinja2.sandbox
 
 

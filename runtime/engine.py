@@ -28,7 +28,7 @@ from edgeprefix.runtime.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.options import Settings
 from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.prefix_store import PrefixInfo, PrefixStore
-from edgeprefix.runtime.prepare import CONTINUES, Preparer
+from edgeprefix.runtime.prepare import Preparer
 from edgeprefix.runtime.request import Completion, Piece, Prompt, Request
 from edgeprefix.runtime.scheduler import CHUNK_TOKENS, Scheduler
 from edgeprefix.runtime.scorer import Scorer
@@ -201,12 +201,12 @@ class Engine:
         self._scheduler.submit(CompileProbe(tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket))
         pairs = self._cache.unpack(ticket.wait())
         layers = [PrefixLayer(key.astype(np.float32), value.astype(np.float32)) for key, value in pairs]
-        recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix, CONTINUES: True}
+        recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix}
         return Prefix(
             name=name,
             base=self.manifest.base,
             layers=tuple(layers),
-            pack=dataclasses.replace(pack or TaskPack(), recipe=recipe),
+            pack=dataclasses.replace(pack or TaskPack(), recipe=recipe, continues_text=True),
         )
 
     # Text -------------------------------------------------------------------------------------------------------------

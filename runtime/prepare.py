@@ -25,8 +25,6 @@ from edgeprefix.runtime.tokenizer import TextTokenizer
 from edgeprefix.runtime.work import Generation, Ids
 
 AS_IT_IS = "{input}"
-CONTINUES = "continues_text"
-"""In the recipe of a compiled prefix: prompts go on in its text, so they get no begin-of-text token of their own."""
 
 
 class Preparer:
@@ -56,7 +54,7 @@ class Preparer:
     def prompt_ids(self, prompt: Prompt, task: Loaded | None, *, template: str | None = None) -> Ids:
         """Ids [S] of a prompt. Raises RequestError when it is empty, no prompt at all, or has ids out of range."""
         if isinstance(prompt, str | Mapping):
-            continues = task is not None and task.pack.recipe.get(CONTINUES)
+            continues = task is not None and task.pack.continues_text
             encode = self.tokenizer.encode_piece if continues else self.tokenizer.encode_prompt
             ids = encode(_rendered(prompt, task, template))
         else:

@@ -37,10 +37,14 @@ class TaskPack:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What was measured on validation rows, by name."""
     licence: str = ""
+    continues_text: bool = False
+    """True for a prefix compiled from a text: prompts go on within it, so they get no begin token of their own."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, in a fixed order."""
         data = dataclasses.asdict(self)
+        if not self.continues_text:
+            del data["continues_text"]
         data["generation"] = {key: value for key, value in data["generation"].items() if value is not None}
         return data
 
@@ -49,6 +53,7 @@ class TaskPack:
         """Reads `to_json`'s form. Raises ValueError naming a field of the wrong kind; unknown fields are ignored (MAY)."""
         kinds: dict[str, type | tuple[type, ...]] = {
             "prompt": str, "labels": list, "stop": list, "generation": dict, "recipe": dict, "metrics": dict, "licence": str,
+            "continues_text": bool,
         }  # fmt: skip
         values: dict[str, Any] = {}
         for key, kind in kinds.items():

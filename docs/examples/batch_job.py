@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """A batch job that may be interrupted: python docs/examples/batch_job.py BUNDLE PREFIX ROWS.jsonl OUT.jsonl
 
 Rows are answered in their order, as many at once as the engine has slots. Started again, it goes on after the last whole

@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """Two tasks over one base in ten lines: python docs/examples/ten_lines.py BUNDLE PREFIXES"""
 
 import sys

@@ -145,7 +145,7 @@ def test_ctrl_c_in_a_real_process_then_resume(llama_base: Path, tmp_path: Path) 
     write_jsonl(tmp_path / "train.jsonl", record_rows())
     write_jsonl(tmp_path / "validation.jsonl", record_rows(8, start=100))
     process = subprocess.Popen(
-        command(llama_base, tmp_path, "--steps", "400"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(llama_base, tmp_path, "--steps", "200"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -159,11 +159,11 @@ def test_ctrl_c_in_a_real_process_then_resume(llama_base: Path, tmp_path: Path) 
     assert "nothing is lost" in " ".join(errors.split())
     assert "Traceback" not in errors
     resumed = subprocess.run(
-        command(llama_base, tmp_path, "--steps", "400", "--resume"), capture_output=True, text=True, timeout=120
+        command(llama_base, tmp_path, "--steps", "200", "--resume"), capture_output=True, text=True, timeout=120
     )
     assert resumed.returncode == 0, resumed.stderr
     assert "validation loss" in resumed.stdout
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["result"]["steps"] == 400
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["result"]["steps"] == 200
     Prefix.load(tmp_path / "run" / "prefix.safetensors")
 
 
