@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from .synthetic import Document, Materials, documents, write
-from .synthetic.records import record_task
-from .tokenizer import END, END_ID, PAD_ID, train_tokenizer
+from edgeprefix.demo.pretraining.synthetic import Document, Materials, documents, write
+from edgeprefix.demo.pretraining.synthetic.records import record_task
+from edgeprefix.demo.pretraining.tokenizer import END, END_ID, PAD_ID, train_tokenizer
 
 Tokens = npt.NDArray[np.uint16]
 

@@ -28,8 +28,8 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from .corpus import Windows, read_windows
-from .tokenizer import END_ID, PAD_ID, VOCABULARY, save_for_transformers
+from edgeprefix.demo.pretraining.corpus import Windows, read_windows
+from edgeprefix.demo.pretraining.tokenizer import END_ID, PAD_ID, VOCABULARY, save_for_transformers
 
 _POSITIONS = 1024
 _SAMPLES = (

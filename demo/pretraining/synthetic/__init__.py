@@ -6,12 +6,12 @@ Same seed, same text: `documents(Random(0), materials)` never depends on anythin
 from collections.abc import Callable, Iterator
 from random import Random
 
-from .copying import COPYING
-from .labelling import LABELLING
-from .questions import dialogue_task, question_task, which_task
-from .records import conversion_task, record_task, restatement
-from .rewriting import REWRITING
-from .task import Document, Materials, Task, write
+from edgeprefix.demo.pretraining.synthetic.copying import COPYING
+from edgeprefix.demo.pretraining.synthetic.labelling import LABELLING
+from edgeprefix.demo.pretraining.synthetic.questions import dialogue_task, question_task, which_task
+from edgeprefix.demo.pretraining.synthetic.records import conversion_task, record_task, restatement
+from edgeprefix.demo.pretraining.synthetic.rewriting import REWRITING
+from edgeprefix.demo.pretraining.synthetic.task import Document, Materials, Task, write
 
 __all__ = ["Document", "Materials", "Task", "choose_task", "documents", "write"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from random import Random
 
-from . import names, words
-from .phrases import capital, join, number_words, ordinal, plural
-from .task import Example, Materials, Task
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.phrases import capital, join, number_words, ordinal, plural
+from edgeprefix.demo.pretraining.synthetic.task import Example, Materials, Task
 
 _NAMERS: tuple[Callable[[Random], str], ...] = (
     names.person,

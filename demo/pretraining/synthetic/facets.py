@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from .phrases import join
+from edgeprefix.demo.pretraining.synthetic.phrases import join
 
 Draw = Callable[[Random], str]
 

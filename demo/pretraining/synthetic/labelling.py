@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from . import names, words
-from .phrases import article, capital, sentence, uncapital
-from .rewriting import VERBS
-from .task import Example, Materials, Task
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.phrases import article, capital, sentence, uncapital
+from edgeprefix.demo.pretraining.synthetic.rewriting import VERBS
+from edgeprefix.demo.pretraining.synthetic.task import Example, Materials, Task
 
 
 class Label(NamedTuple):

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from random import Random
 
-from . import words
-from .phrases import article, capital, ordinal
+from edgeprefix.demo.pretraining.synthetic import words
+from edgeprefix.demo.pretraining.synthetic.phrases import article, capital, ordinal
 
 
 def _split(text: str) -> tuple[str, ...]:

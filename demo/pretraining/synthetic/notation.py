@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from random import Random
 
-from .phrases import capital
+from edgeprefix.demo.pretraining.synthetic.phrases import capital
 
 Pairs = Sequence[tuple[str, str]]
 Notation = Callable[[Pairs], str]

@@ -1,7 +1,7 @@
 """What happens at a time: events, trips, courses, matches, weather."""
 
-from . import names, words
-from .facets import Domain, facet, number, one_of, spread
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.facets import Domain, facet, number, one_of, spread
 
 EVENT = Domain(
     ("concert", "market", "meeting", "festival", "lecture", "workshop", "party", "exhibition", "race"),

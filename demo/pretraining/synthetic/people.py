@@ -1,7 +1,7 @@
 """People and what they live and work in: persons, towns, homes, firms, jobs, support tickets."""
 
-from . import names, words
-from .facets import Domain, facet, fragments, number, one_of, several, spread
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.facets import Domain, facet, fragments, number, one_of, several, spread
 
 _NAME = ("name", "full name", "who", "person")
 PERSON = Domain(

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from . import names, words
-from .facets import Domain, Facet, facet, fragments, number, one_of, spread
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.facets import Domain, Facet, facet, fragments, number, one_of, spread
 
 _CHEAP, _MIDDLE, _DEAR = (
     ["cheap", "low", "inexpensive", "budget"],

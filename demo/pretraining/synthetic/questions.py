@@ -2,10 +2,18 @@
 
 from random import Random
 
-from .notation import choose_notation
-from .phrases import sentence
-from .records import Fact, Thing, choose_domain, draw_thing, pairs_of, restate, who_and_what
-from .task import Example, Task
+from edgeprefix.demo.pretraining.synthetic.notation import choose_notation
+from edgeprefix.demo.pretraining.synthetic.phrases import sentence
+from edgeprefix.demo.pretraining.synthetic.records import (
+    Fact,
+    Thing,
+    choose_domain,
+    draw_thing,
+    pairs_of,
+    restate,
+    who_and_what,
+)
+from edgeprefix.demo.pretraining.synthetic.task import Example, Task
 
 _UNKNOWN = ("unknown", "not given", "The text does not say.", "no answer")
 

@@ -5,13 +5,13 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-from . import names
-from .domains import OTHERS
-from .facets import Domain, Facet, Fragments
-from .notation import Notation, Pairs, choose_notation
-from .phrases import article, join, sentence, uncapital
-from .places import EATING, KIND_KEYS, PLACE_KIND_KEYS, PLACES
-from .task import Example, Task
+from edgeprefix.demo.pretraining.synthetic import names
+from edgeprefix.demo.pretraining.synthetic.domains import OTHERS
+from edgeprefix.demo.pretraining.synthetic.facets import Domain, Facet, Fragments
+from edgeprefix.demo.pretraining.synthetic.notation import Notation, Pairs, choose_notation
+from edgeprefix.demo.pretraining.synthetic.phrases import article, join, sentence, uncapital
+from edgeprefix.demo.pretraining.synthetic.places import EATING, KIND_KEYS, PLACE_KIND_KEYS, PLACES
+from edgeprefix.demo.pretraining.synthetic.task import Example, Task
 
 _PLACED = ("In ", "Near", "Close", "Next", "Just", "Not far", "At ", "Located", "Set in", "Situated")
 

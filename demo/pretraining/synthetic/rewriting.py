@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
-from . import names, words
-from .phrases import article, capital, number_words, sentence, uncapital
-from .task import Example, Materials, Task
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.phrases import article, capital, number_words, sentence, uncapital
+from edgeprefix.demo.pretraining.synthetic.task import Example, Materials, Task
 
 
 class Verb(NamedTuple):

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from . import names, words
-from .facets import Domain, facet, fragments, number, one_of, several, spread
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.facets import Domain, facet, fragments, number, one_of, several, spread
 
 
 def _pet_name(rng: Random) -> str:

@@ -1,7 +1,7 @@
 """Books, films and songs."""
 
-from . import names, words
-from .facets import Domain, facet, number, one_of, spread
+from edgeprefix.demo.pretraining.synthetic import names, words
+from edgeprefix.demo.pretraining.synthetic.facets import Domain, facet, number, one_of, spread
 
 _TITLE = ("title", "name", "called")
 BOOK = Domain(
