@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeprefix.runtime import Engine
-from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.cache import Cache, SlotMemory
 from edgeprefix.runtime.manifest import Manifest
 from edgeprefix.runtime.prefix_store import PrefixStore
 
@@ -59,7 +59,7 @@ def measure_swaps(
     """
     manifest = Manifest.load(bundle)
     capacity = min(_CAPACITY, manifest.max_positions)
-    cache = Cache(manifest.layers, batch=_SLOTS, capacity=capacity, dtype=np.dtype(manifest.cache_dtype))
+    cache: SlotMemory = Cache(manifest.layers, batch=_SLOTS, capacity=capacity, dtype=np.dtype(manifest.cache_dtype))
     store = PrefixStore(manifest, cache)
     load_times, swap_times = [], []
     for _ in range(loads):
