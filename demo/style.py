@@ -66,7 +66,8 @@ td.number, th.number { text-align: right; white-space: nowrap; }
 .scroll { overflow-x: auto; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 6px 20px; margin: 0; font-size: 14.5px; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-pre { background: var(--code); border-radius: 10px; padding: 14px 16px; overflow-x: auto; font-size: 13.5px; line-height: 1.6;
+pre { background: var(--code); border-radius: 10px; padding: 14px 16px; white-space: pre-wrap; overflow-wrap: anywhere;
+  font-size: 13.5px; line-height: 1.6;
   margin: 8px 0 18px; }
 code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 footer { margin-top: 64px; color: var(--soft); font-size: 13px; border-top: 1px solid var(--line); padding-top: 16px; }

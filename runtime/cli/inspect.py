@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,8 +84,22 @@ def _shown(key: str, value: Any) -> str:
         return f"{len(value)}: " + ", ".join(dict.fromkeys(shapes))
     if key == "files":
         return "\n".join(f"{name}  {record['bytes']:,} bytes" for name, record in value.items())
+    if key == "parity":
+        return _parity(value)
     if isinstance(value, dict):
         return "\n".join(f"{name}: {entry}" for name, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(repr, value))
     return f"{value:,}" if isinstance(value, int) else repr(value) if key == "prompt" else str(value)
+
+
+def _parity(report: Mapping[str, Any]) -> str:
+    """The comparison with torch in a few lines: the whole, then each way of feeding the graph."""
+    lines = [f"{'passed' if report.get('passed') else 'FAILED'}: {_differences(report)}"]
+    lines += [f"  {case.get('name')}: {_differences(case)}" for case in report.get("cases", ())]
+    return "\n".join(lines)
+
+
+def _differences(numbers: Mapping[str, Any]) -> str:
+    kinds = {"max_abs": "largest difference {:.1e}", "kl": "KL {:.1e}", "top1": "top-1 {:.1%}"}
+    return ", ".join(form.format(numbers[name]) for name, form in kinds.items() if name in numbers)
