@@ -6,6 +6,7 @@ beginning of its prompt, never its target; how many rows that met is in the repo
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,15 @@ class TrainingData:
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     report: DataReport
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all ids, so that a resumed run can tell whether the data are the same."""
+        digest = hashlib.sha256()
+        for examples in (self.train, self.validation):
+            for example in examples:
+                digest.update(repr((example.prompt, example.target)).encode())
+            digest.update(b"|")
+        return digest.hexdigest()
 
 
 def load_data(

@@ -97,3 +97,8 @@ def _from_file(base: Base, path: str, length: int) -> PrefixTensors:
     if prefix.length != length:
         raise TrainingError(f"prefix {path} has {prefix.length} positions and --length is {length}; leave --length out")
     return [(torch.from_numpy(layer.key.copy()), torch.from_numpy(layer.value.copy())) for layer in prefix.layers]
+
+
+def prefix_file_length(prefix: PrefixConfig) -> int | None:
+    """Positions of the prefix file that training starts from, when it does."""
+    return Prefix.load(prefix.init).length if prefix.init.endswith(".safetensors") else None

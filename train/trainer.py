@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig, to_json
 from edgeprefix.train.data import DataReport, DataSource, Example, TrainingData, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import OnTeacher, Teacher
-from edgeprefix.train.initialise import measure_units, start_embeddings, start_prefix
+from edgeprefix.train.initialise import measure_units, prefix_file_length, start_embeddings, start_prefix
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
 from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import AdamW
@@ -108,7 +107,7 @@ def train_prefix(
         if isinstance(base, Base)
         else load_base(base, precision=train.precision, device=train.device, weights=train.weights)
     )
-    length = choose_length(prefix, loaded, _file_length(prefix))
+    length = choose_length(prefix, loaded, prefix_file_length(prefix))
     guide = None if teacher is None else Teacher(loaded, teacher)
     max_tokens = choose_max_tokens(train, loaded, length if guide is None else max(length, guide.tokens))
     rows = load_data(
@@ -296,7 +295,7 @@ def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
             "precision": base.precision,
             "weights": base.weights,
             "route": base.route,
-            "data": _data_hash(setting.data),
+            "data": setting.data.fingerprint(),
             "prompt": setting.prompt,
             "labels": list(setting.labels),
             "teacher": None if setting.teacher is None else setting.teacher.key,
@@ -313,15 +312,6 @@ def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(base.device),
     }
-
-
-def _data_hash(data: TrainingData) -> str:
-    digest = hashlib.sha256()
-    for examples in (data.train, data.validation):
-        for example in examples:
-            digest.update(repr((example.prompt, example.target)).encode())
-        digest.update(b"|")
-    return digest.hexdigest()
 
 
 def _save_prefix(setting: _Setting, run: RunFolder, tensors: PrefixTensors, done: Progressed) -> None:
@@ -403,8 +393,3 @@ def _result_facts(result: TrainResult) -> dict[str, Any]:
     return {name: getattr(result, name) for name in names} | {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     }
-
-
-def _file_length(prefix: PrefixConfig) -> int | None:
-    """Positions of the prefix file that training starts from, when it does."""
-    return Prefix.load(prefix.init).length if prefix.init.endswith(".safetensors") else None
