@@ -51,5 +51,5 @@ def test_templates_that_refuse_or_reach_out(template: str, message: str) -> None
 
 def test_without_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"chat templates need Jinja; type: pip install 'edgeprefix\[server\]'"):
+    with pytest.raises(MissingExtraError, match=r"chat templates need Jinja; type: pip install 'edgeprefix\[chat\]'"):
         render_chat(CHATML, MESSAGES)
