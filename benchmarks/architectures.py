@@ -33,9 +33,9 @@ from edgeprefix.export.adapters import ADAPTERS  # noqa: E402
 from edgeprefix.export.base import Base  # noqa: E402
 from edgeprefix.export.bundle import build_graph, write_bundle  # noqa: E402
 from edgeprefix.export.verify import verify  # noqa: E402
+from edgeprefix.runtime.contracts.identity import BaseIdentity  # noqa: E402
+from edgeprefix.runtime.contracts.manifest import GRAPH_FILE  # noqa: E402
 from edgeprefix.runtime.errors import ExportError  # noqa: E402
-from edgeprefix.runtime.identity import BaseIdentity  # noqa: E402
-from edgeprefix.runtime.manifest import GRAPH_FILE  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "architectures.json"
 PAGE = ROOT / "docs" / "architectures.md"

@@ -35,12 +35,12 @@ from typing import Any
 import numpy as np
 
 from edgeprefix.runtime import Engine, GenerationOptions, Prefix, Request
-from edgeprefix.runtime.cache import Cache
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.prefix_file import PrefixLayer
-from edgeprefix.runtime.quiet_ort import ort
-from edgeprefix.runtime.sampler import Sampler, Vocabulary
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
+from edgeprefix.runtime.decoding.cache import Cache
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.generation.sampler import Sampler, Vocabulary
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2-135m": {

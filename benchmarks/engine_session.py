@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeprefix.runtime.cache import Cache
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.machine import physical_cores, resident_bytes
-from edgeprefix.runtime.manifest import GRAPH_FILE, Manifest
-from edgeprefix.runtime.quiet_ort import ort
-from edgeprefix.runtime.session import CPU, Graph, session_options
+from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, Manifest
+from edgeprefix.runtime.decoding.cache import Cache
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.machine import physical_cores, resident_bytes
+from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.decoding.session import CPU, Graph, session_options
 
 ROWS, PROMPT, STEPS = 8, 128, 24
 

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from edgeprefix.runtime import Engine, Prefix, Request
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
+from edgeprefix.runtime.decoding.machine import resident_bytes
+from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.errors import RequestCancelled
-from edgeprefix.runtime.machine import resident_bytes
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.prefix_file import PrefixLayer
-from edgeprefix.runtime.quiet_ort import ort
 
 TASKS, VERSIONS, PROMPTS, SENDERS = 50, 2, 6, 6
 LENGTHS = (4, 12, 20)

@@ -28,10 +28,10 @@ from edgeprefix.export.passes import PASSES, make_lean
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
 from edgeprefix.export.trace import survey_layers, trace_decoder
-from edgeprefix.runtime.cache import Cache
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.identity import BaseIdentity
-from edgeprefix.runtime.session import open_graph
+from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.decoding.cache import Cache
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.session import open_graph
 
 SHAPES = {
     "smollm2-135m": LlamaConfig(

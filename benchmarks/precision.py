@@ -29,13 +29,13 @@ import torch
 from onnxruntime.quantization.neural_compressor.weight_only import quant_tensor_k_quant_cpu
 
 from edgeprefix.export.base import Base, load_base
-from edgeprefix.export.blockwise import WeightFormat, dequantise, quantise
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.precision import to_precision
-from edgeprefix.runtime.cache import Cache
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.manifest import PRECISIONS, Manifest
-from edgeprefix.runtime.session import open_graph
+from edgeprefix.runtime.contracts.manifest import PRECISIONS, Manifest
+from edgeprefix.runtime.contracts.rounding import WeightFormat, dequantise, quantise
+from edgeprefix.runtime.decoding.cache import Cache
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.session import open_graph
 
 Array = npt.NDArray[np.float32]
 WINDOW = 256  # tokens of a text that are seen together

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgeprefix.runtime import Engine
-from edgeprefix.runtime.cache import Cache, SlotMemory
-from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.decoding.cache import Cache, SlotMemory
 from edgeprefix.runtime.prefix_store import PrefixStore
 
 _WARM_UP = 3

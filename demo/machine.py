@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from edgeprefix.runtime.machine import physical_cores
+from edgeprefix.runtime.decoding.machine import physical_cores
 from edgeprefix.runtime.version import __version__
 
 _PACKAGES = ("torch", "transformers", "onnxruntime", "onnx", "numpy", "tokenizers", "safetensors", "sacrebleu")

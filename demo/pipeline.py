@@ -20,8 +20,8 @@ from edgeprefix.demo.report import BundleFindings, Findings, TaskFindings, build
 from edgeprefix.demo.stages import Stages, Watch, unwatched
 from edgeprefix.demo.tasks import TASKS, DemoRow, DemoTask, Part, make_rows, write_rows
 from edgeprefix.demo.training import train_task
+from edgeprefix.runtime.contracts.files import atomic_folder
 from edgeprefix.runtime.errors import CheckpointError
-from edgeprefix.runtime.files import atomic_folder
 from edgeprefix.train import Base, TrainResult, load_base
 
 EMBEDDED_BASE = Path(__file__).parent / "base"

@@ -22,8 +22,8 @@ from transformers.utils import logging
 
 from edgeprefix.export.adapters import ALIBI_POSITIONS, reference_attention
 from edgeprefix.export.streaming import fill, hollow_model
+from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
 from edgeprefix.runtime.errors import CheckpointError, ExportError
-from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
 
 _loader: Any = AutoModelForCausalLM  # transformers has no types for what from_pretrained gives
 _transformers_log: Any = logging

@@ -21,9 +21,9 @@ from edgeprefix.export.streaming import hollow_model, untouched
 from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
 from edgeprefix.export.verify import Expected, graph_side, torch_side
 from edgeprefix.export.weights import weight_bytes, write_model
+from edgeprefix.runtime.contracts.files import atomic_folder
+from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, PRECISIONS, TOKENIZER_FILE, Manifest, record_files
 from edgeprefix.runtime.errors import CheckpointError, ExportError, ParityError
-from edgeprefix.runtime.files import atomic_folder
-from edgeprefix.runtime.manifest import GRAPH_FILE, PRECISIONS, TOKENIZER_FILE, Manifest, record_files
 from edgeprefix.runtime.version import __version__
 
 STAGES = ("load", "trace", "optimise", "quantise", "write", "verify")

@@ -17,8 +17,8 @@ from edgeprefix.export.bundle import STAGES, export_decoder, silent
 from edgeprefix.export.bundle import Progress as Report
 from edgeprefix.export.prefix import export_prefix
 from edgeprefix.export.verify import verify
-from edgeprefix.runtime.files import write_atomic
-from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.contracts.files import write_atomic
+from edgeprefix.runtime.contracts.manifest import Manifest
 
 export_app = typer.Typer(no_args_is_help=True, help="Write a base as a bundle, or a trained run as a prefix file.")
 verify_app = typer.Typer(help="Compare a bundle with torch.")

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgeprefix.export.blockwise import WeightFormat
 from edgeprefix.export.passes.half import HalfPrecisionPass
 from edgeprefix.export.passes.names import NamePass
 from edgeprefix.export.passes.quantise import QuantiseWeightsPass
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantisedFormat:
-    """Formats of the projections (`body`) and of the vocabulary projection and embedding (`head`)."""
-
-    body: WeightFormat
-    head: WeightFormat
-
-
-FORMATS: Mapping[str, QuantisedFormat] = {
-    "int8": QuantisedFormat(body=WeightFormat(bits=8, block=128), head=WeightFormat(bits=8, block=128)),
-    "int4": QuantisedFormat(body=WeightFormat(bits=4, block=64, symmetric=False), head=WeightFormat(bits=8, block=64)),
-}
+from edgeprefix.runtime.contracts.rounding import FORMATS
 
 
 def to_precision(model: ir.Model, precision: str) -> ir.Model:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeprefix.export.base import resolve_base
+from edgeprefix.runtime.contracts.identity import checkpoint_identity
+from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.errors import ExportError
-from edgeprefix.runtime.identity import checkpoint_identity
-from edgeprefix.runtime.prefix_file import DTYPES, Prefix
 
 RUN_PREFIX = "prefix.safetensors"
 

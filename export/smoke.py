@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from edgeprefix.export.adapters import reference_attention
 from edgeprefix.export.base import Base, quiet_transformers
-from edgeprefix.runtime.identity import BaseIdentity
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 
 _loader: Any = AutoModelForCausalLM
 _VOCABULARY = 512

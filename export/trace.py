@@ -26,8 +26,8 @@ from transformers import PreTrainedModel
 from edgeprefix.export.calls import AttentionCall
 from edgeprefix.export.interception import intercepted
 from edgeprefix.export.rotary import RotaryPlan, RotaryTable, rotation_bypassed
+from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.errors import ExportError
-from edgeprefix.runtime.manifest import LayerShape
 
 OPSET = 23
 _PARAMETER_PREFIX = "model."

@@ -19,12 +19,12 @@ from transformers import DynamicCache
 from edgeprefix.export.base import Base, load_base, quiet_transformers
 from edgeprefix.export.parity import BOUNDS, ParityReport, compare
 from edgeprefix.export.trace import survey_layers
-from edgeprefix.runtime.cache import Cache
-from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prefix_file import Prefix
+from edgeprefix.runtime.decoding.cache import Cache
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.session import open_graph
 from edgeprefix.runtime.errors import BaseMismatchError
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.prefix_file import Prefix
-from edgeprefix.runtime.session import open_graph
 
 Array = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

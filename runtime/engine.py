@@ -18,26 +18,26 @@ from typing import Unpack
 
 import numpy as np
 
-from edgeprefix.runtime.cache import Array, Cache, SlotMemory, cache_bytes
 from edgeprefix.runtime.chat import Message, render_chat
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.device_cache import DeviceCache
+from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
+from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.contracts.task_pack import TaskPack
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.decoding.cache import Array, Cache, SlotMemory, cache_bytes
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.device_cache import DeviceCache
+from edgeprefix.runtime.decoding.session import Graph, Provider, open_graph
 from edgeprefix.runtime.errors import RequestError
-from edgeprefix.runtime.generation import OnPiece
-from edgeprefix.runtime.manifest import TOKENIZER_FILE, Manifest
-from edgeprefix.runtime.options import Settings
-from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.generation.options import Settings
+from edgeprefix.runtime.generation.sampled import OnPiece
 from edgeprefix.runtime.prefix_store import PrefixInfo, PrefixStore
 from edgeprefix.runtime.prepare import Preparer
 from edgeprefix.runtime.request import Completion, Piece, Prompt, Request
-from edgeprefix.runtime.scheduler import CHUNK_TOKENS, Scheduler
+from edgeprefix.runtime.scheduling.scheduler import CHUNK_TOKENS, Scheduler
+from edgeprefix.runtime.scheduling.stream import PieceStream, stream_pieces
+from edgeprefix.runtime.scheduling.ticket import Ticket
 from edgeprefix.runtime.scorer import Scorer
 from edgeprefix.runtime.scoring import CompileProbe, Scores, TextLogprobs
-from edgeprefix.runtime.session import Graph, Provider, open_graph
-from edgeprefix.runtime.stream import PieceStream, stream_pieces
-from edgeprefix.runtime.task_pack import TaskPack
-from edgeprefix.runtime.ticket import Ticket
-from edgeprefix.runtime.tokenizer import TextTokenizer
 from edgeprefix.runtime.watcher import FolderWatcher
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprefix.runtime.cache import SlotMemory
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prefix_file import Prefix
+from edgeprefix.runtime.contracts.task_pack import TaskPack
+from edgeprefix.runtime.decoding.cache import SlotMemory
 from edgeprefix.runtime.errors import BaseMismatchError, CapacityError, PrefixFileError, UnknownTaskError
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.prefix_file import Prefix
-from edgeprefix.runtime.task_pack import TaskPack
-from edgeprefix.runtime.work import ResidentPrefix
+from edgeprefix.runtime.scheduling.work import ResidentPrefix
 
 logger = logging.getLogger(__name__)
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from edgeprefix.runtime.beams import BeamGeneration
-from edgeprefix.runtime.detokenizer import TextStream
+from edgeprefix.runtime.contracts.prompt import render_prompt
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import PromptTooLongError, RequestError
-from edgeprefix.runtime.generation import OnPiece, SampledGeneration, TokenSequence
-from edgeprefix.runtime.lookup import PromptLookup
-from edgeprefix.runtime.options import GenerationOptions, resolve_options, token_limit
+from edgeprefix.runtime.generation.beams import BeamGeneration
+from edgeprefix.runtime.generation.detokenizer import TextStream
+from edgeprefix.runtime.generation.lookup import PromptLookup
+from edgeprefix.runtime.generation.options import GenerationOptions, resolve_options, token_limit
+from edgeprefix.runtime.generation.sampled import OnPiece, SampledGeneration, TokenSequence
+from edgeprefix.runtime.generation.sampler import Sampler, Vocabulary
 from edgeprefix.runtime.prefix_store import Loaded, PrefixStore
-from edgeprefix.runtime.prompt import render_prompt
 from edgeprefix.runtime.request import Completion, Prompt, Request
-from edgeprefix.runtime.sampler import Sampler, Vocabulary
-from edgeprefix.runtime.ticket import Ticket
-from edgeprefix.runtime.tokenizer import TextTokenizer
-from edgeprefix.runtime.work import Generation, Ids
+from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.scheduling.work import Generation, Ids
 
 AS_IT_IS = "{input}"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from edgeprefix.runtime.options import Settings
+from edgeprefix.runtime.generation.options import Settings
 
 Prompt = str | Sequence[int] | Mapping[str, str]
 """Text, token ids (used as they are), or named fields for the task's prompt template."""

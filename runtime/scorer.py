@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.errors import RequestError
 from edgeprefix.runtime.prefix_store import Loaded
 from edgeprefix.runtime.prepare import AS_IT_IS, Preparer
-from edgeprefix.runtime.prompt import template_fields
 from edgeprefix.runtime.request import Prompt
+from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.scheduling.work import ResidentPrefix, Work
 from edgeprefix.runtime.scoring import OptionProbe, Scores, TextLogprobs, TextProbe
-from edgeprefix.runtime.ticket import Ticket
-from edgeprefix.runtime.work import ResidentPrefix, Work
 
 CONTENT_FREE = "N/A"  # Zhao et al. 2021, "Calibrate Before Use"
 

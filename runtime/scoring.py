@@ -13,11 +13,11 @@ from typing import overload
 
 import numpy as np
 
-from edgeprefix.runtime import sampling
-from edgeprefix.runtime.cache import Array
+from edgeprefix.runtime.decoding.cache import Array
 from edgeprefix.runtime.errors import NumericalError
-from edgeprefix.runtime.ticket import Ticket
-from edgeprefix.runtime.work import Ids, Logits, ResidentPrefix, Slot, Start
+from edgeprefix.runtime.generation import sampling
+from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start
 
 
 @dataclass(frozen=True)

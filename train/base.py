@@ -22,9 +22,9 @@ from transformers.cache_utils import DynamicCache
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
-from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
-from edgeprefix.runtime.tokenizer import TextTokenizer
 from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix
 from edgeprefix.train.rounding import WEIGHTS, round_weights
 

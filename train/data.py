@@ -1,6 +1,6 @@
 """Rows to token ids, and a report on them before any training: lengths, truncation, duplicates, leakage.
 
-Prompt and target are encoded apart (edgeprefix.runtime.tokenizer), as the runtime does it. A pair that is too long loses the
+Prompt and target are encoded apart (runtime/contracts/tokenizer.py), as the runtime does it. A pair that is too long loses the
 beginning of its prompt, never its target; how many rows that met is in the report, never silent.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields
+from edgeprefix.runtime.contracts.rows import Row, read_rows
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import DataError
-from edgeprefix.runtime.prompt import render_prompt, template_fields
-from edgeprefix.runtime.rows import Row, read_rows
-from edgeprefix.runtime.tokenizer import TextTokenizer
 
 DataSource = str | Path | Sequence[Mapping[str, str]]
 """A JSONL or CSV file, or rows with their fields."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.runtime.prefix_file import Prefix
 from edgeprefix.train.base import Base
 from edgeprefix.train.config import PrefixConfig
 from edgeprefix.train.data import Example

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.runtime.contracts.files import output_errors, write_atomic
 from edgeprefix.runtime.errors import OutputError
-from edgeprefix.runtime.files import output_errors, write_atomic
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"

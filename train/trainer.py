@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.contracts.task_pack import GenerationDefaults, TaskPack
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.runtime.identity import BaseIdentity
-from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
-from edgeprefix.runtime.task_pack import GenerationDefaults, TaskPack
 from edgeprefix.runtime.version import __version__
 from edgeprefix.train.base import Base, load_base
 from edgeprefix.train.batches import Batches, sample

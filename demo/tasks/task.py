@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal, TypeVar
 
-from edgeprefix.runtime.files import write_atomic
+from edgeprefix.runtime.contracts.files import write_atomic
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeprefix.export.blockwise import BlockwiseWeight, WeightFormat
+from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.passes.graph import MICROSOFT, attribute, make_node, remove, replace, users
 from edgeprefix.export.passes.layout import source_of
 from edgeprefix.export.passes.linear import linear_of
 from edgeprefix.export.weights import computed, constant, dims, shared, unique_name, weight_of
+from edgeprefix.runtime.contracts.rounding import SMALLEST_SIDE, WeightFormat
 
-_SMALLEST_SIDE = 32  # narrower matrices (a router's) are cheap, and their errors are not
 _ACCURACY_LEVEL = 4  # activations are rounded to int8 block by block, which the fast CPU kernels need
 
 
@@ -79,7 +79,7 @@ def _quantisable(node: ir.Node) -> ir.Value | None:
         return None
     weight = node.inputs[1]
     tensor = weight_of(weight, rank=2)
-    return weight if tensor is not None and min(dims(tensor)) >= _SMALLEST_SIDE else None
+    return weight if tensor is not None and min(dims(tensor)) >= SMALLEST_SIDE else None
 
 
 def _is_head(node: ir.Node) -> bool:

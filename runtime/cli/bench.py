@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeprefix.runtime.cli.common import Bundle, MaxBatch, PrefixFile, Providers, Threads, progress_bar
+from edgeprefix.runtime.contracts.files import write_atomic
+from edgeprefix.runtime.decoding.machine import physical_cores, resident_bytes
+from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.engine import Engine
-from edgeprefix.runtime.files import write_atomic
-from edgeprefix.runtime.machine import physical_cores, resident_bytes
-from edgeprefix.runtime.quiet_ort import ort
 from edgeprefix.runtime.request import Completion, Request
 from edgeprefix.runtime.version import __version__
 

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import OutputError
-from edgeprefix.runtime.files import output_errors
 
 Bundle = Annotated[Path, typer.Argument(help="Folder that `export decoder` wrote.", metavar="BUNDLE")]
 PrefixFile = Annotated[Path | None, typer.Option("--prefix", help="Prefix file of the task; none: the bare base.")]

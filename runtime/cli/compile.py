@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from edgeprefix.runtime.cli.common import Bundle, Providers, Threads, errors
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prefix_file import DTYPES
+from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import DataError, OutputError
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.prefix_file import DTYPES
-from edgeprefix.runtime.task_pack import TaskPack
 
 compile_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import FileFormatError
-from edgeprefix.runtime.manifest import MANIFEST_FILE, Manifest
-from edgeprefix.runtime.prefix_file import Prefix
 
 inspect_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -21,10 +21,10 @@ from edgeprefix.runtime.cli.common import (
     open_engine,
     progress_bar,
 )
+from edgeprefix.runtime.contracts.rows import read_rows
 from edgeprefix.runtime.engine import Engine
-from edgeprefix.runtime.options import Settings
+from edgeprefix.runtime.generation.options import Settings
 from edgeprefix.runtime.request import Request
-from edgeprefix.runtime.rows import read_rows
 
 run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -23,8 +23,8 @@ from edgeprefix.runtime.cli.common import (
     open_engine,
     progress_bar,
 )
+from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.errors import DataError
-from edgeprefix.runtime.rows import Row, read_rows
 
 score_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

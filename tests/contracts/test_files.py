@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeprefix.runtime.contracts.files import atomic_folder, sha256_of_file, write_atomic
 from edgeprefix.runtime.errors import OutputError
-from edgeprefix.runtime.files import atomic_folder, sha256_of_file, write_atomic
 
 
 def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     target.write_bytes(b"old")
     program = (
         "import resource, signal, sys\n"
-        "from edgeprefix.runtime.files import write_atomic\n"
+        "from edgeprefix.runtime.contracts.files import write_atomic\n"
         "from edgeprefix.runtime.errors import OutputError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
 from edgeprefix.runtime.errors import CheckpointError
-from edgeprefix.runtime.identity import BaseIdentity, checkpoint_identity
 
 
 @pytest.fixture

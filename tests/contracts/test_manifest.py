@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest, record_files
 from edgeprefix.runtime.errors import BundleError
-from edgeprefix.runtime.identity import BaseIdentity
-from edgeprefix.runtime.manifest import LayerShape, Manifest, record_files
 
 BASE = BaseIdentity(name="b", weights_sha256="1" * 64, config_sha256="2" * 64, tokenizer_sha256="3" * 64)
 

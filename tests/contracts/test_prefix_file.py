@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix, PrefixLayer
+from edgeprefix.runtime.contracts.task_pack import GenerationDefaults, TaskPack
 from edgeprefix.runtime.errors import BaseMismatchError, OutputError, PrefixFileError
-from edgeprefix.runtime.identity import BaseIdentity
-from edgeprefix.runtime.prefix_file import DTYPES, Prefix, PrefixLayer
-from edgeprefix.runtime.task_pack import GenerationDefaults, TaskPack
 
 BASE = BaseIdentity(name="b", weights_sha256="1" * 64, config_sha256="2" * 64, tokenizer_sha256="3" * 64)
 PACK = TaskPack(prompt="{input}\n", labels=("a", "b"), stop=("\n",), generation=GenerationDefaults(max_new_tokens=9))

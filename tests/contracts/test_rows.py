@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeprefix.runtime.contracts.rows import read_rows
 from edgeprefix.runtime.errors import DataError
-from edgeprefix.runtime.rows import read_rows
 
 
 def write(path: Path, text: str) -> Path:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 
+from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import BundleError, TemplateError
-from edgeprefix.runtime.prompt import render_prompt, template_fields
-from edgeprefix.runtime.tokenizer import TextTokenizer
 from tiny import tiny_tokenizer
 
 

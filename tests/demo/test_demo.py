@@ -20,8 +20,8 @@ from edgeprefix.demo.cli import demo_app
 from edgeprefix.demo.pipeline import DemoOptions, run_demo
 from edgeprefix.demo.tasks import TASKS
 from edgeprefix.runtime import Prefix
+from edgeprefix.runtime.contracts.identity import checkpoint_identity
 from edgeprefix.runtime.errors import CheckpointError, OutputError
-from edgeprefix.runtime.identity import checkpoint_identity
 from tiny import save_checkpoint, tiny_llama
 
 _DEMO = [sys.executable, "-c", "from edgeprefix.demo.cli import demo_app; demo_app()"]

@@ -13,8 +13,8 @@ from edgeprefix.demo.pretraining.synthetic import Materials, documents
 from edgeprefix.demo.tasks import PARTS, POLITE, TASKS, TRAILS, TRIAGE, DemoRow, DemoTask, Sizes, make_rows, write_rows
 from edgeprefix.demo.tasks.task import cut, draw_until, part_of
 from edgeprefix.demo.tasks.words import article, made_up
-from edgeprefix.runtime.prompt import render_prompt
-from edgeprefix.runtime.rows import read_rows
+from edgeprefix.runtime.contracts.prompt import render_prompt
+from edgeprefix.runtime.contracts.rows import read_rows
 
 SIZES = Sizes(train=400, validation=60, test=100)
 each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

@@ -15,7 +15,7 @@ from edgeprefix.export.base import Base, load_base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.trace import Layer
-from edgeprefix.runtime.manifest import GRAPH_FILE
+from edgeprefix.runtime.contracts.manifest import GRAPH_FILE
 
 MakeBundle = Callable[[str], Path]
 

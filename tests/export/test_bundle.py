@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 import edgeprefix.export.bundle as bundle_module
 from edgeprefix.export import export_decoder, verify
 from edgeprefix.export.parity import BOUNDS, Bounds
+from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
 from edgeprefix.runtime.errors import BaseMismatchError, CheckpointError, ExportError, OutputError, ParityError
-from edgeprefix.runtime.manifest import LayerShape, Manifest
 from tiny import save_checkpoint, tiny_llama
 
 

@@ -13,8 +13,8 @@ from edgeprefix.export.base import Base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.verify import verify
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.errors import ExportError
-from edgeprefix.runtime.identity import BaseIdentity
 
 # Both sides compute in fp32, in another order; a dropped bias or a wrong position is a thousand times larger.
 TOLERANCE = 2e-5

@@ -10,9 +10,10 @@ import pytest
 from conftest import MakeBundle, graph_of, ops
 
 from edgeprefix.export.base import Base
-from edgeprefix.export.blockwise import BlockwiseWeight, WeightFormat, dequantise
+from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.verify import verify
-from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.rounding import WeightFormat, dequantise
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from edgeprefix.export import export_prefix
+from edgeprefix.runtime.contracts.identity import checkpoint_identity
+from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import BaseMismatchError, ExportError
-from edgeprefix.runtime.identity import checkpoint_identity
-from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
-from edgeprefix.runtime.task_pack import TaskPack
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np, onnxruntime
-from edgeprefix.runtime.cache import Cache
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.session import open_graph
+from edgeprefix.runtime.decoding.cache import Cache
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.decoding.session import open_graph
 manifest = Manifest.load(sys.argv[2])
 graph = open_graph(sys.argv[2], manifest, threads=1)
 decoder = Decoder(graph, Cache(graph.layers, batch=2, capacity=64, dtype=graph.cache_dtype))

@@ -12,8 +12,8 @@ from conftest import MakeBundle
 from edgeprefix.export import verify
 from edgeprefix.export.base import Base
 from edgeprefix.export.parity import BOUNDS, ParityReport, compare
+from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.errors import BaseMismatchError, BundleError
-from edgeprefix.runtime.prefix_file import Prefix, PrefixLayer
 
 
 def some_prefix(base: Base, length: int) -> Prefix:

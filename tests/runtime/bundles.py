@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from edgeprefix.runtime import Prefix, TaskPack
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.prefix_file import PrefixLayer
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
 
 TASKS = {"news": 5, "mail": 3, "poem": 9, "code": 1}
 """Names and prefix lengths of the tasks that the fixtures load."""

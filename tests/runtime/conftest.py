@@ -10,7 +10,7 @@ import pytest
 
 from edgeprefix.export import export_decoder
 from edgeprefix.runtime import Engine
-from edgeprefix.runtime.manifest import Manifest
+from edgeprefix.runtime.contracts.manifest import Manifest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import bundles` from the tests beside
 

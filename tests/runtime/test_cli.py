@@ -17,8 +17,8 @@ from edgeprefix.runtime.cli.bench import bench_app
 from edgeprefix.runtime.cli.common import ResultFile
 from edgeprefix.runtime.cli.compile import compile_app
 from edgeprefix.runtime.cli.root import main
+from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import OutputError
-from edgeprefix.runtime.manifest import Manifest
 
 
 class Edgeprefix:

@@ -9,11 +9,11 @@ import pytest
 from bundles import make_prefix, torch_logits, torch_model
 
 from edgeprefix.runtime import Prefix
-from edgeprefix.runtime.cache import Cache, Slots
-from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
+from edgeprefix.runtime.decoding.cache import Cache, Slots
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.session import open_graph
 from edgeprefix.runtime.errors import BundleError, CapacityError, EdgePrefixError, ProviderError
-from edgeprefix.runtime.manifest import LayerShape, Manifest
-from edgeprefix.runtime.session import open_graph
 
 TOLERANCE = 2e-5  # fp32 rounding over two layers; the logits are of order 1
 

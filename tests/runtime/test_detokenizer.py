@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from edgeprefix.runtime.detokenizer import Detokenizer, StopFilter, TextStream
-from edgeprefix.runtime.tokenizer import TextTokenizer
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.generation.detokenizer import Detokenizer, StopFilter, TextStream
 from tiny import tiny_tokenizer
 
 BYTE_LEVEL = TextTokenizer(Tokenizer.from_str(tiny_tokenizer().backend_tokenizer.to_str()), end_ids=(0,))

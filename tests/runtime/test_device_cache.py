@@ -10,15 +10,15 @@ import onnx
 import pytest
 
 from edgeprefix.runtime import Engine, Request
-from edgeprefix.runtime.cache import Cache
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.device_cache import DeviceCache
+from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, LayerShape, Manifest
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.decoding.cache import Cache
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.device_cache import DeviceCache
+from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.decoding.session import CPU, CUDA, open_graph
+from edgeprefix.runtime.decoding.strip_copier import Place, StripCopier, identity_graph
 from edgeprefix.runtime.errors import ProviderError
-from edgeprefix.runtime.manifest import TOKENIZER_FILE, LayerShape, Manifest
-from edgeprefix.runtime.quiet_ort import ort
-from edgeprefix.runtime.session import CPU, CUDA, open_graph
-from edgeprefix.runtime.strip_copier import Place, StripCopier, identity_graph
-from edgeprefix.runtime.tokenizer import TextTokenizer
 
 SHAPES = [LayerShape(kv_heads=heads, head_size=size) for heads, size in ((2, 16), (3, 16), (1, 32), (2, 32))]
 

@@ -11,7 +11,10 @@ from bundles import TASKS, make_prefix, torch_greedy, torch_logits, torch_model
 from tokenizers import Tokenizer
 
 from edgeprefix.runtime import Engine, GenerationDefaults, Prefix, Request, TaskPack
-from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.session import open_graph
 from edgeprefix.runtime.engine import make_cache
 from edgeprefix.runtime.errors import (
     BaseMismatchError,
@@ -24,9 +27,6 @@ from edgeprefix.runtime.errors import (
     TemplateError,
     UnknownTaskError,
 )
-from edgeprefix.runtime.manifest import Manifest
-from edgeprefix.runtime.session import open_graph
-from edgeprefix.runtime.tokenizer import TextTokenizer
 
 PROMPTS = ["The quick brown fox", "name: Ann | city: Rome", "Where is the café?", "I cannot log in to my account"]
 

@@ -12,9 +12,9 @@ import pytest
 from bundles import TASKS, make_prefix
 
 from edgeprefix.runtime import Engine
-from edgeprefix.runtime.cache import Cache
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.decoding.cache import Cache
 from edgeprefix.runtime.errors import CapacityError, PrefixFileError, UnknownTaskError
-from edgeprefix.runtime.manifest import Manifest
 from edgeprefix.runtime.prefix_store import PrefixStore
 
 BYTES = 2 * 2 * 2 * 16 * 4  # a position of the tiny llama: 2 layers, keys and values, 2 heads of 16, fp32

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as reference
 
-from edgeprefix.runtime import sampling
+from edgeprefix.runtime.contracts.task_pack import GenerationDefaults, TaskPack
 from edgeprefix.runtime.errors import NumericalError, RequestError
-from edgeprefix.runtime.options import GenerationOptions, resolve_options
-from edgeprefix.runtime.sampler import Sampler, Vocabulary
-from edgeprefix.runtime.task_pack import GenerationDefaults, TaskPack
+from edgeprefix.runtime.generation import sampling
+from edgeprefix.runtime.generation.options import GenerationOptions, resolve_options
+from edgeprefix.runtime.generation.sampler import Sampler, Vocabulary
 
 SIZES = (5, 64, 1000, 5000)
 

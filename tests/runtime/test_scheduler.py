@@ -22,9 +22,9 @@ from edgeprefix.runtime.errors import (
     RequestError,
     RequestTimeout,
 )
-from edgeprefix.runtime.ticket import Ticket
-from edgeprefix.runtime.waiting import WaitingLine
-from edgeprefix.runtime.work import ResidentPrefix
+from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.scheduling.waiting import WaitingLine
+from edgeprefix.runtime.scheduling.work import ResidentPrefix
 
 LONG = {"max_new_tokens": 80, "ignore_end": True}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeprefix.runtime.contracts.prompt import render_prompt
 from edgeprefix.runtime.errors import CheckpointError
-from edgeprefix.runtime.prompt import render_prompt
 from edgeprefix.train.chat import chat_prompt
 from tiny import tiny_llama, tiny_tokenizer
 

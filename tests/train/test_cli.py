@@ -8,7 +8,7 @@ from pathlib import Path
 from rows import label_rows, write_jsonl
 from typer.testing import CliRunner
 
-from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.train.cli import train_app
 
 

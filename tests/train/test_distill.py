@@ -10,8 +10,8 @@ import pytest
 import torch
 from rows import record_rows
 
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.runtime.prefix_file import Prefix
 from edgeprefix.train import Base, PrefixConfig, TrainConfig, TrainResult, load_base, train_prefix
 from edgeprefix.train.data import encode_example
 from edgeprefix.train.distill import TEACHER_FILE, Teacher, divergence, teacher_divergence

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rows import record_rows, write_jsonl
 
-from edgeprefix.runtime.prefix_file import Prefix
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.train.processes import Processes, join_processes
 
 

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from rows import record_rows
 
-from edgeprefix.export.blockwise import dequantise, quantise
-from edgeprefix.export.precision import FORMATS
+from edgeprefix.export import export_decoder
+from edgeprefix.runtime.contracts.rounding import dequantise
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train import PrefixConfig, TrainConfig, load_base, train_prefix
-from edgeprefix.train.rounding import round_blocks
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
-@pytest.mark.parametrize("features", [64, 96, 40])
-def test_weights_are_the_numbers_that_the_exported_bundle_computes_with(precision: str, features: int) -> None:
-    form = FORMATS[precision].body
-    weight = np.random.default_rng(0).normal(size=(features, 48)).astype(np.float32)
-    packed, scales, _ = quantise(weight, form.bits, form.block_for(features), symmetric=True)
-    expected = dequantise(packed, scales, None, form.bits)[:, :features].T
-    np.testing.assert_array_equal(round_blocks(weight, form.bits, form.block), expected)
+def test_weights_are_those_of_the_exported_bundle(precision: str, llama_base: Path, tmp_path: Path) -> None:
+    """Every rounded projection stands, row by row, in some matrix of the graph (which merges some of them)."""
+    export_decoder(llama_base, tmp_path / "bundle", precision=precision, verify=False)
+    stored = np.concatenate([matrix.ravel() for matrix in bundle_matrices(tmp_path / "bundle", precision)])
+    content = stored.astype(np.float32).tobytes()
+    known = {content[place : place + 16] for place in range(0, len(content), 16)}
+    model = load_base(llama_base, precision="fp32", weights=precision).model
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            numbers = np.ascontiguousarray(module.weight.detach().numpy()).tobytes()
+            pieces = {numbers[place : place + 16] for place in range(0, len(numbers), 16)}
+            assert pieces <= known, f"{name} has numbers that the bundle does not"
+
+
+def bundle_matrices(bundle: Path, precision: str) -> Iterator[np.ndarray[Any, Any]]:
+    """Each MatMulNBits weight as plain numbers [N, K]."""
+    graph = ir.load(bundle / "decoder.onnx").graph
+    for node in graph:
+        if node.op_type == "MatMulNBits":
+            packed, scales, *rest = (None if value is None else value.const_value for value in node.inputs[1:4])
+            zeros = rest[0].numpy() if rest and rest[0] is not None else None
+            bits = node.attributes["bits"].as_int()
+            blocks = scales.numpy().reshape(packed.shape[0], -1)
+            yield dequantise(packed.numpy(), blocks, zeros, bits)[:, : node.attributes["K"].as_int()]
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2], ids=["llama", "gpt2"])

@@ -18,8 +18,8 @@ import pytest
 from rows import record_rows, write_jsonl
 from safetensors.numpy import load_file
 
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import CheckpointError, DataError, OutputError, PrefixFileError, TrainingError
-from edgeprefix.runtime.prefix_file import Prefix
 from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, load_base, train_prefix
 
 STEPS = 12

@@ -12,9 +12,9 @@ import torch
 from rows import label_rows, record_rows
 from transformers import PreTrainedModel
 
+from edgeprefix.runtime.contracts.identity import checkpoint_identity
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import BaseMismatchError, TrainingError
-from edgeprefix.runtime.identity import checkpoint_identity
-from edgeprefix.runtime.prefix_file import Prefix
 from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, load_base, train_prefix
 from edgeprefix.train.batches import collate
 from edgeprefix.train.data import load_data

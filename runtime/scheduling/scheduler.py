@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprefix.runtime.decoder import Decoder
+from edgeprefix.runtime.decoding.decoder import Decoder
 from edgeprefix.runtime.errors import EdgePrefixError, EngineClosedError, QueueFullError
-from edgeprefix.runtime.waiting import WaitingLine
-from edgeprefix.runtime.work import Generation, Logits, Slot, Start, Work
+from edgeprefix.runtime.scheduling.waiting import WaitingLine
+from edgeprefix.runtime.scheduling.work import Generation, Logits, Slot, Start, Work
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprefix.runtime import sampling
 from edgeprefix.runtime.errors import NumericalError
-from edgeprefix.runtime.generation import Clock
-from edgeprefix.runtime.options import GenerationOptions
+from edgeprefix.runtime.generation import sampling
+from edgeprefix.runtime.generation.options import GenerationOptions
+from edgeprefix.runtime.generation.sampled import Clock
+from edgeprefix.runtime.generation.sampler import Sampler
 from edgeprefix.runtime.request import Completion
-from edgeprefix.runtime.sampler import Sampler
-from edgeprefix.runtime.ticket import Ticket
-from edgeprefix.runtime.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
+from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
 
 
 @dataclass(frozen=True)

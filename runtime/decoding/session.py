@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, LayerShape, Manifest
+from edgeprefix.runtime.decoding.machine import physical_cores
+from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.errors import BundleError, ProviderError
-from edgeprefix.runtime.machine import physical_cores
-from edgeprefix.runtime.manifest import GRAPH_FILE, LayerShape, Manifest
-from edgeprefix.runtime.quiet_ort import ort
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
-from edgeprefix.runtime import sampling
-from edgeprefix.runtime.detokenizer import TextStream
+from edgeprefix.runtime.generation import sampling
+from edgeprefix.runtime.generation.detokenizer import TextStream
+from edgeprefix.runtime.generation.sampler import Sampler
 from edgeprefix.runtime.request import Completion, Piece, Timings, TokenLogprob
-from edgeprefix.runtime.sampler import Sampler
-from edgeprefix.runtime.ticket import Ticket
-from edgeprefix.runtime.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
+from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
 
 OnPiece = Callable[[Piece], None]
 

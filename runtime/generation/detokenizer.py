@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edgeprefix.runtime.tokenizer import TextTokenizer
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 
 _INCOMPLETE = "\ufffd"
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeprefix.runtime.cache import Array, Packed
-from edgeprefix.runtime.decoder import Decoder
-from edgeprefix.runtime.ticket import Ticket
+from edgeprefix.runtime.decoding.cache import Array, Packed
+from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.scheduling.ticket import Ticket
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeprefix.runtime import sampling
 from edgeprefix.runtime.errors import NumericalError, RequestError
-from edgeprefix.runtime.options import GenerationOptions
+from edgeprefix.runtime.generation import sampling
+from edgeprefix.runtime.generation.options import GenerationOptions
 
 Logits = npt.NDArray[np.float32]  # [V]
 

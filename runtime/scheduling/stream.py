@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from types import TracebackType
 
 from edgeprefix.runtime.request import Completion, Piece
-from edgeprefix.runtime.ticket import Ticket
+from edgeprefix.runtime.scheduling.ticket import Ticket
 
 Submit = Callable[[Callable[[Piece], None]], Ticket[Completion]]
 """Submits a request whose pieces go to the callable given."""

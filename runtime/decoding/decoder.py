@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeprefix.runtime.cache import SlotMemory, Slots, bind_address
+from edgeprefix.runtime.decoding.cache import SlotMemory, Slots, bind_address
+from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.decoding.session import Graph
 from edgeprefix.runtime.errors import EdgePrefixError
-from edgeprefix.runtime.quiet_ort import ort
-from edgeprefix.runtime.session import Graph
 
 Logits = npt.NDArray[np.float32]
 

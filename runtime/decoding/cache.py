@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgeprefix.runtime.contracts.manifest import LayerShape
+from edgeprefix.runtime.decoding.machine import available_bytes
 from edgeprefix.runtime.errors import CapacityError
-from edgeprefix.runtime.machine import available_bytes
-from edgeprefix.runtime.manifest import LayerShape
 
 Array = npt.NDArray[Any]
 _MIB = 1 << 20

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
+from edgeprefix.runtime.contracts.files import write_atomic
+from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import PrefixFileError
-from edgeprefix.runtime.files import write_atomic
-from edgeprefix.runtime.identity import BaseIdentity
-from edgeprefix.runtime.task_pack import TaskPack
 
 FORMAT_VERSION = 1
 DTYPES = ("fp32", "fp16", "bf16", "int8")

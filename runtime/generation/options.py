@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import RequestError
-from edgeprefix.runtime.task_pack import TaskPack
 
 DEFAULT_MAX_NEW_TOKENS = 128
 

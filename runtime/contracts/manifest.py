@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.runtime.contracts.files import sha256_of_file, write_atomic
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.errors import BundleError
-from edgeprefix.runtime.files import sha256_of_file, write_atomic
-from edgeprefix.runtime.identity import BaseIdentity
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeprefix.runtime.cache import Array, Slots, bind_address, cache_bytes
-from edgeprefix.runtime.manifest import LayerShape
-from edgeprefix.runtime.quiet_ort import ort
-from edgeprefix.runtime.session import Provider
-from edgeprefix.runtime.strip_copier import Place, StripCopier
+from edgeprefix.runtime.contracts.manifest import LayerShape
+from edgeprefix.runtime.decoding.cache import Array, Slots, bind_address, cache_bytes
+from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.decoding.session import Provider
+from edgeprefix.runtime.decoding.strip_copier import Place, StripCopier
 
 
 class DeviceLayers(NamedTuple):

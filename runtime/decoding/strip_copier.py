@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeprefix.runtime.quiet_ort import ort
-from edgeprefix.runtime.session import Provider
+from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.decoding.session import Provider
 
 _ELEMENT_TYPES = {"float32": 1, "float16": 10}  # onnx.TensorProto.DataType
 _OPSET, _IR_VERSION = 17, 8

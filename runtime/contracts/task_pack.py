@@ -26,7 +26,7 @@ class TaskPack:
     """Prompt, labels, stops and history of a task."""
 
     prompt: str = "{input}"
-    """Template that turns a row's fields into the prompt (see edgeprefix.runtime.prompt)."""
+    """Template that turns a row's fields into the prompt (see edgeprefix.runtime.contracts.prompt)."""
     labels: tuple[str, ...] = ()
     """The options of a classification task, as they were trained; empty for generation."""
     stop: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""What the three rooms agree on: prefix file, manifest, base identity, rows, templates, the way from text to token ids."""
