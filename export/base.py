@@ -23,6 +23,7 @@ from transformers.utils import logging
 from edgeprefix.export.adapters import ALIBI_POSITIONS, reference_attention
 from edgeprefix.export.streaming import fill, hollow_model
 from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.runtime.contracts.tokenizer import end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 
 _loader: Any = AutoModelForCausalLM  # transformers has no types for what from_pretrained gives
@@ -57,11 +58,7 @@ class Base:
     @property
     def end_ids(self) -> tuple[int, ...]:
         """Token ids that end a text, the model's own generation settings first."""
-        for source in (_generation_config(self.folder), self.config):
-            ids = getattr(source, "eos_token_id", None)
-            if ids is not None:
-                return tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
-        return ()
+        return end_ids_of(_generation_config(self.folder), self.config)
 
     @property
     def chat_template(self) -> str | None:

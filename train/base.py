@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache
@@ -23,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
-from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer, end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
 from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix
 from edgeprefix.train.rounding import WEIGHTS, round_weights
@@ -178,7 +179,7 @@ def load_base(
         _matrices_to_bf16(model)
     base = Base(
         model=model,
-        tokenizer=_load_tokenizer(folder, model.config),
+        tokenizer=_load_tokenizer(folder, model),
         identity=checkpoint_identity(folder, name=_name(source)),
         layers=_layer_shapes(model, precision),
         precision=precision,
@@ -231,16 +232,16 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _load_tokenizer(folder: Path, config: Any) -> TextTokenizer:
+def _load_tokenizer(folder: Path, model: Any) -> TextTokenizer:
+    """tokenizer.json as it stands, which is what the exporter ships; older vocabulary files are converted."""
+    file = folder / "tokenizer.json"
     try:
         loaded = AutoTokenizer.from_pretrained(folder)
-        backend = loaded.backend_tokenizer
+        backend = Tokenizer.from_file(str(file)) if file.is_file() else loaded.backend_tokenizer
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{folder} has no tokenizer that can be read as tokenizer.json: {error}") from error
-    ends = config.get_text_config().eos_token_id
-    if ends is None:
-        ends = loaded.eos_token_id
-    return TextTokenizer(backend, end_ids=[] if ends is None else [ends] if isinstance(ends, int) else list(ends))
+    ends = end_ids_of(model.generation_config, model.config.get_text_config(decoder=True), loaded)
+    return TextTokenizer(backend, end_ids=ends)
 
 
 def _name(source: str | Path) -> str:

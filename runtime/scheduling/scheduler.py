@@ -101,11 +101,6 @@ class Scheduler:
             self._thread.join()
 
     @property
-    def closed(self) -> bool:
-        """Whether no more work is taken."""
-        return self._closing
-
-    @property
     def load(self) -> tuple[int, int]:
         """(lanes that decode or are being fed, requests that wait) at this moment."""
         active = sum(lane is not None for lane in self._lanes) + (self._filling is not None)

@@ -1,7 +1,6 @@
 """Small English grammar: articles, joining, capitals, numbers in words, plurals."""
 
 from collections.abc import Sequence
-from random import Random
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -77,8 +76,3 @@ def plural(noun: str) -> str:
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + "s"
-
-
-def pick(rng: Random, options: str) -> str:
-    """Choose one of the variants that a bar separates: "a|b|c"."""
-    return rng.choice(options.split("|"))
