@@ -9,7 +9,7 @@ import pytest
 from conftest import MakeBundle
 from typer.testing import CliRunner
 
-from edgeprefix.export.cli import export_app, verify_app
+from edgeprefix.export.cli.app import export_app, verify_app
 from edgeprefix.runtime.errors import OutputError
 
 runner = CliRunner()
