@@ -27,6 +27,7 @@ from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_ident
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer, end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
 from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix
+from edgeprefix.train.recompute import decoder_layers, recomputed
 from edgeprefix.train.rounding import WEIGHTS, round_weights
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Base:
     """Number of weights, shared ones counted once."""
     weights: str = "checkpoint"
     """As in the checkpoint, or rounded to "int8" or "int4" as in a bundle."""
+    recompute: bool = False
+    """Whether layers are computed again in the backward pass instead of being kept (gradient checkpointing)."""
 
     @property
     def device(self) -> torch.device:
@@ -98,8 +101,19 @@ class Base:
 
     def _shared_prefix_forward(self, prefix: KeyValues, ids: Tensor) -> Any:
         cache = SharedPrefixCache(layers=len(prefix), length=prefix[0][0].shape[1])
-        with active_prefix(prefix), _Attention(self.model, ROUTE):
+        with self._attending(prefix), self._recomputing(prefix):
             return self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+
+    @contextlib.contextmanager
+    def _attending(self, prefix: KeyValues) -> Iterator[None]:
+        """While active, the model's attention looks at a prefix that all rows share."""
+        with active_prefix(prefix), _Attention(self.model, ROUTE):
+            yield
+
+    def _recomputing(self, prefix: KeyValues) -> Any:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return contextlib.nullcontext()
+        return recomputed(self.model, lambda: self._attending(prefix))
 
     def _cache_forward(self, prefix: KeyValues, ids: Tensor) -> Any:
         B, S = ids.shape
@@ -151,12 +165,18 @@ class Base:
 
 
 def load_base(
-    source: str | Path, *, precision: str = "auto", device: str = "auto", weights: str = "checkpoint"
+    source: str | Path,
+    *,
+    precision: str = "auto",
+    device: str = "auto",
+    weights: str = "checkpoint",
+    recompute: bool = False,
 ) -> Base:
     """Loads a base from a local folder or the hub, frozen.
 
     `weights` "int8" or "int4" rounds them as a bundle of that precision holds them.
     `precision` "auto" takes bf16 where the device multiplies it quickly, else fp32; `device` "auto" takes a GPU if there is one.
+    `recompute` keeps less in memory while training and takes longer.
     Raises CheckpointError when the folder or id cannot be loaded, TrainingError when the model cannot take a prefix.
     """
     if weights not in WEIGHTS:
@@ -187,8 +207,15 @@ def load_base(
         source=str(source),
         parameters=parameters,
         weights=weights,
+        recompute=recompute,
     )
-    return _with_best_route(base)
+    base = _with_best_route(base)
+    if recompute and (base.route != "shared" or not decoder_layers(model)):
+        raise TrainingError(
+            f"{type(model).__name__} cannot compute its layers again with a prefix in front; leave out --recompute, and lower "
+            "--batch-size or --max-tokens to save memory"
+        )
+    return base
 
 
 def local_folder(source: str | Path) -> Path:

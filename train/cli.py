@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -12,12 +12,13 @@ from rich.table import Table
 
 from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.base import Base
-from edgeprefix.train.chat import chat_prompt
+from edgeprefix.train.chat import CONVERSATION_PROMPT, chat_prompt, conversation_rows, holds_conversations
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.loop import Progress as Step
 from edgeprefix.train.processes import join_processes
+from edgeprefix.train.sources import TARGET, DataSource
 from edgeprefix.train.trainer import TrainResult, train_prefix
 
 train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -28,15 +29,20 @@ _PREFIX, _TRAIN = PrefixConfig(), TrainConfig()
 @train_app.command(help="Learn a prefix for a task over a frozen base.")
 def train(
     base: Annotated[str, typer.Option(help="Folder of a checkpoint, or a hub id.")],
-    data: Annotated[Path, typer.Option(help="Training rows: JSONL or CSV with the prompt's fields and 'target'.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Training rows: a JSONL or CSV file, or a Hugging Face data set NAME[@CONFIGURATION][:SPLIT]."
+        ),
+    ],
     task: Annotated[str, typer.Option(help="Name of the task.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    validation: Annotated[
-        Path | None, typer.Option(help="Validation rows; a tenth of the data when not given.")
-    ] = None,
+    validation: Annotated[str | None, typer.Option(help="Validation rows; a tenth of the data when not given.")] = None,
     prompt: Annotated[str, typer.Option(help=r"Template of the prompt; \n is a line break.")] = "{input}\\n",
+    target: Annotated[str, typer.Option(help="Field that holds what is to be learnt.")] = TARGET,
     chat: Annotated[
-        bool, typer.Option("--chat", help="Take the prompt from the base's chat template, around {input}.")
+        bool,
+        typer.Option("--chat", help="Use the base's chat template: around {input}, or over rows with 'messages'."),
     ] = False,
     system: Annotated[str | None, typer.Option(help="System message for --chat.")] = None,
     labels: Annotated[str, typer.Option(help="Label options of a classification task: a,b,c.")] = "",
@@ -80,6 +86,12 @@ def train(
         int, typer.Option(help="Validations without gain before stopping; 0 = never.")
     ] = _TRAIN.patience,
     max_tokens: Annotated[int | None, typer.Option(help="Longest prompt + target.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Gradient checkpointing: less memory, more time.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Metrics for TensorBoard too, in RUN/tensorboard.")
+    ] = False,
     licence: Annotated[str, typer.Option(help="Licence of the prefix, kept in its file.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
@@ -93,20 +105,40 @@ def train(
         steps=steps, epochs=epochs, lr=lr, value_lr_ratio=value_lr_ratio, batch_size=batch_size, accumulation=accumulation,
         warmup=warmup, weight_decay=weight_decay, clip=clip, label_smoothing=label_smoothing, seed=seed,
         precision=precision, device=device, weights=weights, metric=metric, objective=objective, validate_every=validate_every,
-        validation_rows=validation_rows, patience=patience, max_tokens=max_tokens,
+        validation_rows=validation_rows, patience=patience, max_tokens=max_tokens, recompute=recompute, tensorboard=tensorboard,
     )  # fmt: skip
+    rows = _rows(base, data, validation, prompt=prompt, chat=chat, system=system)
     main = join_processes().main
     console = Console(stderr=True, quiet=not main)
     with _Display(console) as display:
         result = train_prefix(
-            base, data, validation, task=task, out=out, prefix=prefix_config, train=train_config,
-            prompt=chat_prompt(base, system=system) if chat else prompt.replace("\\n", "\n").replace("\\t", "\t"),
+            base, rows.train, rows.validation, task=task, out=out, prefix=prefix_config, train=train_config,
+            prompt=rows.prompt, target=target,
             labels=[label.strip() for label in labels.split(",") if label.strip()],
             stop=stop or (), licence=licence, teacher=_teacher(teacher_text, teacher_file), search_s=search,
             progress=display.step, on_plan=display.plan, on_teacher=display.teacher, resume=resume, force=force,
         )  # fmt: skip
     if main:
         Console().print(_summary(result))
+
+
+class _Rows(NamedTuple):
+    """What is trained on, and the template of its prompts."""
+
+    train: DataSource
+    validation: DataSource | None
+    prompt: str
+
+
+def _rows(base: str, data: str, validation: str | None, *, prompt: str, chat: bool, system: str | None) -> _Rows:
+    if not chat:
+        if system is not None:
+            raise typer.BadParameter("--system goes with --chat")
+        return _Rows(data, validation, prompt.replace("\\n", "\n").replace("\\t", "\t"))
+    if not holds_conversations(Path(data)):
+        return _Rows(data, validation, chat_prompt(base, system=system))
+    held_out = None if validation is None else conversation_rows(base, Path(validation), system=system)
+    return _Rows(conversation_rows(base, Path(data), system=system), held_out, CONVERSATION_PROMPT)
 
 
 def _teacher(text: str | None, file: Path | None) -> str | None:

@@ -103,6 +103,10 @@ class TrainConfig:
     """Longest prompt + target in tokens; longer prompts lose their beginning, and the report says so."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
+    recompute: bool = False
+    """Gradient checkpointing: each layer is computed again in the backward pass instead of being kept. Less memory, more time."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard as well."""
 
     def __post_init__(self) -> None:
         _require(self.steps is None or self.epochs is None, "both steps and epochs were given; give one of them")

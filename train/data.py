@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields
-from edgeprefix.runtime.contracts.rows import Row, read_rows
+from edgeprefix.runtime.contracts.rows import Row
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import DataError
-
-DataSource = str | Path | Sequence[Mapping[str, str]]
-"""A JSONL or CSV file, or rows with their fields."""
+from edgeprefix.train.sources import TARGET, DataSource, read_source
 
 _SPLIT_SHARE = 0.1
 _SPLIT_MOST = 500
@@ -107,6 +104,7 @@ def load_data(
     *,
     tokenizer: TextTokenizer,
     prompt: str,
+    target: str = TARGET,
     labels: Sequence[str] = (),
     max_tokens: int,
     window: int | None = None,
@@ -116,8 +114,11 @@ def load_data(
 
     Raises DataError naming file and line for bad rows, and for a target that is none of `labels`.
     """
-    train_rows = _read(train, prompt, "training row")
-    held_out = _read(validation, prompt, "validation row") if validation is not None else []
+    fields = template_fields(prompt)
+    train_rows = read_source(train, fields=fields, target=target, what="training row")
+    held_out = (
+        read_source(validation, fields=fields, target=target, what="validation row") if validation is not None else []
+    )
     if validation is None:
         train_rows, held_out = _split(train_rows, prompt, seed)
     _check_labels(train_rows + held_out, labels)
@@ -147,20 +148,6 @@ def encode_example(tokenizer: TextTokenizer, prompt: str, target: str) -> Exampl
     return Example(
         prompt=tuple(tokenizer.encode_prompt(prompt)), target=tuple(tokenizer.encode_target(target)), text=target
     )
-
-
-def _read(source: DataSource, prompt: str, what: str) -> list[Row]:
-    required = [*template_fields(prompt), "target"]
-    if isinstance(source, str | Path):
-        return read_rows(source, required=required)
-    rows = [Row(fields=dict(fields), path=Path(f"<{what}s>"), line=line) for line, fields in enumerate(source, start=1)]
-    for row in rows:
-        missing = [name for name in required if name not in row.fields]
-        if missing:
-            raise DataError(f"{what} {row.line} has no {missing[0]!r} (it has: {', '.join(row.fields) or 'nothing'})")
-    if not rows:
-        raise DataError(f"no {what} was given; expected rows with {', '.join(required)}")
-    return rows
 
 
 def _split(rows: list[Row], prompt: str, seed: int) -> tuple[list[Row], list[Row]]:

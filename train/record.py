@@ -6,7 +6,7 @@ run.json: settings and facts; metrics.jsonl: a line per log step and validation;
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class RunFolder:
     def __init__(self, path: str | Path, *, writes: bool = True) -> None:
         self.path = Path(path)
         self.writes = writes
+        self.mirror: Callable[[Mapping[str, Any]], None] | None = None
+        """Gets every line of metrics.jsonl too."""
 
     @classmethod
     def open(cls, path: str | Path, *, resume: bool, force: bool, writes: bool = True) -> RunFolder:
@@ -78,6 +80,8 @@ class RunFolder:
         path = self.file(METRICS_FILE)
         with output_errors(path), open(path, "a", encoding="utf-8") as file:
             file.write(_line(entry))
+        if self.mirror is not None:
+            self.mirror(entry)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines; a last line cut off by a crash is left out."""

@@ -21,7 +21,7 @@ from edgeprefix.train.base import Base, load_base
 from edgeprefix.train.batches import Batches, sample
 from edgeprefix.train.checkpoint import Progressed
 from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig, to_json
-from edgeprefix.train.data import DataReport, DataSource, Example, TrainingData, load_data
+from edgeprefix.train.data import DataReport, Example, TrainingData, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import OnTeacher, Teacher
 from edgeprefix.train.initialise import measure_units, prefix_file_length, start_embeddings, start_prefix
@@ -33,6 +33,8 @@ from edgeprefix.train.plot import draw_curve
 from edgeprefix.train.processes import Processes, join_processes
 from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
 from edgeprefix.train.search import Candidate, chosen_in, search, trial_steps
+from edgeprefix.train.sources import TARGET, DataSource
+from edgeprefix.train.tensorboard import TensorBoard
 
 DEFAULT_PROMPT = "{input}\n"
 
@@ -74,6 +76,7 @@ def train_prefix(
     prefix: PrefixConfig | None = None,
     train: TrainConfig | None = None,
     prompt: str = DEFAULT_PROMPT,
+    target: str = TARGET,
     labels: Sequence[str] = (),
     stop: Sequence[str] = (),
     licence: str = "",
@@ -87,7 +90,8 @@ def train_prefix(
 ) -> TrainResult:
     """Trains a prefix for `task` over a frozen base and writes the RUN folder `out` (see docs/training.md).
 
-    `data` and `validation` are JSONL or CSV files, or rows with the fields of `prompt` and a "target". Without `validation` a
+    `data` and `validation` are JSONL or CSV files, Hugging Face data sets (train/sources.py), or rows, with the fields of
+    `prompt` and what is to be learnt in the field `target`. Without `validation` a
     tenth of the rows is set apart. `teacher` is a long text prompt that the prefix shall stand for: training then follows what
     the base says with that text in front. `search_s` seconds are spent on trying settings first. `on_plan` is called once with
     settings and data report before the first step.
@@ -105,13 +109,21 @@ def train_prefix(
     loaded = (
         base
         if isinstance(base, Base)
-        else load_base(base, precision=train.precision, device=train.device, weights=train.weights)
+        else load_base(
+            base,
+            precision=train.precision,
+            device=train.device,
+            weights=train.weights,
+            recompute=train.recompute,
+        )
     )
+    if train.tensorboard and processes.main:
+        run.mirror = TensorBoard(run.path).add
     length = choose_length(prefix, loaded, prefix_file_length(prefix))
     guide = None if teacher is None else Teacher(loaded, teacher)
     max_tokens = choose_max_tokens(train, loaded, length if guide is None else max(length, guide.tokens))
     rows = load_data(
-        data, validation, tokenizer=loaded.tokenizer, prompt=prompt, labels=labels, max_tokens=max_tokens,
+        data, validation, tokenizer=loaded.tokenizer, prompt=prompt, target=target, labels=labels, max_tokens=max_tokens,
         window=loaded.window, seed=train.seed,
     )  # fmt: skip
     chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels, distilled=guide is not None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ class Row:
         return f"{self.path}:{self.line}"
 
 
-def read_rows(path: str | Path, *, required: Iterable[str] = ("input", "target")) -> list[Row]:
+def read_rows(
+    path: str | Path, *, required: Iterable[str] = ("input", "target"), structured: Collection[str] = ()
+) -> list[Row]:
     """Reads a .jsonl or .csv file (`.json` lines and `.tsv` too); blank lines are skipped.
 
-    Values may be text, numbers or booleans (kept as text). Raises DataError when the file is missing, holds no row, or
-    has bad rows: not an object, a required field missing or not text. The message names every bad line up to five.
+    Values may be text, numbers or booleans (kept as text), and in `structured` fields lists or objects (kept as JSON). Raises
+    DataError when the file is missing, holds no row, or has bad rows: not an object, a required field missing or not text.
+    The message names every bad line up to five.
     """
     path = Path(path)
     reader = _csv_rows if path.suffix.lower() in (".csv", ".tsv") else _json_rows
@@ -46,7 +49,7 @@ def read_rows(path: str | Path, *, required: Iterable[str] = ("input", "target")
     rows: list[Row] = []
     problems: list[str] = []
     for line, content in _open_and(reader, path):
-        fields, problem = _checked(content, wanted)
+        fields, problem = _checked(content, wanted, structured)
         if problem is None:
             rows.append(Row(fields=fields, path=path, line=line))
         else:
@@ -96,7 +99,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 yield reader.line_num, {key: value for key, value in content.items() if value is not None}
 
 
-def _checked(content: Any, wanted: tuple[str, ...]) -> tuple[dict[str, str], str | None]:
+def _checked(content: Any, wanted: tuple[str, ...], structured: Collection[str]) -> tuple[dict[str, str], str | None]:
     """The row's fields as text, and what is wrong with it (None when nothing is)."""
     if isinstance(content, ValueError):
         return {}, f"not a row: {content}"
@@ -106,8 +109,8 @@ def _checked(content: Any, wanted: tuple[str, ...]) -> tuple[dict[str, str], str
     for key, value in content.items():
         if isinstance(value, str):
             fields[key] = value
-        elif isinstance(value, bool | int | float):
-            fields[key] = json.dumps(value)
+        elif isinstance(value, bool | int | float) or (key in structured and isinstance(value, list | dict)):
+            fields[key] = json.dumps(value, ensure_ascii=False)
     for field in wanted:
         if field not in content:
             return {}, f"field {field!r} is missing (the row has: {', '.join(map(str, content)) or 'nothing'})"

@@ -215,3 +215,20 @@ def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> 
 def test_settings_that_cannot_be_are_refused(make: object, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_tensorboard_gets_what_metrics_jsonl_gets(llama_base: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    train_prefix(
+        llama_base, record_rows(24), task="t", out=run, prefix=PrefixConfig(length=4),
+        train=TrainConfig(steps=4, batch_size=4, precision="fp32", log_every=2, validate_every=2, tensorboard=True),
+    )  # fmt: skip
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for name in ("loss", "validation_loss"):
+        expected = [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line]
+        assert [(event.step, event.value) for event in events.Scalars(name)] == expected
+        assert len(expected) == 2

@@ -1,0 +1,35 @@
+"""The lines of metrics.jsonl for TensorBoard as well, when asked for (`--tensorboard`): RUN/tensorboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeprefix.runtime.contracts.files import output_errors
+from edgeprefix.runtime.errors import MissingExtraError
+
+FOLDER = "tensorboard"
+
+
+class TensorBoard:
+    """Writes event files. Raises MissingExtraError without the package, OutputError when the folder cannot be written."""
+
+    def __init__(self, run: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "--tensorboard needs the package tensorboard; type: pip install 'edgeprefix[tensorboard]'"
+            ) from error
+        self._folder = run / FOLDER
+        with output_errors(self._folder):
+            self._writer: Any = SummaryWriter(str(self._folder))  # type: ignore[no-untyped-call]
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """One line of metrics: every number under its name, at the line's step."""
+        with output_errors(self._folder):
+            for name, value in entry.items():
+                if name != "step":
+                    self._writer.add_scalar(name, value, entry["step"])
+            self._writer.flush()
