@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edgeprefix.demo.page import score_text, size_text, time_text
+from edgeprefix.demo.page import score_text
 from edgeprefix.demo.pipeline import DemoOptions, run_demo
 from edgeprefix.demo.stages import Advance, Watch
+from edgeprefix.runtime.page.units import size_text, time_text
 
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

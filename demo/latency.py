@@ -1,23 +1,18 @@
-"""How long things take in the runtime: a token, a first token, a prefix put in place, a prefix file read."""
+"""How long a token and a first token take in the runtime; what a prefix costs is timed by runtime/measuring/swaps.py."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from edgeprefix.runtime import Engine
-from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.decoding.cache import Cache, SlotMemory
-from edgeprefix.runtime.prefix_store import PrefixStore
 
 _WARM_UP = 3
-_SLOTS, _CAPACITY = 8, 512
 
 
 def summary(times_ms: Sequence[float]) -> dict[str, float]:
@@ -49,33 +44,6 @@ def measure_latency(engine: Engine, requests: Sequence[tuple[str, str]]) -> dict
     }
 
 
-def measure_swaps(
-    bundle: str | Path, prefixes: Sequence[str], *, swaps: int, loads: int
-) -> tuple[list[float], list[float]]:
-    """Milliseconds of putting a resident prefix in place for a request, and of loading a prefix file.
-
-    In place: look the task up and copy its keys and values into a row of the cache, each time another task and row. Loading:
-    read the file, verify hash and base, make it resident.
-    """
-    manifest = Manifest.load(bundle)
-    capacity = min(_CAPACITY, manifest.max_positions)
-    cache: SlotMemory = Cache(manifest.layers, batch=_SLOTS, capacity=capacity, dtype=np.dtype(manifest.cache_dtype))
-    store = PrefixStore(manifest, cache)
-    load_times, swap_times = [], []
-    for _ in range(loads):
-        for file in prefixes:
-            began = time.perf_counter()
-            store.load(file)
-            load_times.append(_passed_ms(began))
-    names = [info.name for info in store.tasks()]
-    for index in range(swaps):
-        began = time.perf_counter()
-        loaded = store.use(names[index % len(names)])
-        cache.write(index % _SLOTS, loaded.prefix.packed)
-        swap_times.append(_passed_ms(began))
-    return swap_times, load_times
-
-
 def _timed_stream(engine: Engine, task: str, text: str) -> tuple[float, list[float], int]:
     """Milliseconds to the first token, between later ones, and the prompt's length in tokens."""
     began = time.perf_counter()
@@ -85,7 +53,3 @@ def _timed_stream(engine: Engine, task: str, text: str) -> tuple[float, list[flo
     first = moments[0] if moments else time.perf_counter()
     between = [1000 * (after - before) for before, after in pairwise(moments)]
     return 1000 * (first - began), between, completion.prompt_tokens
-
-
-def _passed_ms(began: float) -> float:
-    return 1000 * (time.perf_counter() - began)

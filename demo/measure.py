@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeprefix.demo.latency import measure_latency, measure_swaps, summary
+from edgeprefix.demo.latency import measure_latency, summary
 from edgeprefix.runtime import Engine, Request
+from edgeprefix.runtime.measuring.swaps import SwapMeter
 
 _MAX_BATCH = 8
 _MAX_LENGTH = 512
@@ -78,7 +79,8 @@ def measure(job: Job, tell: Tell) -> dict[str, Any]:
         mixed = _mixed(engine, list(_turns(job.tasks, job.mixed)))
         answers = _answers(engine, job, tell)
     tell(0.95, "swaps")
-    swap, load = measure_swaps(job.bundle, [task.prefix for task in job.tasks], swaps=job.swaps, loads=job.loads)
+    meter = SwapMeter(job.bundle, [task.prefix for task in job.tasks])
+    load, swap = meter.load_ms(job.loads), meter.swap_ms(job.swaps)
     return {
         "engine_load_ms": engine_load_ms,
         "swap_ms": summary(swap),

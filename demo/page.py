@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from edgeprefix.demo.charts import Bar, Series, bars, curves, log_bars
-from edgeprefix.demo.style import CSS
+from edgeprefix.runtime.page.charts import Bar, Series, bars, curves, log_bars
+from edgeprefix.runtime.page.document import document, facts, side_by_side, tile
+from edgeprefix.runtime.page.units import number_and_unit, size_text, time_text
 
 Report = Mapping[str, Any]
 
@@ -21,33 +22,16 @@ def render(report: Report) -> str:
     """The whole page."""
     sections = (_header, _tiles, _tasks, _samples, _mixed, _speed, _circumstances, _commands)
     body = "\n".join(section(report) for section in sections)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>edgeprefix demo: {escape(report['base']['name'])}</title><style>{CSS}</style></head>\n"
-        f"<body><main>{body}<footer>edgeprefix {escape(report['versions']['edgeprefix'])}. "
-        "This page is drawn from report.json beside it and loads nothing from elsewhere.</footer></main></body></html>\n"
+    footer = (
+        f"edgeprefix {report['versions']['edgeprefix']}. "
+        "This page is drawn from report.json beside it and loads nothing from elsewhere."
     )
+    return document(f"edgeprefix demo: {report['base']['name']}", body, footer=footer)
 
 
 def score_text(metric: str, value: float) -> str:
     """A metric's value for people: BLEU in points, accuracy in per cent."""
     return f"{value * 100:.0f} %" if metric == "accuracy" else f"{value:.1f}"
-
-
-def size_text(count: int) -> str:
-    """Bytes for people."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
-    return f"{count} bytes"
-
-
-def time_text(ms: float) -> str:
-    """Milliseconds for people."""
-    if ms >= 1000:
-        return f"{ms / 1000:.1f} s"
-    return f"{ms * 1000:.0f} µs" if ms < 0.1 else f"{ms:.2f} ms" if ms < 10 else f"{ms:.0f} ms"
 
 
 def _header(report: Report) -> str:
@@ -67,19 +51,14 @@ def _tiles(report: Report) -> str:
     largest = max(task["prefix_bytes"] for task in report["tasks"])
     equal = report["mixed_equals_alone"]
     tiles = [
-        _tile(f"{report['decode_tokens_per_s']:,.0f}", "tokens/s", f"decoded, one request, {report['precision']}"),
-        _tile(*_number_and_unit(time_text(report["first_token_ms"])), "to the first token"),
-        _tile(*_number_and_unit(time_text(report["swap_ms"]["p50"])), "to put another task's prefix in place (median)"),
-        _tile(*_number_and_unit(size_text(largest)), "a task's whole file, prompt and recipe included"),
-        _tile(f"{report['max_difference_to_torch']:.1e}", "", "largest difference of a logit to torch"),
-        _tile("equal" if equal else "different", "", "texts of a mixed batch and alone", "good" if equal else "bad"),
+        tile(f"{report['decode_tokens_per_s']:,.0f}", "tokens/s", f"decoded, one request, {report['precision']}"),
+        tile(*number_and_unit(time_text(report["first_token_ms"])), "to the first token"),
+        tile(*number_and_unit(time_text(report["swap_ms"]["p50"])), "to put another task's prefix in place (median)"),
+        tile(*number_and_unit(size_text(largest)), "a task's whole file, prompt and recipe included"),
+        tile(f"{report['max_difference_to_torch']:.1e}", "", "largest difference of a logit to torch"),
+        tile("equal" if equal else "different", "", "texts of a mixed batch and alone", "good" if equal else "bad"),
     ]
     return f"<div class='grid tiles'>{''.join(tiles)}</div>"
-
-
-def _tile(number: str, unit: str, caption: str, style: str = "") -> str:
-    shown = f"{escape(number)} <i class='unit'>{escape(unit)}</i>" if unit else escape(number)
-    return f"<div class='tile {style}'><b>{shown}</b><span>{escape(caption)}</span></div>"
 
 
 def _tasks(report: Report) -> str:
@@ -102,14 +81,14 @@ def _task_card(task: Mapping[str, Any]) -> str:
         most=scale,
         title=f"{task['name']}: {word} {before} without, {after} with prefix",
     )
-    facts = (
+    words = (
         f"{task['prefix_length']} positions, {size_text(task['prefix_bytes'])}. {training['steps']} steps of "
         f"{training['batch_size']} rows in {training['seconds']:.0f} s."
     )
     return (
         f"<div class='card'><h3>{escape(task['name'])}</h3><p class='small'>{escape(task['title'])}</p>"
         f"<div class='gain'><s>{before}</s> → {after}<small>{word}</small></div>{chart}{_loss_curve(task)}"
-        f"<p class='small' style='margin:12px 0 0'>{escape(facts)}</p></div>"
+        f"<p class='small' style='margin:12px 0 0'>{escape(words)}</p></div>"
     )
 
 
@@ -152,15 +131,11 @@ def _sample(sample: Mapping[str, str]) -> str:
 
 
 def _speed(report: Report) -> str:
-    return _side_by_side(_latency(report), _precisions(report))
+    return side_by_side(_latency(report), _precisions(report))
 
 
 def _circumstances(report: Report) -> str:
-    return _side_by_side(_time(report), _machine(report))
-
-
-def _side_by_side(left: str, right: str) -> str:
-    return f"<div class='grid pair'><section>{left}</section><section>{right}</section></div>"
+    return side_by_side(_time(report), _machine(report))
 
 
 def _latency(report: Report) -> str:
@@ -247,7 +222,7 @@ def _machine(report: Report) -> str:
     torch = (
         "not in the measuring process" if not report["torch_in_measuring_process"] else "WAS in the measuring process"
     )
-    facts = {
+    rows = {
         "Processor": f"{machine['processor']}, {machine['cores']} cores used",
         "Memory": size_text(machine["memory_bytes"]) if machine["memory_bytes"] else "unknown",
         "System": machine["system"],
@@ -256,8 +231,7 @@ def _machine(report: Report) -> str:
         "Base": f"{report['base']['name']}, {report['base']['sha256'][:16]}…",
         "Seed": str(report["seed"]),
     }
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-    return f"<h2>Machine</h2><div class='card'><dl>{rows}</dl></div>"
+    return f"<h2>Machine</h2>{facts(rows)}"
 
 
 def _commands(report: Report) -> str:
@@ -272,11 +246,6 @@ def _text(text: str) -> str:
     """What a model wrote, on one line, cut when it rambles."""
     words = " ".join(text.split())
     return escape(words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]}…") or "<i>(nothing)</i>"
-
-
-def _number_and_unit(text: str) -> tuple[str, str]:
-    number, _, unit = text.partition(" ")
-    return number, unit
 
 
 def _counted(count: int) -> str:

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgeprefix.demo.machine import machine_card, versions
 from edgeprefix.demo.measuring import samples, score
 from edgeprefix.demo.tasks import DemoRow, DemoTask
 from edgeprefix.demo.training import read_curves
 from edgeprefix.export import ParityReport
+from edgeprefix.runtime.measuring.machine_card import RUNTIME_PACKAGES, machine_card, versions
 from edgeprefix.train import Base, TrainResult
 
 _SHOWN_MIXED = 9
+_PACKAGES = (*RUNTIME_PACKAGES, "torch", "transformers", "onnx", "sacrebleu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def build_report(findings: Findings, *, out: Path) -> dict[str, Any]:
         },
         "seconds": dict(findings.seconds),
         "machine": machine_card(),
-        "versions": versions(),
+        "versions": versions(_PACKAGES),
         "created": datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
         "seed": findings.seed,
         "quick": findings.quick,

@@ -1,38 +1,80 @@
-"""`export prefix`: from a training run to the one file that a task needs.
+"""`export prefix`: from a training run, or from a PEFT adapter, to the one file that a task needs.
 
 The trainer keeps its best prefix in the run's folder in the prefix file's own format, keys and values computed and any
-reparametrisation folded. So exporting is checking: of the file, of the base, of the numbers in the dtype asked for.
+reparametrisation folded. So exporting a run is checking: of the file, of the base, of the numbers in the dtype asked for.
+A folder with an adapter_config.json takes the door of `export/peft`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from edgeprefix.export.base import resolve_base
+from edgeprefix.export.peft import AdapterOptions, is_adapter, prefix_of_adapter
+from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.identity import checkpoint_identity
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
+from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.errors import ExportError
 
 RUN_PREFIX = "prefix.safetensors"
 
 
-def export_prefix(run: str | Path, out: str | Path, *, base: str | Path | None = None, dtype: str = "fp32") -> Prefix:
-    """Writes the best prefix of a training run as a prefix file, whole or not at all; gives it back.
+def export_prefix(
+    run: str | Path,
+    out: str | Path,
+    *,
+    base: str | Path | None = None,
+    dtype: str = "fp32",
+    task: str | None = None,
+    prompt: str | None = None,
+    task_id: int | None = None,
+) -> Prefix:
+    """Writes the prefix of a training run or a PEFT adapter as a prefix file, whole or not at all; gives it back.
 
-    `run` is the folder that `edgeprefix train` wrote. With `base`, the prefix must belong to it. `dtype` is fp32, fp16,
-    bf16 or int8.
-    Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError, OutputError.
+    `run`, `base`, `task`, `prompt` and `task_id` are those of `read_prefix`. `dtype` is fp32, fp16, bf16 or int8.
+    Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError, TemplateError, OutputError.
 
     >>> export_prefix("runs/e2e", "e2e.safetensors", dtype="fp16")  # doctest: +SKIP
     """
     if dtype not in DTYPES:
         raise ExportError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    prefix = Prefix.load(_prefix_of(Path(run)))
-    if base is not None:
-        checkpoint_identity(resolve_base(base)).require_same(prefix.base, what=f"prefix {prefix.name!r}")
-    exported = prefix.with_dtype(dtype)
+    exported = read_prefix(run, base=base, task=task, prompt=prompt, task_id=task_id).with_dtype(dtype)
     exported.save(out)
     return exported
+
+
+def read_prefix(
+    run: str | Path,
+    *,
+    base: str | Path | None = None,
+    task: str | None = None,
+    prompt: str | None = None,
+    task_id: int | None = None,
+) -> Prefix:
+    """The prefix of a training run's folder, of a prefix file, or of a PEFT adapter's folder.
+
+    `base` is what the prefix must belong to; a PEFT adapter, which knows its base by name only, needs it where that name
+    leads nowhere. `task` and `prompt` replace the task's name and prompt template. `task_id` chooses among the tasks of a PEFT
+    multitask adapter. Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError, TemplateError.
+    """
+    folder = Path(run)
+    if not (folder / RUN_PREFIX).is_file() and is_adapter(folder):
+        options = AdapterOptions(task=task, prompt=prompt, task_id=task_id)
+        return prefix_of_adapter(folder, base=base, options=options)
+    if task_id is not None:
+        raise ExportError(f"{run} is no PEFT adapter and holds one task; leave the task id out")
+    prefix = _renamed(Prefix.load(_prefix_of(folder)), task, prompt)
+    if base is not None:
+        checkpoint_identity(find_checkpoint(base).folder).require_same(prefix.base, what=f"prefix {prefix.name!r}")
+    return prefix
+
+
+def _renamed(prefix: Prefix, task: str | None, prompt: str | None) -> Prefix:
+    if prompt is not None:
+        template_fields(prompt)
+        prefix = dataclasses.replace(prefix, pack=dataclasses.replace(prefix.pack, prompt=prompt))
+    return prefix if task is None else dataclasses.replace(prefix, name=task)
 
 
 def _prefix_of(run: Path) -> Path:
@@ -40,12 +82,11 @@ def _prefix_of(run: Path) -> Path:
     if run.is_file():
         return run
     if not run.is_dir():
-        raise ExportError(f"{run}: no such folder; give the --out of an `edgeprefix train`")
+        raise ExportError(f"{run}: no such folder; give the --out of an `edgeprefix train`, or a PEFT adapter's folder")
     if (run / RUN_PREFIX).is_file():
         return run / RUN_PREFIX
-    if (run / "adapter_config.json").is_file():
-        raise ExportError(f"{run} is a PEFT adapter, which cannot be exported yet; train with `edgeprefix train`")
     raise ExportError(
-        f"{run} holds no {RUN_PREFIX}: it is no training run, or one that was stopped before its first validation; "
-        "give the --out of an `edgeprefix train`, or go on with `edgeprefix train --resume`"
+        f"{run} holds neither {RUN_PREFIX} nor adapter_config.json: it is no training run (or one that was stopped before its "
+        "first validation) and no PEFT adapter; give the --out of an `edgeprefix train`, or go on with "
+        "`edgeprefix train --resume`"
     )

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgeprefix.demo.page import render, score_text, size_text, time_text
+from edgeprefix.demo.page import render, score_text
+from edgeprefix.runtime.page.units import size_text, time_text
 
 
 def hand_made_report() -> dict[str, Any]:

@@ -3,10 +3,10 @@
 CSS = """
 :root { color-scheme: light dark;
   --page: #f7f7f5; --card: #ffffff; --ink: #1c1f23; --soft: #626a73; --line: #e3e4e0; --back: #ecede9;
-  --prefix: #0b7a75; --base: #b9bec4; --third: #c8553d; --good: #1f7a3f; --bad: #b3261e; --code: #f1f1ee; }
+  --prefix: #0b7a75; --base: #b9bec4; --third: #c8553d; --fourth: #4a5fc1; --good: #1f7a3f; --bad: #b3261e; --code: #f1f1ee; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #14171a; --card: #1c2024; --ink: #e9ebed; --soft: #9aa3ac; --line: #2e343a; --back: #2a3036;
-  --prefix: #4fc1b6; --base: #69727b; --third: #ef8f78; --good: #6fce8f; --bad: #ff8a80; --code: #23282d; } }
+  --prefix: #4fc1b6; --base: #69727b; --third: #ef8f78; --fourth: #97a6f5; --good: #6fce8f; --bad: #ff8a80; --code: #23282d; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI",
@@ -39,6 +39,7 @@ p { margin: 0 0 12px; }
 .legend { display: flex; gap: 16px; font-size: 13px; color: var(--soft); margin: 16px 0 4px; flex-wrap: wrap; }
 .legend i { display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin-right: 6px; vertical-align: middle; }
 i.prefix { background: var(--prefix); } i.base { background: var(--base); } i.third { background: var(--third); }
+i.fourth { background: var(--fourth); } i.soft { background: var(--soft); }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font-family: inherit; fill: var(--soft); font-size: 11px; font-variant-numeric: tabular-nums; }
 svg .bar-label { font-size: 12.5px; } svg .bar-value { font-size: 13px; fill: var(--ink); font-weight: 600; }
@@ -47,6 +48,15 @@ svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 .line.prefix { stroke: var(--prefix); } .line.base { stroke: var(--base); } .line.third { stroke: var(--third); }
 .dot.prefix { fill: var(--prefix); } .dot.third { fill: var(--third); }
+.dot.base { fill: var(--base); } .dot.soft { fill: var(--soft); } .line.soft { stroke: var(--soft); stroke-dasharray: 4 4; }
+.line.fourth { stroke: var(--fourth); } .dot.fourth, .bar.fourth { fill: var(--fourth); }
+.whisker.fourth { stroke: var(--fourth); }
+.whisker { stroke-width: 5; opacity: 0.22; stroke-linecap: butt; } .whisker.prefix { stroke: var(--prefix); }
+.whisker.third { stroke: var(--third); } .whisker.base { stroke: var(--base); }
+.error { stroke: var(--ink); stroke-width: 1.6; opacity: 0.75; }
+.one { stroke: var(--soft); stroke-width: 1.5; }
+.reach { stroke-width: 4; opacity: 0.45; stroke-linecap: round; } .reach.prefix { stroke: var(--prefix); }
+.reach.third { stroke: var(--third); } .reach.base { stroke: var(--base); }
 .bar-back { fill: var(--back); } .bar.prefix { fill: var(--prefix); } .bar.base { fill: var(--base); }
 .bar.third { fill: var(--third); }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; }
@@ -63,6 +73,8 @@ td.number, th.number { text-align: right; white-space: nowrap; }
 .tag { display: inline-block; font-size: 12.5px;
   border-radius: 999px; padding: 1px 10px; background: var(--back); color: var(--soft); }
 .ok { color: var(--good); font-weight: 650; } .wrong { color: var(--bad); font-weight: 650; }
+.warn { border-left: 4px solid var(--third); background: var(--card); border-radius: 10px; padding: 12px 16px; margin: 0 0 12px;
+  font-size: 15px; }
 .scroll { overflow-x: auto; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 6px 20px; margin: 0; font-size: 14.5px; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }

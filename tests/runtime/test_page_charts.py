@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgeprefix.demo.charts import WIDTH, Bar, Series, bars, curves, log_bars, ticks
+from edgeprefix.runtime.page.charts import WIDTH, Bar, Series, bars, curves, log_bars, ticks
 
 
 @pytest.mark.parametrize(
