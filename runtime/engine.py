@@ -9,38 +9,67 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 import numpy as np
 
-from edgeprefix.runtime.chat import Message, render_chat
+from edgeprefix.runtime.chat import Message, bundle_chat
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
-from edgeprefix.runtime.contracts.task_pack import TaskPack
+from edgeprefix.runtime.contracts.task_pack import BEGINS, TaskPack
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
-from edgeprefix.runtime.decoding.cache import Array, Cache, SlotMemory, cache_bytes
-from edgeprefix.runtime.decoding.decoder import Decoder
-from edgeprefix.runtime.decoding.device_cache import DeviceCache
-from edgeprefix.runtime.decoding.session import Graph, Provider, open_graph
+from edgeprefix.runtime.decoding.cache import Array, cache_bytes
+from edgeprefix.runtime.decoding.decoder import SlotDecoder
+from edgeprefix.runtime.decoding.machine import available_bytes
+from edgeprefix.runtime.decoding.opening import Room, open_decoder
+from edgeprefix.runtime.decoding.session import Provider
 from edgeprefix.runtime.errors import RequestError
 from edgeprefix.runtime.generation.options import Settings
 from edgeprefix.runtime.generation.sampled import OnPiece
 from edgeprefix.runtime.prefix_store import PrefixInfo, PrefixStore
-from edgeprefix.runtime.prepare import Preparer
+from edgeprefix.runtime.prepare import AS_IT_IS, Preparer
 from edgeprefix.runtime.request import Completion, Piece, Prompt, Request
 from edgeprefix.runtime.scheduling.scheduler import CHUNK_TOKENS, Scheduler
 from edgeprefix.runtime.scheduling.stream import PieceStream, stream_pieces
 from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scorer import Scorer
+from edgeprefix.runtime.scheduling.work import Logits
+from edgeprefix.runtime.scorer import Scorer, ScoreSettings, Scoring
 from edgeprefix.runtime.scoring import CompileProbe, Scores, TextLogprobs
 from edgeprefix.runtime.watcher import FolderWatcher
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePlan:
+    """What an engine's cache will take, known before anything is opened."""
+
+    rows: int
+    capacity: int
+    """Positions of each row."""
+    bytes: int
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, max_batch: int, max_length: int, steady: bool = False) -> CachePlan:
+        """The plan for `Engine.load`'s arguments of these names."""
+        rows, capacity = max_batch + steady, min(max_length + steady, manifest.max_positions)
+        dtype = np.dtype(manifest.cache_dtype)
+        need = cache_bytes(manifest.layers, batch=rows, capacity=capacity, dtype=dtype)
+        return cls(rows=rows, capacity=capacity, bytes=need)
+
+    def __str__(self) -> str:
+        left = available_bytes()
+        free = "" if left is None else f", {left / (1 << 20):,.0f} MiB are free"
+        return f"cache: {self.rows} rows x {self.capacity} positions = {self.bytes / (1 << 20):,.1f} MiB{free}"
 
 
 class Engine:
@@ -49,7 +78,7 @@ class Engine:
     Safe to use from many threads.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, decoder: Decoder, *, max_waiting: int = 256,
+    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, decoder: SlotDecoder, *, max_waiting: int = 256,
                  chunk_tokens: int = CHUNK_TOKENS, prefix_bytes: int | None = None) -> None:  # fmt: skip
         self.manifest, self.tokenizer = manifest, tokenizer
         cache = decoder.cache
@@ -61,7 +90,8 @@ class Engine:
         )
         self._scorer = Scorer(self._preparer, self._scheduler.submit)
         self._watchers: list[FolderWatcher] = []
-        self._finalizer = weakref.finalize(self, self._scheduler.close)
+        self._watchers_lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _shut_down, self._scheduler, self._watchers)
 
     @classmethod
     def load(
@@ -94,16 +124,15 @@ class Engine:
         )
         manifest = Manifest.load(bundle)
         manifest.check_files(bundle)
-        rows, capacity = max_batch + steady, min(max_length + steady, manifest.max_positions)
-        if capacity - steady < max_length:
-            logger.info("max_length %d is more than the base has; using %d positions", max_length, capacity - steady)
-        graph = open_graph(bundle, manifest, threads=threads, providers=providers)
-        need = cache_bytes(graph.layers, batch=rows, capacity=capacity, dtype=graph.cache_dtype)
-        logger.info("cache: %d rows x %d positions = %.1f MiB", rows, capacity, need / (1 << 20))
-        cache = make_cache(graph, batch=rows, capacity=capacity)
+        plan = CachePlan.of(manifest, max_batch=max_batch, max_length=max_length, steady=steady)
+        logger.info("%s", plan)
+        if plan.capacity - steady < max_length:
+            logger.info("max_length %d is more than the base has: %d positions", max_length, plan.capacity - steady)
+        room = Room(rows=plan.rows, capacity=plan.capacity, steady=steady)
+        decoder = open_decoder(bundle, manifest, room, threads=threads, providers=providers)
         tokenizer = TextTokenizer.from_file(Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids)
         engine = cls(
-            manifest, tokenizer, Decoder(graph, cache, steady=steady),
+            manifest, tokenizer, decoder,
             max_waiting=max_waiting, chunk_tokens=chunk_tokens, prefix_bytes=prefix_bytes,
         )  # fmt: skip
         try:
@@ -115,9 +144,10 @@ class Engine:
 
     def close(self, *, finish: bool = False) -> None:
         """Stops the engine. What still runs or waits is finished first, or fails with EngineClosedError. May be called twice."""
-        for watcher in self._watchers:
-            watcher.stop()
-        self._scheduler.close(finish=finish)
+        if self._scheduler.here:
+            with self._watchers_lock:  # a watcher that is being made comes first, or finds the engine closed
+                self._scheduler.stop_taking()
+        _shut_down(self._scheduler, self._watchers, finish=finish)
 
     def __enter__(self) -> Engine:
         return self
@@ -159,10 +189,12 @@ class Engine:
         `source`: a prefix file, its bytes, or a Prefix. Raises PrefixFileError, BaseMismatchError or CapacityError; the engine is
         then as it was.
         """
+        self._scheduler.require_open()
         return self._store.load(source, name=name, pinned=pin)
 
     def load_prefixes(self, folder: str | Path) -> list[PrefixInfo]:
-        """Loads every prefix file of a folder, all or none."""
+        """Loads every prefix file of a folder, all or none. Raises like `load_prefix`, also for two files of one task."""
+        self._scheduler.require_open()
         return self._store.load_folder(folder)
 
     def unload(self, name: str) -> None:
@@ -182,26 +214,43 @@ class Engine:
         return self._store.info(name)
 
     def watch(self, folder: str | Path, *, interval_s: float = 1.0) -> FolderWatcher:
-        """Follows a folder of prefix files from now on: new and changed ones are loaded, removed ones unloaded."""
-        watcher = FolderWatcher(self._store, folder, interval_s=interval_s)
-        self._watchers.append(watcher)
+        """Follows a folder of prefix files from now on: new and changed ones are loaded, removed ones unloaded.
+
+        Raises PrefixFileError when it is no folder, EngineClosedError.
+        """
+        with self._watchers_lock:
+            self._scheduler.require_open()
+            watcher = FolderWatcher(self._store, folder, interval_s=interval_s)
+            self._watchers.append(watcher)
         return watcher
 
-    def compile(self, text: str, *, name: str, prefix: str | None = None, pack: TaskPack | None = None) -> Prefix:
-        """Turns a text into a prefix: the base's own keys and values over it, exactly those of a prompt.
+    def compile(
+        self,
+        text: Prompt,
+        *,
+        name: str,
+        prefix: str | None = None,
+        pack: TaskPack | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Prefix:
+        """Turns a text (or token ids, of a conversation, say) into a prefix: the base's own keys and values over it.
 
         With `prefix` the text stands behind that task's prefix, and both become one. The result is not loaded: `save`
         it, or give it to `load_prefix`. `pack` may add a prompt template, labels and the like. A prompt behind the result
-        gets no begin-of-text token, as if both were one text. Raises RequestError, PromptTooLongError.
+        gets no begin-of-text token, as if both were one text. `progress` is told, on the engine's thread, how many tokens
+        are done. Raises RequestError, PromptTooLongError.
         """
+        self._scheduler.require_open()
         task = self._preparer.task(prefix)
-        tokens = self._preparer.prompt_ids(text, None)
+        tokens = self._preparer.prompt_ids(text, task, template=AS_IT_IS)
         self._preparer.require_room(task, len(tokens), "the text")
         ticket: Ticket[list[Array]] = Ticket()
-        self._scheduler.submit(CompileProbe(tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket))
+        before = None if task is None else task.prefix
+        self._scheduler.submit(CompileProbe(tokens=tokens, prefix=before, ticket=ticket, progress=progress))
         pairs = self._cache.unpack(ticket.wait())
         layers = [PrefixLayer(key.astype(np.float32), value.astype(np.float32)) for key, value in pairs]
-        recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix}
+        begins = int(tokens[0]) == self.manifest.begin_id if task is None else bool(task.pack.recipe.get(BEGINS))
+        recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix, BEGINS: begins}
         return Prefix(
             name=name,
             base=self.manifest.base,
@@ -254,19 +303,7 @@ class Engine:
 
     def generate_each(self, requests: Iterable[Request]) -> Iterator[tuple[int, Completion]]:
         """Like `generate_many`, but yields (index, completion) in order, and takes requests only as slots become free."""
-        running: deque[tuple[int, Ticket[Completion]]] = deque()
-        try:
-            for index, request in enumerate(requests):
-                running.append((index, self._submit(request, wait=True)))
-                while len(running) > 4 * self.max_batch or (running and running[0][1].done):
-                    first, ticket = running.popleft()
-                    yield first, ticket.wait()
-            while running:
-                first, ticket = running.popleft()
-                yield first, ticket.wait()
-        finally:
-            for _, ticket in running:
-                ticket.cancel()
+        return _in_order((self._submit(request, wait=True) for request in requests), ahead=4 * self.max_batch)
 
     async def agenerate(self, request: Request) -> Completion:
         """`generate` for asyncio; cancelling the task cancels the request."""
@@ -295,14 +332,7 @@ class Engine:
 
         Raises RequestError when the base has none or refuses the messages, MissingExtraError without Jinja.
         """
-        begin, end = self.manifest.begin_id, next(iter(self.manifest.end_ids), None)
-        text = render_chat(
-            self.manifest.chat_template,
-            messages,
-            begin_token=(None if begin is None else self.tokenizer.token_text(begin)) or "",
-            end_token=(None if end is None else self.tokenizer.token_text(end)) or "",
-            add_generation_prompt=add_generation_prompt,
-        )
+        text = bundle_chat(self.manifest, self.tokenizer, messages, add_generation_prompt=add_generation_prompt)
         return self.tokenizer.encode_piece(text)  # the template writes the special tokens itself
 
     # Scores -----------------------------------------------------------------------------------------------------------
@@ -325,16 +355,52 @@ class Engine:
         `calibrate` subtracts what the option gets for a content-free prompt (every field "N/A"), so that an option that
         is likely anyway does not win by that. Raises RequestError, PromptTooLongError, UnknownTaskError.
         """
-        return self._scorer.score(
-            prompt, options, prefix=prefix, template=template, include_end=include_end,
+        self._scheduler.require_open()
+        settings = ScoreSettings(
+            options=options, prefix=prefix, template=template, include_end=include_end,
             normalise=normalise, calibrate=calibrate, timeout_s=timeout_s,
         )  # fmt: skip
+        scoring = self._scorer.start(prompt, settings)
+        return scoring.scores(scoring.ticket.wait())
+
+    def score_each(
+        self,
+        prompts: Iterable[Prompt],
+        options: Sequence[str] | None = None,
+        *,
+        prefix: str | None = None,
+        template: str | None = None,
+        include_end: bool = True,
+        normalise: bool = False,
+        calibrate: bool = False,
+    ) -> Iterator[tuple[int, Scores]]:
+        """`score` for many prompts, which share the batch: yields (index, scores) in order, and takes prompts only as
+        they can be served. When one fails its error is raised, and the others are cancelled.
+        """
+        settings = ScoreSettings(
+            options=options, prefix=prefix, template=template, include_end=include_end,
+            normalise=normalise, calibrate=calibrate,
+        )  # fmt: skip
+        started: deque[Scoring] = deque()
+
+        def start(prompt: Prompt) -> Ticket[list[float]]:
+            self._scheduler.require_open()
+            started.append(self._scorer.start(prompt, settings, wait=True))
+            return started[-1].ticket
+
+        for index, sums in _in_order(map(start, prompts), ahead=4 * self.max_batch):
+            yield index, started.popleft().scores(sums)
 
     def logprobs(
         self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None, timeout_s: float | None = None
     ) -> TextLogprobs:
         """Log-probability of every token of a text; `.perplexity` follows. A text without a template is used as it is."""
+        self._scheduler.require_open()
         return self._scorer.logprobs(prompt, prefix=prefix, template=template, timeout_s=timeout_s)
+
+    def next_logprobs(self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None) -> Logits:
+        """Log-probabilities of the whole vocabulary after each token of a text, fp32 [S, V]."""
+        return self._scorer.next_logprobs(prompt, prefix=prefix, template=template)
 
     def perplexity(self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None) -> float:
         """exp of the mean negative log-probability of a text's tokens."""
@@ -343,6 +409,7 @@ class Engine:
     # Within -----------------------------------------------------------------------------------------------------------
 
     def _submit(self, request: Request, *, on_piece: OnPiece | None = None, wait: bool = False) -> Ticket[Completion]:
+        self._scheduler.require_open()
         work, ticket = self._preparer.generation(request, on_piece=on_piece)
         self._scheduler.submit(work, wait=wait)
         return ticket
@@ -357,18 +424,30 @@ class Engine:
                 self.load_prefixes(source)
 
 
-def make_cache(graph: Graph, *, batch: int, capacity: int) -> SlotMemory:
-    """The graph's cache, where the graph wants it. Raises CapacityError when it does not fit the memory."""
-    if graph.on_cpu:
-        return Cache(graph.layers, batch=batch, capacity=capacity, dtype=graph.cache_dtype)
-    return DeviceCache(
-        graph.layers,
-        batch=batch,
-        capacity=capacity,
-        dtype=graph.cache_dtype,
-        device=graph.device,
-        providers=graph.providers,
-    )
+def _in_order(tickets: Iterator[Ticket[T]], *, ahead: int) -> Iterator[tuple[int, T]]:
+    """(index, result) of each ticket in order; at most `ahead` of them are out beyond the next result."""
+    running: deque[tuple[int, Ticket[T]]] = deque()
+    try:
+        for index, ticket in enumerate(tickets):
+            running.append((index, ticket))
+            while len(running) > ahead or (running and running[0][1].done):
+                first, oldest = running.popleft()
+                yield first, oldest.wait()
+        while running:
+            first, oldest = running.popleft()
+            yield first, oldest.wait()
+    finally:
+        for _, ticket in running:
+            ticket.cancel()
+
+
+def _shut_down(scheduler: Scheduler, watchers: Sequence[FolderWatcher], *, finish: bool = False) -> None:
+    """Ends all threads of an engine; no method, since it also runs when an engine is let go of."""
+    if not scheduler.here:
+        return
+    for watcher in watchers:
+        watcher.stop()
+    scheduler.close(finish=finish)
 
 
 def _require_positive(**numbers: int) -> None:

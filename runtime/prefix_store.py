@@ -6,12 +6,15 @@ keeps the prefix it was submitted with, so replacing one never touches what runs
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
@@ -104,35 +107,47 @@ class PrefixStore:
         return entry.info()
 
     def load_folder(self, folder: str | Path) -> list[PrefixInfo]:
-        """Loads every prefix file of a folder, all or none. Raises like `load`; PrefixFileError when it is no folder."""
+        """Loads every prefix file of a folder, all or none. Raises like `load`; PrefixFileError when it is no folder, or
+        when two files are of one task.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise PrefixFileError(f"{folder} is no folder; give a folder of prefix files, or a file to load_prefix")
         entries = [self._verified(path, None, pinned=False) for path in sorted(folder.glob(PREFIX_PATTERN))]
+        _require_different(entries)
         with self._lock:
-            before = dict(self._entries)
+            before = {name: (entry, entry.resident) for name, entry in self._entries.items()}
             try:
                 for entry in entries:
                     self._commit(entry)
             except CapacityError:
-                self._entries = before
+                self._entries = {name: entry for name, (entry, _) in before.items()}
+                for entry, resident in before.values():  # those that were evicted for nothing
+                    entry.resident = resident
                 raise
         return [entry.info() for entry in entries]
 
     def use(self, name: str) -> Loaded:
-        """The task for a request, counted as a hit; an evicted one is read again from its file.
+        """The task for a request, counted as a hit; an evicted one is read again from its file, as that is now.
 
-        Raises UnknownTaskError offering the nearest names.
+        Raises UnknownTaskError offering the nearest names, and what `load` raises when the file is gone or damaged.
         """
         with self._lock:
             entry = self._entry(name)
-            if entry.resident is None:
-                self._restore(entry)
-                entry = self._entry(name)
-            entry.hits += 1
-            entry.used = self._tick()
-            assert entry.resident is not None
-            return Loaded(entry.resident, entry.pack)
+            if entry.resident is not None:
+                return self._used(entry, entry.resident)
+        assert entry.path is not None  # only tasks with a file are evicted
+        # Read without the lock: a slow disk keeps only those waiting who asked for this task.
+        fresh = self._verified(entry.path, name, pinned=entry.pinned)
+        with self._lock:
+            now = self._entry(name)
+            if now is entry and entry.resident is None:
+                self._commit(fresh)
+                now = fresh
+            # Replaced meanwhile: the newer one holds, unless it was evicted at once.
+            resident = now.resident or fresh.resident
+            assert resident is not None
+            return self._used(now, resident)
 
     def tasks(self) -> list[PrefixInfo]:
         """All known tasks by name."""
@@ -171,16 +186,18 @@ class PrefixStore:
         self._clock += 1
         return self._clock
 
-    def _restore(self, entry: _Entry) -> None:
-        """Reads an evicted task again; its file may have changed since, then the new content holds."""
-        assert entry.path is not None  # only tasks with a file are evicted
-        self._commit(self._verified(entry.path, entry.name, pinned=entry.pinned))
+    def _used(self, entry: _Entry, resident: ResidentPrefix) -> Loaded:
+        entry.hits += 1
+        entry.used = self._tick()
+        return Loaded(resident, entry.pack)
 
     def _verified(self, source: str | Path | bytes | Prefix, name: str | None, *, pinned: bool) -> _Entry:
         """A task ready to be committed; nothing has changed yet."""
         path = Path(source) if isinstance(source, str | Path) else None
         prefix = _read(source)
-        resident = self._pack(prefix, name or prefix.name, where=str(path or name or prefix.name))
+        if name is not None:
+            prefix = dataclasses.replace(prefix, name=name)  # the same rules for names hold
+        resident = self._pack(prefix, prefix.name, where=str(path or prefix.name))
         return _Entry(
             name=resident.name,
             length=resident.length,
@@ -221,6 +238,8 @@ class PrefixStore:
                 "from the text's token %d on",
                 name, window, prefix.length, max(0, window - prefix.length),
             )  # fmt: skip
+        if self._manifest.cache_dtype == "float16":
+            _require_fp16(prefix, where)
         packed = self._cache.pack([(layer.key, layer.value) for layer in prefix.layers])
         return ResidentPrefix(name=name, length=prefix.length, packed=tuple(packed))
 
@@ -250,7 +269,33 @@ def _read(source: str | Path | bytes | Prefix) -> Prefix:
         return source
     if isinstance(source, bytes):
         return Prefix.from_bytes(source)
+    if not isinstance(source, str | Path):
+        raise PrefixFileError(f"a prefix is a file, its bytes or a Prefix, not {type(source).__name__}")
+    if "\0" in str(source):
+        raise PrefixFileError(f"{str(source)!r} is no path: it has a NUL character")
     return Prefix.load(source)
+
+
+def _require_fp16(prefix: Prefix, where: str) -> None:
+    """Numbers beyond fp16 would become infinity in the cache, and every text behind them nonsense."""
+    largest = max(float(np.abs(array).max()) for layer in prefix.layers for array in layer)
+    if largest > np.finfo(np.float16).max:
+        raise CapacityError(
+            f"prefix {where} reaches {largest:.0f}, more than this bundle's fp16 cache holds (65504); use a bundle with an "
+            f"fp32 cache, or train the prefix again with a smaller learning rate"
+        )
+
+
+def _require_different(entries: Sequence[_Entry]) -> None:
+    """Two files of one task in a folder: which of them is meant, nobody could say."""
+    places: dict[str, Path | None] = {}
+    for entry in entries:
+        if entry.name in places:
+            raise PrefixFileError(
+                f"{places[entry.name]} and {entry.path} are both of task {entry.name!r}; keep one of them, or load them "
+                f"one by one with load_prefix(file, name=…)"
+            )
+        places[entry.name] = entry.path
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:

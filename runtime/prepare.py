@@ -5,7 +5,9 @@ All checks happen on the caller's thread, so a bad request costs the engine's th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,31 @@ from edgeprefix.runtime.generation.sampler import Sampler, Vocabulary
 from edgeprefix.runtime.prefix_store import Loaded, PrefixStore
 from edgeprefix.runtime.request import Completion, Prompt, Request
 from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Generation, Ids
+from edgeprefix.runtime.scheduling.work import Generation, Ids, ResidentPrefix
 
 AS_IT_IS = "{input}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A request in tokens, everything checked."""
+
+    prompt: Ids
+    task: Loaded | None
+    options: GenerationOptions
+    limit: int
+    """Tokens that may be generated."""
+    words: Vocabulary
+    """The options' texts in tokens."""
+
+    @property
+    def prefix(self) -> ResidentPrefix | None:
+        """What stands before the prompt."""
+        return None if self.task is None else self.task.prefix
+
+    def sampler(self, number: int) -> Sampler:
+        """The chooser of tokens of the request's text `number`."""
+        return Sampler(self.options, self.words, self.prompt.tolist(), seed_offset=number)
 
 
 class Preparer:
@@ -38,17 +62,26 @@ class Preparer:
 
     def generation(self, request: Request, *, on_piece: OnPiece | None = None) -> tuple[Generation, Ticket[Completion]]:
         """Work and ticket for a request. Raises RequestError, PromptTooLongError, UnknownTaskError, TemplateError."""
+        ticket: Ticket[Completion] = Ticket(timeout_s=request.timeout_s)
         task = self.task(request.prefix)
         options = resolve_options(None if task is None else task.pack, request.settings)
-        prompt = self.prompt_ids(request.prompt, task, template=request.template)
-        limit = self._limit(options, task, prompt)
-        ticket: Ticket[Completion] = Ticket(timeout_s=request.timeout_s)
         self._check_lanes(options, streamed=on_piece is not None)
-        build = self._beams if options.beams > 1 else self._sampled
-        return build(prompt, task, options, limit, ticket, on_piece), ticket
+        prompt = self.prompt_ids(request.prompt, task, template=request.template)
+        ready = Ready(
+            prompt=prompt,
+            task=task,
+            options=options,
+            limit=self._limit(options, task, prompt),
+            words=self._words(options),
+        )
+        _require_room_for_words(ready)
+        work = self._beams(ready, ticket) if options.beams > 1 else self._sampled(ready, ticket, on_piece)
+        return work, ticket
 
     def task(self, name: str | None) -> Loaded | None:
-        """The task of that name; None for the bare base."""
+        """The task of that name; None for the bare base. Raises UnknownTaskError, offering the nearest names."""
+        if not isinstance(name, str | None):
+            raise RequestError(f"prefix={name!r}: expected the name of a task, or None for the bare base")
         return None if name is None else self.store.use(name)
 
     def prompt_ids(self, prompt: Prompt, task: Loaded | None, *, template: str | None = None) -> Ids:
@@ -56,7 +89,7 @@ class Preparer:
         if isinstance(prompt, str | Mapping):
             continues = task is not None and task.pack.continues_text
             encode = self.tokenizer.encode_piece if continues else self.tokenizer.encode_prompt
-            ids = encode(_rendered(prompt, task, template))
+            ids = encode(checked_text("the prompt", _rendered(prompt, task, template)))
         else:
             ids = _token_ids(prompt, self.vocabulary)
         if not ids:
@@ -99,20 +132,13 @@ class Preparer:
         if streamed and lanes > 1:
             raise RequestError("a stream gives one text; use generate() for n or beams above 1")
 
-    def _sampled(
-        self,
-        prompt: Ids,
-        task: Loaded | None,
-        options: GenerationOptions,
-        limit: int,
-        ticket: Ticket[Completion],
-        on_piece: OnPiece | None,
-    ) -> Generation:
+    def _sampled(self, ready: Ready, ticket: Ticket[Completion], on_piece: OnPiece | None) -> Generation:
+        options = ready.options
         listened = on_piece is not None or bool(options.stop)
         sequences = [
             TokenSequence(
-                sampler=self._sampler(options, prompt, number),
-                limit=limit,
+                sampler=ready.sampler(number),
+                limit=ready.limit,
                 end_ids=frozenset() if options.ignore_end else frozenset(self.tokenizer.end_ids),
                 alternatives=options.logprobs,
                 stream=TextStream(self.tokenizer, options.stop) if listened else None,
@@ -121,63 +147,77 @@ class Preparer:
             for number in range(options.n)
         ]
         return SampledGeneration(
-            prompt=prompt,
-            prefix=None if task is None else task.prefix,
+            prompt=ready.prompt,
+            prefix=ready.prefix,
             sequences=sequences,
             ticket=ticket,
             decode=self.tokenizer.decode,
-            lookup=PromptLookup(prompt.tolist(), options.lookup, limit) if options.lookup else None,
+            lookup=PromptLookup(ready.prompt.tolist(), options.lookup, ready.limit) if options.lookup else None,
         )
 
-    def _beams(
-        self,
-        prompt: Ids,
-        task: Loaded | None,
-        options: GenerationOptions,
-        limit: int,
-        ticket: Ticket[Completion],
-        on_piece: OnPiece | None,
-    ) -> Generation:
+    def _beams(self, ready: Ready, ticket: Ticket[Completion]) -> Generation:
         return BeamGeneration(
-            prompt=prompt,
-            prefix=None if task is None else task.prefix,
-            sampler=self._sampler(options, prompt, 0),
-            options=options,
-            limit=limit,
-            end_ids=() if options.ignore_end else self.tokenizer.end_ids,
+            prompt=ready.prompt,
+            prefix=ready.prefix,
+            sampler=ready.sampler(0),
+            options=ready.options,
+            limit=ready.limit,
+            end_ids=() if ready.options.ignore_end else self.tokenizer.end_ids,
             ticket=ticket,
             decode=self.tokenizer.decode,
         )
 
-    def _sampler(self, options: GenerationOptions, prompt: Ids, number: int) -> Sampler:
-        return Sampler(options, self._words(options), prompt.tolist(), seed_offset=number)
-
     def _words(self, options: GenerationOptions) -> Vocabulary:
-        """The options' texts in tokens."""
+        beginning = checked_text("forced_prefix", options.forced_prefix)
         return Vocabulary(
             size=self.vocabulary,
             end_ids=self.tokenizer.end_ids,
             banned=tuple(spelling for word in options.banned_words for spelling in self._spellings(word)),
             forced=tuple(self._spellings(word) for word in options.forced_words),
-            beginning=tuple(self.tokenizer.encode_piece(options.forced_prefix)) if options.forced_prefix else (),
+            beginning=tuple(self.tokenizer.encode_piece(beginning)) if beginning else (),
         )
 
     def _spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
         """A word within a text and at its beginning are different tokens: both."""
+        checked_text("a banned or forced word", word)
         spellings = (tuple(self.tokenizer.encode_piece(text)) for text in (f" {word.lstrip()}", word))
         return tuple(dict.fromkeys(spelling for spelling in spellings if spelling))
 
 
+def checked_text(what: str, text: str) -> str:
+    """The text itself. Raises RequestError when it is none that a tokenizer takes: half a surrogate pair, say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{what} has no valid character at place {error.start}: {error.reason}") from error
+    return text
+
+
+def _require_room_for_words(ready: Ready) -> None:
+    """What must appear must fit; when it comes is the sampler's business."""
+    words = ready.words
+    need = len(words.beginning) + sum(len(spellings[0]) for spellings in words.forced)
+    if need > ready.limit:
+        raise RequestError(
+            f"forced_prefix and forced_words take {need} tokens, {ready.limit} may come; raise max_new_tokens or force less"
+        )
+
+
 def _rendered(prompt: str | Mapping[str, str], task: Loaded | None, template: str | None) -> str:
+    if not isinstance(template, str | None):
+        raise RequestError(f"template={template!r}: expected a text with marks such as {{input}}")
     chosen = template if template is not None else task.pack.prompt if task is not None else AS_IT_IS
     return render_prompt(chosen, {"input": prompt} if isinstance(prompt, str) else prompt)
 
 
 def _token_ids(prompt: Sequence[Any], vocabulary: int) -> list[int]:
+    kind = f"a prompt is text, token ids or named fields, not {type(prompt).__name__}"
+    if isinstance(prompt, bytes | bytearray):  # whose items are numbers, but no token ids
+        raise RequestError(f"{kind}; decode it first")
     try:
-        ids = [int(token) for token in prompt]
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"a prompt is text, token ids or named fields, not {type(prompt).__name__}") from error
+        ids = [operator.index(token) for token in prompt]
+    except TypeError as error:
+        raise RequestError(kind) from error
     for place, token in enumerate(ids):
         if not 0 <= token < vocabulary:
             raise RequestError(

@@ -7,7 +7,7 @@ that part too.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -17,7 +17,7 @@ from edgeprefix.runtime.decoding.cache import Array
 from edgeprefix.runtime.errors import NumericalError
 from edgeprefix.runtime.generation import sampling
 from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start
+from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,11 @@ class TextLogprobs:
 
 
 class OptionProbe:
-    """Sums of log-probabilities of several continuations of one context: work for the scheduler."""
+    """Sums of log-probabilities of several continuations of one context: work for the scheduler.
+
+    The context is fed once. Then each option is fed behind it in one run, or, when that takes at most half as many runs of
+    the graph, the options become lanes of the batch, one token a step beside everybody else's: many short labels do.
+    """
 
     lanes = 1
 
@@ -93,7 +97,12 @@ class OptionProbe:
         ticket: Ticket[list[float]],
     ) -> None:
         self.context, self.prefix, self.ticket = context, prefix, ticket
-        self._options = [list(option) for option in options]
+        self._options = [tuple(option) for option in options]
+        self._found: dict[tuple[int, ...], float] = {}
+        """Log-probability of the last token of each beginning of an option, given those before it."""
+        self._following = _following(self._options)
+        self._waiting = _branches(self._options)
+        self._walks: list[_Walk] = []
 
     @property
     def feed_length(self) -> int:
@@ -101,24 +110,82 @@ class OptionProbe:
         return len(self.context) + sum(map(len, self._options))
 
     def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds the context, then the options one by one in alphabetical order, so that neighbours share most."""
-        last = yield from slot.prefill(self.context)
-        base = slot.length
-        sums = [0.0] * len(self._options)
-        before: list[int] = []
-        rows = [_logprobs(last)]  # rows[i]: distribution of an option's token i
-        for number in sorted(range(len(self._options)), key=lambda number: self._options[number]):
-            option = self._options[number]
-            shared = min(_common(before, option), len(option) - 1)
-            del rows[shared + 1 :]
-            slot.rewind(base + shared)
-            for chunk in slot.chunks(np.asarray(option[shared:-1], np.int64)):
-                yield len(chunk)
-                rows += [_logprobs(row) for row in slot.feed(chunk)]
-            sums[number] = math.fsum(float(rows[place][token]) for place, token in enumerate(option))
-            before = option[:-1]
-        self.ticket.resolve(sums)
+        """Feeds the context, and the options too when that takes fewer runs than decoding them."""
+        self._note((), (yield from slot.prefill(self.context)))
+        branches = self._waiting
+        steps = max(max(map(len, branches), default=0), math.ceil(sum(map(len, branches)) / slot.most))
+        if branches and 2 * steps <= len(branches):  # by `most`, not `free`: the way must not depend on the company
+            self._waiting = branches[slot.free :]
+            self._walks = [_Walk(branch) for branch in branches[: slot.free]]
+            return Start(self, Turn([walk.branch[0] for walk in self._walks]))
+        yield from self._feed(slot, branches)
+        self.ticket.resolve(self._sums())
         return None
+
+    def advance(self, logits: Logits) -> Turn:
+        """Logits [branches that are walked, V] → their next tokens; who is at the end takes a branch that waits."""
+        walks: list[_Walk | None] = []
+        for walk, row in zip(self._walks, logits, strict=True):
+            walk.fed += 1
+            self._note(walk.branch[: walk.fed], row)
+            done = walk.fed == len(walk.branch)
+            walks.append(walk if not done else _Walk(self._waiting.pop(0)) if self._waiting else None)
+        self._walks = [walk for walk in walks if walk is not None]
+        if not self._walks:
+            self.ticket.resolve(self._sums())
+        tokens = [None if walk is None else walk.branch[walk.fed] for walk in walks]
+        return Turn(tokens, rewind=[walk is not None and walk.fed == 0 for walk in walks])
+
+    def draft(self) -> Sequence[int]:
+        """Nothing to guess: the tokens are given."""
+        return ()
+
+    def _feed(self, slot: Slot, branches: Sequence[tuple[int, ...]]) -> Generator[int, None, None]:
+        """Feeds the branches one by one; what one has in common with the one before it is in the slot already."""
+        base = slot.length
+        before: tuple[int, ...] = ()
+        for branch in branches:
+            shared = _common(before, branch)
+            slot.rewind(base + shared)
+            for chunk in slot.chunks(np.asarray(branch[shared:], np.int64)):
+                yield len(chunk)
+                for row in slot.feed(chunk):
+                    shared += 1
+                    self._note(branch[:shared], row)
+            before = branch
+
+    def _note(self, beginning: tuple[int, ...], logits: Logits) -> None:
+        """Keeps what the options need of the logits [V] that follow one of their beginnings."""
+        logprobs = _logprobs(logits)
+        for token in self._following[beginning]:
+            self._found[(*beginning, token)] = float(logprobs[token])
+
+    def _sums(self) -> list[float]:
+        return [math.fsum(self._found[option[: end + 1]] for end in range(len(option))) for option in self._options]
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A branch on its way through the batch."""
+
+    branch: tuple[int, ...]
+    fed: int = 0
+    """Tokens of it that were fed."""
+
+
+def _following(options: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], set[int]]:
+    """The tokens that come behind each beginning of the options."""
+    following: dict[tuple[int, ...], set[int]] = {}
+    for option in options:
+        for place, token in enumerate(option):
+            following.setdefault(option[:place], set()).add(token)
+    return following
+
+
+def _branches(options: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """What has to be fed to see all options: all but their last tokens, without those that begin another, in order."""
+    fed = sorted({option[:-1] for option in options if len(option) > 1})
+    return [one for one, after in zip(fed, (*fed[1:], ()), strict=False) if after[: len(one)] != one]
 
 
 class TextProbe:
@@ -146,12 +213,12 @@ class TextProbe:
         return None
 
 
-class CompileProbe:
-    """Keys and values of a text: work for the scheduler. The result is packed, the task's own prefix in front included."""
+class DistributionProbe:
+    """Log-probabilities of the whole vocabulary after each token of a text, [S, V]: work for the scheduler."""
 
     lanes = 1
 
-    def __init__(self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[list[Array]]) -> None:
+    def __init__(self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[Logits]) -> None:
         self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
 
     @property
@@ -160,8 +227,44 @@ class CompileProbe:
         return len(self.tokens)
 
     def run(self, slot: Slot) -> Generator[int, None, Start | None]:
+        """Feeds the text chunk by chunk."""
+        found: list[Logits] = []
+        for chunk in slot.chunks(self.tokens):
+            yield len(chunk)
+            found.append(_logprobs(slot.feed(chunk)))
+        self.ticket.resolve(np.concatenate(found))
+        return None
+
+
+class CompileProbe:
+    """Keys and values of a text: work for the scheduler. The result is packed, the task's own prefix in front included."""
+
+    lanes = 1
+
+    def __init__(
+        self,
+        *,
+        tokens: Ids,
+        prefix: ResidentPrefix | None,
+        ticket: Ticket[list[Array]],
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
+        self._progress = progress or (lambda done: None)
+
+    @property
+    def feed_length(self) -> int:
+        """Tokens of the text."""
+        return len(self.tokens)
+
+    def run(self, slot: Slot) -> Generator[int, None, Start | None]:
         """Feeds the text and reads the slot."""
-        yield from slot.prefill(self.tokens)
+        done = 0
+        for count in slot.prefill(self.tokens):
+            self._progress(done)
+            yield count
+            done += count
+        self._progress(done)
         self.ticket.resolve(slot.read(slot.length))
         return None
 

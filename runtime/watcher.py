@@ -71,6 +71,9 @@ class FolderWatcher:
             self._report(path, error)
             return
         self._errors.pop(str(path), None)
+        others = [other.name for other, name in self._names.items() if name == info.name and other != path]
+        if others:
+            logger.warning("task %s now comes from %s, not from %s", info.name, path, ", ".join(others))
         self._names[path] = info.name
         logger.info("loaded task %s from %s", info.name, path)
 
@@ -78,7 +81,10 @@ class FolderWatcher:
         del self._seen[path]
         self._errors.pop(str(path), None)
         name = self._names.pop(path, None)
-        if name is None or name in self._names.values():
+        others = [other for other, known in self._names.items() if known == name]
+        if name is None or others:
+            for other in others[-1:]:  # it served this task before, or does so now
+                self._load(other)
             return
         try:
             self._store.unload(name)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from edgeprefix.runtime.contracts.files import output_errors
-from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.engine import CachePlan, Engine
 from edgeprefix.runtime.errors import OutputError
 
 Bundle = Annotated[Path, typer.Argument(help="Folder that `export decoder` wrote.", metavar="BUNDLE")]
@@ -38,10 +39,18 @@ def open_engine(
     max_length: int,
     threads: int | None,
     providers: list[str] | None,
+    steady: bool = False,
 ) -> Iterator[tuple[Engine, str | None]]:
-    """The engine with the prefix file loaded, and the task's name."""
+    """The engine with the prefix file loaded, and the task's name. What the cache takes is said before it is allocated."""
+    plan = CachePlan.of(Manifest.load(bundle), max_batch=max_batch, max_length=max_length, steady=steady)
+    errors.print(str(plan), style="dim", highlight=False, soft_wrap=True)
     with Engine.load(
-        bundle, max_batch=max_batch, max_length=max_length, threads=threads, providers=providers or None
+        bundle,
+        max_batch=max_batch,
+        max_length=max_length,
+        threads=threads,
+        providers=providers or None,
+        steady=steady,
     ) as engine:
         yield engine, None if prefix is None else engine.load_prefix(prefix).name
 
@@ -69,8 +78,14 @@ class ResultFile:
         self._path, self._partial = path, path.with_name(path.name + ".partial")
         with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.done = _mend(self._partial) if resume else 0
+            self.rows = _mend(self._partial) if resume else []
+            """What an interrupted job had written."""
             self._file: TextIO = open(self._partial, "a" if resume else "w", encoding="utf-8")  # noqa: SIM115
+
+    @property
+    def done(self) -> int:
+        """Rows that an interrupted job had written."""
+        return len(self.rows)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends one result."""
@@ -92,12 +107,16 @@ class ResultFile:
             )
 
 
-def _mend(partial: Path) -> int:
-    """Cuts a half-written last line off and counts the whole ones."""
+def _mend(partial: Path) -> list[dict[str, Any]]:
+    """Cuts a half-written last line off and reads the whole ones."""
     if not partial.exists():
-        return 0
+        return []
     content = partial.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
+    try:
+        rows = [dict(json.loads(line)) for line in whole.splitlines()]
+    except ValueError as error:
+        raise OutputError(f"{partial} is no interrupted result: {error}; start again without --resume") from error
     if whole != content:
         partial.write_bytes(whole)
-    return whole.count(b"\n")
+    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,10 +22,10 @@ from edgeprefix.runtime.cli.common import (
     open_engine,
     progress_bar,
 )
-from edgeprefix.runtime.contracts.rows import read_rows
+from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.generation.options import Settings
-from edgeprefix.runtime.request import Request
+from edgeprefix.runtime.request import Completion, Request
 
 run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -60,8 +61,12 @@ def run(
     forced_prefix: Annotated[str | None, typer.Option("--begin-with", help="The output begins with this text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the output; repeatable.")] = None,
     seed: Annotated[int | None, typer.Option(help="One seed gives one result.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="So many texts: samples, or the best beams.")] = None,
     beams: Annotated[int | None, typer.Option(help="Beam search of this width.")] = None,
     length_penalty: Annotated[float | None, typer.Option(help="Beam search: above 0 favours longer texts.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(help="With --json: each token's log-probability and so many alternatives.")
+    ] = None,
     lookup: Annotated[int | None, typer.Option(help="Draft so many tokens from the prompt (speculation).")] = None,
     max_batch: MaxBatch = 8,
     max_length: MaxLength = 1024,
@@ -76,18 +81,25 @@ def run(
         raise typer.BadParameter("give either --input or --data")
     if (data is None) != (out is None):
         raise typer.BadParameter("--data and --out go together")
+    if data is not None and logprobs is not None:
+        raise typer.BadParameter("--logprobs are for --input with --json")
     settings = _given(
         max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         min_p=min_p, typical_p=typical_p, repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty, no_repeat_ngram=no_repeat_ngram, banned_words=_texts(banned_words),
         forced_words=_texts(forced_words), forced_prefix=forced_prefix, stop=_texts(stop), seed=seed, beams=beams,
-        length_penalty=length_penalty, lookup=lookup,
+        length_penalty=length_penalty, lookup=lookup, n=n, logprobs=logprobs,
     )  # fmt: skip
-    with open_engine(
-        bundle, prefix, max_batch=max_batch, max_length=max_length, threads=threads, providers=providers
-    ) as (engine, task):
-        if data is not None and out is not None:
-            _run_rows(engine, task, data, out, resume=resume, force=force, template=template, settings=settings)
+    rows = [] if data is None else read_rows(data, required=())
+    with (
+        nullcontext() if out is None else ResultFile(out, resume=resume, force=force) as results,
+        open_engine(
+            bundle, prefix, max_batch=max_batch, max_length=max_length, threads=threads, providers=providers
+        ) as (engine, task),
+    ):
+        if results is not None:
+            _run_rows(engine, task, rows, results, template=template, settings=settings)
+            errors.print(f"{len(rows)} rows written to {out}", style="green")
         elif text is not None:
             prompt = typer.get_text_stream("stdin").read() if text == "-" else text
             _run_text(engine, task, prompt, as_json=as_json, template=template, settings=settings)
@@ -105,17 +117,13 @@ def _texts(values: list[str] | None) -> tuple[str, ...] | None:
 def _run_text(
     engine: Engine, task: str | None, prompt: str, *, as_json: bool, template: str | None, settings: Settings
 ) -> None:
-    if as_json or settings.get("beams", 1) > 1:
+    if as_json or settings.get("beams", 1) > 1 or settings.get("n", 1) > 1:
         completion = engine.generate(prompt, prefix=task, template=template, **settings)
-        described = {
-            "text": completion.text,
-            "finish_reason": completion.finish_reason,
-            "tokens": len(completion.tokens),
-            "prompt_tokens": completion.prompt_tokens,
-            "first_token_ms": round(completion.timings.first_token_ms, 2),
-            "tokens_per_s": round(completion.timings.tokens_per_s(len(completion.tokens)), 1),
-        }
-        typer.echo(json.dumps(described, ensure_ascii=False) if as_json else completion.text)
+        if as_json:
+            typer.echo(json.dumps(_described(engine, completion), ensure_ascii=False))
+            return
+        for one in (completion, *completion.alternatives):
+            typer.echo(one.text)
         return
     with engine.stream(prompt, prefix=task, template=template, **settings) as stream:
         for piece in stream:
@@ -123,26 +131,45 @@ def _run_text(
     typer.echo()
 
 
+def _described(engine: Engine, completion: Completion) -> dict[str, Any]:
+    """A completion as JSON values."""
+    facts: dict[str, Any] = {
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.tokens),
+        "prompt_tokens": completion.prompt_tokens,
+        "first_token_ms": round(completion.timings.first_token_ms, 2),
+        "tokens_per_s": round(completion.timings.tokens_per_s(len(completion.tokens)), 1),
+    }
+    if completion.score is not None:
+        facts["score"] = completion.score
+    if completion.logprobs is not None:
+        text = engine.tokenizer.token_text
+        facts["logprobs"] = [
+            {
+                "token": text(one.token),
+                "logprob": one.logprob,
+                "top": [[text(token), value] for token, value in one.top],
+            }
+            for one in completion.logprobs
+        ]
+    if completion.alternatives:
+        facts["alternatives"] = [_described(engine, other) for other in completion.alternatives]
+    return facts
+
+
 def _run_rows(
-    engine: Engine,
-    task: str | None,
-    data: Path,
-    out: Path,
-    *,
-    resume: bool,
-    force: bool,
-    template: str | None,
-    settings: Settings,
+    engine: Engine, task: str | None, rows: list[Row], results: ResultFile, *, template: str | None, settings: Settings
 ) -> None:
-    rows = read_rows(data, required=())
-    with ResultFile(out, resume=resume, force=force) as results, progress_bar() as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("generating", total=len(rows), completed=results.done)
         left = rows[results.done :]
         requests = (_row_request(row.fields, task, template, settings) for row in left)
         for index, completion in engine.generate_each(requests):
-            results.write({**left[index].fields, "output": completion.text, "finish_reason": completion.finish_reason})
+            others = {"others": [other.text for other in completion.alternatives]} if completion.alternatives else {}
+            output = {"output": completion.text, "finish_reason": completion.finish_reason}
+            results.write({**left[index].fields, **output, **others})
             progress.advance(bar)
-    errors.print(f"{len(rows)} rows written to {out}", style="green")
 
 
 def _row_request(fields: dict[str, str], task: str | None, template: str | None, settings: Settings) -> Request:

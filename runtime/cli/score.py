@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.table import Table
 
 from edgeprefix.runtime.cli.common import (
     Bundle,
+    MaxBatch,
     MaxLength,
     PrefixFile,
     Providers,
@@ -24,9 +27,23 @@ from edgeprefix.runtime.cli.common import (
     progress_bar,
 )
 from edgeprefix.runtime.contracts.rows import Row, read_rows
+from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import DataError
 
 score_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_FEW = 12  # labels whose confusion still fits a terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """How rows are scored."""
+
+    task: str | None
+    options: tuple[str, ...]
+    template: str | None
+    calibrate: bool
+    normalise: bool
 
 
 @score_app.command(name="score")
@@ -40,37 +57,72 @@ def score(
     ] = False,
     normalise: Annotated[bool, typer.Option("--normalise", help="Divide scores by the labels' lengths.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Rows with label and scores, JSONL.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --out: go on where an interrupted run ended.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     template: Template = None,
+    max_batch: MaxBatch = 8,
     max_length: MaxLength = 1024,
     threads: Threads = None,
     providers: Providers = None,
 ) -> None:
-    """Classify rows by label likelihood and print the accuracy."""
+    """Classify rows by label likelihood and print the accuracy.
+
+    Rows and labels share the batch; each row's text is computed once for all labels. Up to a dozen labels are also shown
+    as a table of confusions.
+    """
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs --out")
     rows = read_rows(data)
-    right: Counter[str] = Counter()
-    total: Counter[str] = Counter()
     with (
-        nullcontext() if out is None else ResultFile(out, resume=False, force=force) as results,
-        open_engine(bundle, prefix, max_batch=1, max_length=max_length, threads=threads, providers=providers) as (
-            engine,
-            task,
-        ),
-        progress_bar() as progress,
+        nullcontext() if out is None else ResultFile(out, resume=resume, force=force) as results,
+        # Steady: a label's score must not depend on which rows happen to be scored beside it.
+        open_engine(
+            bundle,
+            prefix,
+            max_batch=max_batch,
+            max_length=max_length,
+            threads=threads,
+            providers=providers,
+            steady=True,
+        ) as (engine, task),
     ):
         own = engine.task(task).pack.labels if task is not None else ()
         options = tuple(labels.split(",")) if labels is not None else own
         _require_targets(rows, options)
-        for row in progress.track(rows, description="scoring"):
-            scores = engine.score(
-                row.fields, options, prefix=task, template=template, calibrate=calibrate, normalise=normalise
-            )
-            total[row["target"]] += 1
-            right[row["target"]] += scores.best == row["target"]
+        job = _Job(task=task, options=options, template=template, calibrate=calibrate, normalise=normalise)
+        counts = Counter(_scored(engine, rows, results, job))
+    _print(counts, as_json=as_json)
+
+
+def _scored(engine: Engine, rows: list[Row], results: ResultFile | None, job: _Job) -> Iterator[tuple[str, str]]:
+    """(right label, label found) of each row; those of an interrupted run come from its file."""
+    done = [] if results is None else results.rows
+    _require_same_rows(rows, done)
+    yield from ((row["target"], earlier["label"]) for row, earlier in zip(rows, done, strict=False))
+    left = rows[len(done) :]
+    with progress_bar() as progress:
+        bar = progress.add_task("scoring", total=len(rows), completed=len(done))
+        found = engine.score_each(
+            (row.fields for row in left), job.options, prefix=job.task, template=job.template,
+            calibrate=job.calibrate, normalise=job.normalise,
+        )  # fmt: skip
+        for index, scores in found:
             if results is not None:
-                results.write({**row.fields, "label": scores.best, "scores": scores.by_option})
-    _print(right, total, as_json=as_json)
+                results.write({**left[index].fields, "label": scores.best, "scores": scores.by_option})
+            progress.advance(bar)
+            yield left[index]["target"], scores.best
+
+
+def _require_same_rows(rows: list[Row], done: list[dict[str, Any]]) -> None:
+    """An interrupted result of other data must not be mixed with these rows."""
+    for row, earlier in zip(rows, done, strict=False):
+        if earlier.get("input") != row["input"] or "label" not in earlier:
+            raise DataError(
+                f"{row.place} is not the row that the interrupted run had scored there; start again without --resume"
+            )
+    if len(done) > len(rows):
+        raise DataError(f"the interrupted run had {len(done)} rows, the data have {len(rows)}; start without --resume")
 
 
 def _require_targets(rows: list[Row], options: tuple[str, ...]) -> None:
@@ -83,14 +135,30 @@ def _require_targets(rows: list[Row], options: tuple[str, ...]) -> None:
         )
 
 
-def _print(right: Counter[str], total: Counter[str], *, as_json: bool) -> None:
-    accuracy = right.total() / total.total()
+def _print(counts: Counter[tuple[str, str]], *, as_json: bool) -> None:
+    labels = sorted({label for pair in counts for label in pair})
+    rows = {label: sum(counts[label, found] for found in labels) for label in labels}
+    total, right = counts.total(), sum(counts[label, label] for label in labels)
     if as_json:
-        by_label = {label: {"right": right[label], "rows": total[label]} for label in sorted(total)}
-        typer.echo(json.dumps({"accuracy": accuracy, "rows": total.total(), "labels": by_label}, ensure_ascii=False))
+        facts = {
+            "accuracy": right / total,
+            "rows": total,
+            "labels": {label: {"right": counts[label, label], "rows": rows[label]} for label in labels if rows[label]},
+            "confusion": {a: {b: counts[a, b] for b in labels if counts[a, b]} for a in labels if rows[a]},
+        }
+        typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    table = Table("label", "rows", "right", "accuracy")
-    for label in sorted(total):
-        table.add_row(label, str(total[label]), str(right[label]), f"{right[label] / total[label]:.3f}")
-    Console().print(table)
-    typer.echo(f"accuracy {accuracy:.4f} ({right.total()} of {total.total()} rows)")
+    Console().print(_table(counts, labels, rows))
+    typer.echo(f"accuracy {right / total:.4f} ({right} of {total} rows)")
+
+
+def _table(counts: Counter[tuple[str, str]], labels: list[str], rows: dict[str, int]) -> Table:
+    """A line for each right label; for few labels also how often each was found in its place."""
+    found = labels if len(labels) <= _FEW else []
+    table = Table("right label", "rows", "right", "accuracy", *(f"→ {label}" for label in found))
+    for label in labels:
+        if rows[label]:
+            hits = counts[label, label]
+            cells = (str(counts[label, other]) if counts[label, other] else "·" for other in found)
+            table.add_row(label, str(rows[label]), str(hits), f"{hits / rows[label]:.3f}", *cells)
+    return table

@@ -1,4 +1,7 @@
-"""Beam search: the most probable texts, not the most probable next tokens. The rules are those of transformers' `_beam_search`.
+"""Beam search: the most probable texts, not the most probable next tokens.
+
+The rules are those of transformers' `_beam_search` (https://github.com/huggingface/transformers, generation/utils.py), to the
+score.
 
 All beams decode in one run. When a beam continues another one, the scheduler copies what they do not share of the cache.
 """
@@ -12,14 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprefix.runtime.errors import NumericalError
+from edgeprefix.runtime.errors import NumericalError, RequestError
 from edgeprefix.runtime.generation import sampling
 from edgeprefix.runtime.generation.options import GenerationOptions
-from edgeprefix.runtime.generation.sampled import Clock
+from edgeprefix.runtime.generation.sampled import Clock, token_logprob
 from edgeprefix.runtime.generation.sampler import Sampler
-from edgeprefix.runtime.request import Completion
+from edgeprefix.runtime.request import Completion, TokenLogprob
 from edgeprefix.runtime.scheduling.ticket import Ticket
 from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
+
+_HOPELESS = -1.0e9  # logarithm of the probability of a place in the batch that no beam fills yet
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Beam:
     tokens: tuple[int, ...]
     logprob: float
     parent: int
+    entries: tuple[TokenLogprob, ...] = ()
+    """One for each token, when they are asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,7 @@ class Hypothesis:
     text: str
     score: float
     finish_reason: str
+    entries: tuple[TokenLogprob, ...]
 
 
 class BeamGeneration:
@@ -93,13 +101,13 @@ class BeamGeneration:
             if reason:
                 self._finish(beam, reason)
         alive = [beam for beam, reason in zip(candidates, done, strict=True) if not reason][: self._options.beams]
-        width = len(logits)
         if not alive or not self._can_improve(alive[0]):
             self.ticket.resolve(self._completion())
-            return Turn([None] * width)
-        alive += [alive[-1]] * (self._options.beams - len(alive))  # only a vocabulary smaller than the beams needs this
-        self._beams = alive
-        return Turn([beam.tokens[-1] for beam in alive], [beam.parent for beam in alive])
+            return Turn([None] * len(logits))
+        # Fewer continuations than beams: the vocabulary is tiny, or a forced token left one choice.
+        hopeless = dataclasses.replace(alive[-1], logprob=_HOPELESS)
+        self._beams = alive + [hopeless] * (self._options.beams - len(alive))
+        return Turn([beam.tokens[-1] for beam in self._beams], [beam.parent for beam in self._beams])
 
     def _candidates(self, logits: Logits) -> list[Beam]:
         """The best continuations of all beams, enough that as many unfinished ones as there are beams remain."""
@@ -108,15 +116,25 @@ class BeamGeneration:
             raise NumericalError(
                 f"the base gave NaN or infinity after {len(self._beams[0].tokens)} tokens; check prefix and precision"
             )
-        rows = [
-            self._sampler.edit(row, beam.tokens) + np.float32(beam.logprob)
-            for beam, row in zip(self._beams, logprobs, strict=True)
-        ]
-        scores = np.concatenate(rows)
+        scores = np.concatenate([self._ranked(beam, row) for beam, row in zip(self._beams, logprobs, strict=True)])
         keep = max(2, 1 + len(self._end_ids)) * self._options.beams
         size = logprobs.shape[1]
-        best = [(index, score) for index, score in sampling.top_entries(scores, keep) if score > -np.inf]
-        return [Beam((*self._beams[index // size].tokens, index % size), score, index // size) for index, score in best]
+        best = [(divmod(index, size), score) for index, score in sampling.top_entries(scores, keep) if score > -np.inf]
+        return [self._continued(parent, token, score, logprobs) for (parent, token), score in best]
+
+    def _ranked(self, beam: Beam, logprobs: Logits) -> Logits:
+        """Score [V] of each continuation of a beam, barred ones -inf."""
+        forced = self._sampler.forced(beam.tokens, self._limit - len(beam.tokens))
+        if forced is None:
+            return self._sampler.edit(logprobs, beam.tokens) + np.float32(beam.logprob)
+        scores = np.full_like(logprobs, -np.inf)
+        scores[forced] = logprobs[forced] + np.float32(beam.logprob)
+        return scores
+
+    def _continued(self, parent: int, token: int, score: float, logprobs: Logits) -> Beam:
+        beam, count = self._beams[parent], self._options.logprobs
+        entries = beam.entries if count is None else (*beam.entries, token_logprob(logprobs[parent], token, count))
+        return Beam((*beam.tokens, token), score, parent, entries)
 
     def _ended(self, beam: Beam) -> str | None:
         if beam.tokens[-1] in self._end_ids or self._stop_place(beam) is not None:
@@ -131,24 +149,34 @@ class BeamGeneration:
         return min((place for stop in self._options.stop if (place := text.find(stop)) >= 0), default=None)
 
     def _finish(self, beam: Beam, reason: str) -> None:
+        if beam.logprob <= _HOPELESS:
+            return
         tokens = beam.tokens[:-1] if beam.tokens[-1] in self._end_ids else beam.tokens
         hypothesis = Hypothesis(
             tokens=tokens,
             text=self._decode(tokens)[: self._stop_place(beam)],
             score=beam.logprob / len(beam.tokens) ** self._options.length_penalty,
             finish_reason=reason,
+            entries=beam.entries[: len(tokens)],
         )
         ranked = sorted([*self._finished, hypothesis], key=lambda finished: -finished.score)
         self._finished = ranked[: self._options.beams]
 
     def _can_improve(self, best: Beam) -> bool:
         """Whether a running beam could still beat the worst finished one, as transformers estimates it."""
-        if len(self._finished) < self._options.beams:
+        options = self._options
+        if len(self._finished) < options.beams:
             return True
-        possible: float = best.logprob / len(best.tokens) ** self._options.length_penalty
+        if options.early_stopping is True:
+            return False
+        longest = options.early_stopping == "never" and options.length_penalty > 0
+        length = self._limit if longest else len(best.tokens)
+        possible: float = best.logprob / length**options.length_penalty
         return possible > self._finished[-1].score
 
     def _completion(self) -> Completion:
+        if not self._finished:
+            raise RequestError("every token is barred; loosen logit_bias, banned_words or no_repeat_ngram")
         timings = self._clock.timings()
         completions = [
             Completion(
@@ -159,6 +187,7 @@ class BeamGeneration:
                 prompt_tokens=len(self.prompt),
                 timings=timings,
                 score=finished.score,
+                logprobs=None if self._options.logprobs is None else finished.entries,
             )
             for finished in self._finished[: self._options.n]
         ]

@@ -7,12 +7,15 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+import numpy as np
 
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import RequestError
 
 DEFAULT_MAX_NEW_TOKENS = 128
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
 class Settings(TypedDict, total=False):
@@ -39,6 +42,7 @@ class Settings(TypedDict, total=False):
     n: int
     beams: int
     length_penalty: float
+    early_stopping: bool | Literal["never"]
     logprobs: int | None
     lookup: int
 
@@ -89,13 +93,16 @@ class GenerationOptions:
     """Beam search of this width; 1 is off."""
     length_penalty: float = 1.0
     """Beam search: scores are divided by length to this power."""
+    early_stopping: bool | Literal["never"] = False
+    """Beam search ends when as many texts are finished as there are beams (True), when a running one is unlikely to beat
+    them (False), or only when none can ("never"); as in transformers."""
     logprobs: int | None = None
     """Report each token's log-probability (before temperature and the like) and this many alternatives."""
     lookup: int = 0
     """Prompt-lookup speculation: draft so many tokens from the prompt; greedy only, the tokens stay the same. 0 is off."""
 
     def __post_init__(self) -> None:
-        problems = [message for wrong, message in _checks(self) if wrong]
+        problems = _checks(self)
         if problems:
             raise RequestError("; ".join(problems))
 
@@ -121,7 +128,10 @@ def resolve_options(pack: TaskPack | None, settings: Mapping[str, Any]) -> Gener
             near = difflib.get_close_matches(name, known, n=3) or known
             raise RequestError(f"option {name!r} is unknown; did you mean {', '.join(near)}?")
     given = {name: _frozen(name, value) for name, value in settings.items()}
-    return GenerationOptions(**(_defaults(pack) | given))
+    wishes = _defaults(pack)
+    if given.get("beams", 1) != 1:  # the caller's beams are not sampled, whatever the task would like
+        wishes = {name: value for name, value in wishes.items() if name not in _SAMPLING}
+    return GenerationOptions(**(wishes | given))
 
 
 def _defaults(pack: TaskPack | None) -> dict[str, Any]:
@@ -143,36 +153,61 @@ def token_limit(options: GenerationOptions, pack: TaskPack | None, room: int) ->
 
 def _frozen(name: str, value: Any) -> Any:
     """Lists of texts become tuples; one text where several may stand is one."""
-    if name in ("stop", "banned_words", "forced_words"):
-        return (value,) if isinstance(value, str) else tuple(value or ())
-    return value
+    if name not in ("stop", "banned_words", "forced_words"):
+        return value
+    if not isinstance(value, str | Iterable | None):
+        raise RequestError(f"{name}={value!r}: expected a text or several")
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-def _checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
-    yield from _number_checks(o)
+def _checks(o: GenerationOptions) -> list[str]:
+    """Everything that is wrong; combinations only when each value is fine by itself."""
+    problems = [message for wrong, message in (*_number_checks(o), *_other_checks(o)) if wrong]
+    return problems or [message for wrong, message in _combination_checks(o) if wrong]
+
+
+def _other_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
     words = [*o.stop, *o.banned_words, *o.forced_words]
     yield not all(isinstance(text, str) and text for text in words), "stop, banned and forced texts must not be empty"
-    yield (
-        any(math.isnan(bias) or bias == math.inf for bias in o.logit_bias.values()),
-        "logit_bias must be numbers or -inf",
-    )
+    yield not _is_bias(o.logit_bias), "logit_bias must be numbers or -inf by token id"
+    yield not isinstance(o.forced_prefix, str), f"forced_prefix={o.forced_prefix!r}: expected a text"
+    yield not isinstance(o.ignore_end, bool), f"ignore_end={o.ignore_end!r}: expected True or False"
+    stopping = o.early_stopping
+    known = isinstance(stopping, bool) or stopping == "never"
+    yield not known, f"early_stopping={stopping!r}: expected True, False or 'never'"
+
+
+def _combination_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
+    """What fits its own range, but not its neighbours."""
     fewest, most = o.min_new_tokens, o.max_new_tokens
     yield most is not None and fewest > most, f"min_new_tokens={fewest} is more than max_new_tokens={most}"
-    yield (
-        o.n > 1 and not o.sampled and o.beams == 1,
-        f"n={o.n} greedy samples would be equal; give a temperature above 0",
-    )
-    yield o.beams > 1 and o.n > o.beams, f"n={o.n} results need at least as many beams, got beams={o.beams}"
-    yield o.beams > 1 and o.sampled, f"beam search is not sampled; leave temperature out or beams={o.beams}"
-    unsupported = [
-        name for name in ("logprobs", "forced_words", "forced_prefix") if getattr(o, name) not in (None, (), "")
-    ]
-    yield o.beams > 1 and bool(unsupported), f"beam search does not know {', '.join(unsupported)}"
+    barred = sorted(set(o.forced_words) & set(o.banned_words))
+    yield bool(barred), f"{', '.join(map(repr, barred))} cannot be forced and banned"
     yield o.lookup > 0 and (o.sampled or o.beams > 1), "lookup works with greedy decoding only; set temperature=0"
+    if o.beams == 1:
+        greedy = f"n={o.n} greedy samples would be equal; give a temperature above 0"
+        yield o.n > 1 and not o.sampled, greedy
+        yield o.early_stopping is not False, "early_stopping is for beam search; give beams above 1"
+        return
+    yield o.n > o.beams, f"n={o.n} results need at least as many beams, got beams={o.beams}"
+    off = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+    sampling = [name for name, value in off.items() if getattr(o, name) not in (None, value)]
+    yield bool(sampling), f"beam search is not sampled; leave {', '.join(sampling)} out or beams={o.beams}"
+
+
+def _is_bias(bias: Any) -> bool:
+    """Whether it maps token ids to numbers below infinity."""
+    return isinstance(bias, Mapping) and all(
+        isinstance(token, int | np.integer)
+        and not isinstance(token, bool)
+        and isinstance(value, int | float | np.number)
+        and value < math.inf
+        for token, value in bias.items()
+    )
 
 
 def _number_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
-    ranges: list[tuple[str, Callable[[float], bool], str]] = [
+    ranges: list[tuple[str, Callable[[Any], bool], str]] = [
         ("max_new_tokens", lambda x: x >= 1, "at least 1"),
         ("min_new_tokens", lambda x: x >= 0, "at least 0"),
         ("temperature", lambda x: 0 <= x < math.inf, "0 (greedy) or more"),
@@ -196,6 +231,6 @@ def _number_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
         value = getattr(o, name)
         if value is None and name in ("max_new_tokens", "temperature", "seed", "logprobs"):
             continue
-        kind = int if name in whole else (int, float)
+        kind = (int, np.integer) if name in whole else (int, float, np.integer, np.floating)
         wrong = isinstance(value, bool) or not isinstance(value, kind) or not holds(value)
         yield wrong, f"{name}={value!r}: expected {expected}"

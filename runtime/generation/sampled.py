@@ -63,7 +63,7 @@ class TokenSequence:
             return None
         self.tokens.append(token)
         if self.alternatives is not None:
-            self.logprobs.append(_logprob(logits, token, self.alternatives))
+            self.logprobs.append(token_logprob(sampling.log_softmax(logits), token, self.alternatives))
         text = "" if self.stream is None else self.stream.add(token)
         if self.stream is not None and self.stream.stopped:
             self._finish("stop", token, text)
@@ -152,8 +152,8 @@ class SampledGeneration:
         )
 
 
-def _logprob(logits: Logits, token: int, alternatives: int) -> TokenLogprob:
-    logprobs = sampling.log_softmax(logits)
+def token_logprob(logprobs: Logits, token: int, alternatives: int) -> TokenLogprob:
+    """What is reported of a token: its entry of log-probabilities [V], and so many of the likeliest."""
     return TokenLogprob(
         token=token, logprob=float(logprobs[token]), top=tuple(sampling.top_entries(logprobs, alternatives))
     )

@@ -68,13 +68,17 @@ class Sampler:
             )
         if self._plain:
             return best
+        forced = self.forced(tokens, left)
+        return self._choose(self.edit(logits, tokens)) if forced is None else forced
+
+    def forced(self, tokens: Sequence[int], left: int) -> int | None:
+        """The one token that may come next, if the text's beginning or a missing forced word leaves no choice.
+
+        `left` more tokens may come, this one in.
+        """
         if len(tokens) < len(self._vocabulary.beginning):
             return self._vocabulary.beginning[len(tokens)]
-        due = self._due(tokens, left)
-        if due is not None:
-            return due
-        edited = self.edit(logits, tokens)
-        return self._choose(edited)
+        return self._due(tokens, left) if self._vocabulary.forced else None
 
     def edit(self, logits: Logits, tokens: Sequence[int]) -> Logits:
         """A copy of the logits with penalties, bias and bans applied; beam search ranks these."""
@@ -127,7 +131,7 @@ class Sampler:
 
     def _due(self, tokens: Sequence[int], left: int) -> int | None:
         """The forced token when the room that is left is just enough for the words still missing."""
-        missing = self._missing(tokens) if self._vocabulary.forced else []
+        missing = self._missing(tokens)
         if not missing or left > sum(map(len, missing)):
             return None
         started = max(range(len(missing[0])), key=lambda size: size if _ends_with(tokens, missing[0][:size]) else 0)

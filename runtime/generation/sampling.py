@@ -47,12 +47,13 @@ def repeated_ngram_tokens(tokens: Sequence[int], size: int) -> list[int]:
     """Tokens that would complete an n-gram of `size` which `tokens` already has."""
     if len(tokens) + 1 < size:
         return []
-    start = list(tokens[len(tokens) - size + 1 :])
-    return [
-        tokens[index + size - 1]
-        for index in range(len(tokens) - size + 1)
-        if list(tokens[index : index + size - 1]) == start
-    ]
+    text = np.asarray(tokens, np.int64)
+    last = len(text) - size + 1
+    same = np.ones(last, bool)  # same[i]: the n-gram at i begins as the newest one does
+    for place in range(size - 1):
+        same &= text[place : place + last] == text[last + place]
+    found: list[int] = text[size - 1 :][same].tolist()
+    return found
 
 
 def banned_sequence_tokens(tokens: Sequence[int], sequences: Sequence[Sequence[int]]) -> list[int]:

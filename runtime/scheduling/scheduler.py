@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.errors import EdgePrefixError, EngineClosedError, QueueFullError
 from edgeprefix.runtime.scheduling.waiting import WaitingLine
 from edgeprefix.runtime.scheduling.work import Generation, Logits, Slot, Start, Work
@@ -56,7 +57,7 @@ class Filling:
 class Scheduler:
     """Runs work over a decoder. `submit` and `close` may be called from any thread."""
 
-    def __init__(self, decoder: Decoder, *, max_waiting: int = 256, chunk_tokens: int = CHUNK_TOKENS) -> None:
+    def __init__(self, decoder: SlotDecoder, *, max_waiting: int = 256, chunk_tokens: int = CHUNK_TOKENS) -> None:
         self._decoder, self._cache = decoder, decoder.cache
         self._chunk, self._max_waiting = chunk_tokens, max_waiting
         self._lanes: list[Lane | None] = [None] * decoder.slots
@@ -67,6 +68,7 @@ class Scheduler:
         self._give_up = False  # at close: cancel what runs
         self._look = False  # somebody cancelled
         self._next_deadline = math.inf  # of those who wait
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._loop, name="edgeprefix-engine", daemon=True)
         self._thread.start()
 
@@ -77,11 +79,11 @@ class Scheduler:
 
         Raises QueueFullError, EngineClosedError.
         """
+        self.require_open()
         with self._changed:
             while wait and len(self._waiting) >= self._max_waiting and not self._closing:
                 self._changed.wait()
-            if self._closing:
-                raise EngineClosedError("the engine is closed; load it again")
+            self.require_open()
             if len(self._waiting) >= self._max_waiting:
                 raise QueueFullError(
                     f"{self._max_waiting} requests wait already; try again later, or load the engine with a larger max_waiting"
@@ -91,8 +93,29 @@ class Scheduler:
             self._next_deadline = min(self._next_deadline, work.ticket.deadline or math.inf)
             self._changed.notify_all()
 
+    @property
+    def here(self) -> bool:
+        """Whether its thread is in this process, not in the one that this one was forked from."""
+        return os.getpid() == self._process
+
+    def require_open(self) -> None:
+        """Raises EngineClosedError after `close`, and in a forked process, which has neither the thread nor its locks."""
+        if not self.here:
+            raise EngineClosedError(
+                "this engine was loaded before the process forked, and its thread stayed behind; load one in each process"
+            )
+        if self._closing:
+            raise EngineClosedError("the engine is closed; load it again")
+
+    def stop_taking(self) -> None:
+        """From now on `submit` raises EngineClosedError; what runs or waits goes on until `close`."""
+        with self._changed:
+            self._closing = True
+
     def close(self, *, finish: bool = False) -> None:
         """Ends the thread. What runs or waits is finished first, or fails with EngineClosedError."""
+        if not self.here:
+            return
         with self._changed:
             self._closing = True
             self._give_up = self._give_up or not finish
@@ -167,7 +190,9 @@ class Scheduler:
         budget = self._chunk
         while self._filling is not None or self._start_next(budget):
             filling = self._filling
-            if filling is None or filling.cost > budget:
+            if filling is None:  # the next one failed to start
+                continue
+            if filling.cost > budget:
                 return
             budget -= filling.cost
             try:
@@ -191,13 +216,21 @@ class Scheduler:
             index = len(self._lanes) - 1
         else:
             index = self._lanes.index(None)
+        try:
+            self._filling = self._filled(work, index)
+        except Exception as error:  # it is in no lane and no line any more: nobody else would tell its caller
+            self._fail(work, _noted(error))
+        return True
+
+    def _filled(self, work: Work, index: int) -> Filling:
+        """Work in its slot: the prefix is written, the first tokens are about to be fed."""
         prefix = work.prefix
         if prefix is not None:
             self._cache.write(index, prefix.packed)
-        slot = Slot(self._decoder, index, self._chunk, 0 if prefix is None else prefix.length)
+        length = 0 if prefix is None else prefix.length
+        slot = Slot(self._decoder, index, self._chunk, length, free=self._lanes.count(None))
         steps = work.run(slot)
-        self._filling = Filling(work, slot, steps, next(steps))
-        return True
+        return Filling(work, slot, steps, next(steps))
 
     def _join(self, filling: Filling, start: Start | None) -> None:
         """The prompt is in: its lanes join the batch, the first in the slot it was fed in, the others as its copies."""
@@ -262,12 +295,14 @@ class Scheduler:
             return
         if turn.parents is not None:
             self._inherit(members, turn.parents)
-        for slot, token in zip(members, turn.tokens, strict=True):
+        for place, (slot, token) in enumerate(zip(members, turn.tokens, strict=True)):
             lane = self._lanes[slot]
             if token is None or lane is None:
                 self._lanes[slot] = None
-            else:
-                lane.token = token
+                continue
+            lane.token = token
+            if turn.rewind is not None and turn.rewind[place]:
+                lane.length = lane.shared
 
     def _inherit(self, members: list[int], parents: Sequence[int]) -> None:
         """Beam search: lane i takes over what lane parents[i] has behind the common prompt."""

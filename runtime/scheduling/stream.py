@@ -19,9 +19,11 @@ class PieceStream(Iterator[Piece]):
     """Iterates over the pieces of one generation. Leaving it early (`close`, `with`, or letting go of it) cancels the request."""
 
     def __init__(self, submit: Submit) -> None:
-        self._pieces: SimpleQueue[Piece | None] = SimpleQueue()
-        self._ticket = submit(self._pieces.put)
-        self._ticket.future.add_done_callback(lambda _: self._pieces.put(None))
+        pieces: SimpleQueue[Piece | None] = SimpleQueue()
+        self._pieces = pieces
+        self._ticket = submit(pieces.put)
+        # Not `self._pieces`: the running request must not keep a stream alive that its caller has let go of.
+        self._ticket.future.add_done_callback(lambda _: pieces.put(None))
         self._over = False
 
     def __iter__(self) -> PieceStream:

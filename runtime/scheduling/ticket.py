@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from edgeprefix.runtime.errors import EdgePrefixError, RequestCancelled, RequestTimeout
+from edgeprefix.runtime.errors import EdgePrefixError, RequestCancelled, RequestError, RequestTimeout
 
 T = TypeVar("T")
 
 
 class Ticket(Generic[T]):
-    """A result to come. Safe to use from any thread."""
+    """A result to come. Safe to use from any thread. Raises RequestError for a timeout that is no time."""
 
     def __init__(self, *, timeout_s: float | None = None) -> None:
+        if timeout_s is not None and not _is_time(timeout_s):
+            raise RequestError(f"timeout_s={timeout_s!r}: expected seconds, 0 or more, or None")
         self.submitted = time.perf_counter()
         self.deadline = None if timeout_s is None else self.submitted + timeout_s
         self._timeout_s = timeout_s
         self._future: Future[T] = Future()
+        self._future.set_running_or_notify_cancel()  # only `cancel` below reaches the engine; Future.cancel would not
         self._cancelled = False
         self._wake: Callable[[], None] | None = None
 
     def cancel(self) -> None:
         """Asks the engine to stop; it does so between two steps, and `result` raises RequestCancelled."""
         self._cancelled = True
-        if self._wake is not None:
-            self._wake()
+        wake = self._wake
+        if wake is not None:
+            wake()
 
     def result(self, timeout_s: float | None = None) -> T:
         """Waits and returns the result, or raises what went wrong (RequestCancelled, RequestTimeout, …).
@@ -51,7 +56,7 @@ class Ticket(Generic[T]):
 
     @property
     def future(self) -> Future[T]:
-        """For `asyncio.wrap_future` and callbacks."""
+        """For `asyncio.wrap_future` and callbacks. Its own `cancel` does nothing: use the ticket's."""
         return self._future
 
     def overdue(self, now: float) -> EdgePrefixError | None:
@@ -70,10 +75,16 @@ class Ticket(Generic[T]):
 
     def resolve(self, value: T) -> None:
         """Delivers the result. The engine's side."""
+        self._wake = None  # who keeps a ticket does not keep the engine's memory
         if not self._future.done():
             self._future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
         """Delivers an error. The engine's side."""
+        self._wake = None
         if not self._future.done():
             self._future.set_exception(error)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value >= 0

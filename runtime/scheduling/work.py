@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprefix.runtime.decoding.cache import Array, Packed
-from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.scheduling.ticket import Ticket
 
 Logits = npt.NDArray[np.float32]
@@ -40,6 +40,8 @@ class Turn:
 
     tokens: Sequence[int | None]
     parents: Sequence[int] | None = None
+    rewind: Sequence[bool] | None = None
+    """Lanes that first forget what stands behind the prompt, which they have in common."""
 
 
 class Work(Protocol):
@@ -57,7 +59,7 @@ class Work(Protocol):
 
     @property
     def lanes(self) -> int:
-        """Slots that it takes while it runs."""
+        """Free slots that it needs to begin."""
         ...
 
     @property
@@ -96,9 +98,11 @@ class Start:
 class Slot:
     """One slot of the cache for a probe or a prompt: feeds tokens in chunks behind the prefix."""
 
-    def __init__(self, decoder: Decoder, index: int, chunk: int, prefix_length: int) -> None:
+    def __init__(self, decoder: SlotDecoder, index: int, chunk: int, prefix_length: int, *, free: int = 1) -> None:
         self._decoder, self._chunk = decoder, chunk
         self.index = index
+        self.free, self.most = free, decoder.slots
+        """Lanes that its work may start with now (the slots that nobody else uses, this one in), and in an idle engine."""
         self.length = prefix_length
         """Positions in use."""
 

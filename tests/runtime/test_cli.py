@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,33 @@ def test_run_streams_one_prompt(edgeprefix: Edgeprefix, llama_bundle: Path, task
     assert described["tokens"] <= 5
 
 
+def test_the_cache_is_announced_before_it_is_made_and_refused_with_numbers(
+    edgeprefix: Edgeprefix, llama_bundle: Path, tmp_path: Path
+) -> None:
+    rooms = ("--max-batch", 3, "--max-length", 100)
+    done = edgeprefix("run", llama_bundle, "--input", "x", "--max-new-tokens", 2, *rooms)
+    assert re.match(r"cache: 3 rows x 100 positions = 0\.1 MiB, [\d,]+ MiB are free\n", done.stderr)
+    vast = edgeprefix("run", llama_bundle, "--input", "x", "--max-batch", 10_000_000, "--max-length", 256)
+    said, refused = vast.stderr.splitlines()
+    assert said.startswith("cache: 10000000 rows x 256 positions = 1,250,000.0 MiB")
+    assert re.match(
+        r"error: a cache of 10000000 rows x 256 positions needs 1250000 MiB, \d+ MiB are free; lower", refused
+    )
+    assert vast.returncode == 1
+
+
+def test_run_gives_samples_beams_and_logprobs(edgeprefix: Edgeprefix, llama_bundle: Path, rows: Path) -> None:
+    short = ("run", llama_bundle, "--input", "hello", "--max-new-tokens", 4, "--max-batch", 3)
+    samples = edgeprefix(*short, "--n", 3, "--temperature", 1, "--seed", 1, "--json", "--logprobs", 2)
+    described = json.loads(samples.stdout)
+    assert len(described["alternatives"]) == 2
+    assert [len(entry["top"]) for entry in described["logprobs"]] == [2] * described["tokens"]
+    beams = json.loads(edgeprefix(*short, "--beams", 3, "--n", 2, "--json").stdout)
+    assert beams["score"] >= beams["alternatives"][0]["score"]
+    assert edgeprefix(*short, "--beams", 2, "--top-k", 5).stderr.count("leave top_k out or beams=2") == 1
+    assert edgeprefix("run", llama_bundle, "--data", rows, "--out", "o", "--logprobs", 1).returncode == 2
+
+
 def test_run_over_rows_and_resume(
     edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -111,8 +139,28 @@ def test_score_prints_accuracy(
     assert found["accuracy"] == sum(row["label"] == row["target"] for row in scored) / 7
     assert found["labels"]["yes"]["rows"] == 4
     assert set(scored[0]["scores"]) == {"yes", "no"}
+    assert sum(sum(row.values()) for row in found["confusion"].values()) == 7
     table = edgeprefix("score", llama_bundle, "--prefix", task_file, "--data", rows, "--calibrate")
+    assert "→ yes" in table.stdout
     assert "accuracy" in table.stdout.splitlines()[-1]
+
+
+def test_score_goes_on_where_it_was_interrupted(
+    edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "scores.jsonl", tmp_path / "other.jsonl"
+    typed = ("score", llama_bundle, "--prefix", task_file, "--data", rows, "--json")
+    whole = edgeprefix(*typed, "--out", out)
+    lines = out.read_text().splitlines()
+    other.with_name("other.jsonl.partial").write_text("\n".join(lines[:3]) + "\n" + lines[3][:9])
+    resumed = edgeprefix(*typed, "--out", other, "--resume")
+    assert (resumed.stdout, other.read_text()) == (whole.stdout, out.read_text())
+    other.with_name("other.jsonl.partial").write_text("\n".join(lines[1:3]) + "\n")
+    foreign = edgeprefix(*typed, "--out", other, "--resume", "--force")
+    assert "rows.jsonl:1 is not the row that the interrupted run had scored there" in foreign.stderr
+    assert edgeprefix(*typed, "--resume").returncode == 2
+    other.with_name("other.jsonl.partial").write_text("no json\n")
+    assert "is no interrupted result" in edgeprefix(*typed, "--out", other, "--resume", "--force").stderr
 
 
 def test_inspect_shows_files_and_bundles(edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path) -> None:
@@ -167,7 +215,7 @@ def test_what_can_go_wrong_is_one_line_and_exit_code_1(
     }  # fmt: skip
     done = edgeprefix(*(argument.format(**places) for argument in arguments))
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith("error: ")
+    assert "\nerror: " in f"\n{done.stderr}"
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from edgeprefix.export import export_decoder
 from edgeprefix.runtime import Engine, Request
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, LayerShape, Manifest
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
@@ -16,7 +18,7 @@ from edgeprefix.runtime.decoding.cache import Cache
 from edgeprefix.runtime.decoding.decoder import Decoder
 from edgeprefix.runtime.decoding.device_cache import DeviceCache
 from edgeprefix.runtime.decoding.quiet_ort import ort
-from edgeprefix.runtime.decoding.session import CPU, CUDA, open_graph
+from edgeprefix.runtime.decoding.session import CPU, CUDA, _require_half_on_cuda, open_graph
 from edgeprefix.runtime.decoding.strip_copier import Place, StripCopier, identity_graph
 from edgeprefix.runtime.errors import ProviderError
 
@@ -116,9 +118,43 @@ def test_cuda_that_is_not_there(llama_bundle: Path) -> None:
         Engine.load(llama_bundle, providers=[CUDA])
 
 
+def test_a_cuda_bundle_must_have_an_fp16_cache(llama_bundle: Path) -> None:
+    manifest = Manifest.load(llama_bundle)
+    with pytest.raises(
+        ProviderError, match="no attention kernel for a float32 cache; export the bundle with --precision fp16"
+    ):
+        _require_half_on_cuda(manifest, [(CUDA, {"device_id": 0})])
+    _require_half_on_cuda(dataclasses.replace(manifest, cache_dtype="float16"), [CUDA])
+    _require_half_on_cuda(manifest, [CPU])
+
+
+@pytest.mark.skipif("AzureExecutionProvider" not in ort.get_available_providers(), reason="another onnxruntime build")
+def test_any_other_provider_is_passed_through(llama_bundle: Path, prefix_folder: Path, shared_engine: Engine) -> None:
+    """It may have a device of its own, so nothing that was bound once is relied upon."""
+    request = Request("The quick brown fox", prefix="news", max_new_tokens=8, ignore_end=True)
+    with Engine.load(
+        llama_bundle, prefixes=prefix_folder, providers=[("AzureExecutionProvider", {})], max_batch=2, max_length=96
+    ) as engine:
+        graph: Any = engine._decoder.graph  # type: ignore[attr-defined]
+        assert (graph.device, graph.keeps_bindings) == ("cpu", False)
+        assert engine.generate_many([request] * 3)[2].tokens == shared_engine.generate_many([request])[0].tokens
+
+
 @pytest.mark.gpu
-def test_cuda_gives_the_same_tokens(llama_bundle: Path, prefix_folder: Path, shared_engine: Engine) -> None:
-    """fp32 tiny base on the GPU; needs an fp16 bundle where the CUDA kernel takes no fp32."""
-    with Engine.load(llama_bundle, prefixes=prefix_folder, providers=[CUDA], max_batch=4, max_length=96) as engine:
-        request = Request("The quick brown fox", prefix="news", max_new_tokens=8, ignore_end=True)
-        assert engine.generate_many([request])[0].tokens == shared_engine.generate_many([request])[0].tokens
+def test_cuda_gives_the_tokens_that_the_cpu_gives(llama_base: Path, prefix_folder: Path, tmp_path: Path) -> None:
+    """fp16 on both sides: tasks, chunks, samples, beams and scores, all of which move parts of the cache."""
+    export_decoder(llama_base, tmp_path / "fp16", precision="fp16", verify=False)
+    rooms: dict[str, Any] = {"prefixes": prefix_folder, "max_batch": 4, "max_length": 96, "chunk_tokens": 8}
+    requests = [
+        Request("The quick brown fox", prefix=name, max_new_tokens=8, ignore_end=True, **extra)
+        for name in ("news", "mail", None)
+        for extra in ({}, {"beams": 3}, {"n": 2, "temperature": 1.0, "seed": 1})  # type: ignore[attr-defined]
+    ]
+    results = []
+    for providers in ([CUDA], [CPU]):
+        with Engine.load(tmp_path / "fp16", providers=providers, **rooms) as engine:
+            assert isinstance(engine._cache, DeviceCache) == (providers == [CUDA])
+            tokens = [one.tokens for one in engine.generate_many(requests)]
+            results.append((tokens, list(engine.score("x", ["yes", "no"], prefix="poem"))))
+    assert results[0][0] == results[1][0]
+    np.testing.assert_allclose(results[0][1], results[1][1], atol=0.05)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -226,7 +229,16 @@ def test_top_entries_are_sorted_with_ties_by_index() -> None:
         ({"n": 3, "temperature": 0}, "n=3 greedy samples would be equal"),
         ({"beams": 2, "temperature": 0.5}, "beam search is not sampled"),
         ({"beams": 2, "n": 3}, "need at least as many beams"),
-        ({"beams": 2, "logprobs": 1}, "beam search does not know logprobs"),
+        ({"beams": 2, "top_k": 5, "typical_p": 0.5}, "is not sampled; leave top_k, typical_p out or beams=2"),
+        ({"beams": 2, "lookup": 3}, "lookup works with greedy decoding only"),
+        ({"early_stopping": True}, "early_stopping is for beam search"),
+        ({"beams": 2, "early_stopping": "soon"}, "early_stopping='soon': expected True, False or 'never'"),
+        ({"stop": 5}, "stop=5: expected a text or several"),
+        ({"banned_words": ["a"], "forced_words": ["a", "b"]}, "'a' cannot be forced and banned"),
+        ({"logit_bias": {"a": 1.0}}, "logit_bias must be numbers or -inf by token id"),
+        ({"logit_bias": [1]}, "logit_bias must be numbers or -inf by token id"),
+        ({"forced_prefix": 5}, "forced_prefix=5: expected a text"),
+        ({"ignore_end": "no"}, "ignore_end='no': expected True or False"),
         ({"lookup": 4, "top_k": 5}, "lookup works with greedy decoding only"),
         ({"stop": ("",)}, "must not be empty"),
         ({"logit_bias": {1: float("nan")}}, "logit_bias must be numbers or -inf"),
@@ -250,6 +262,35 @@ def test_task_defaults_are_overridden_by_the_caller() -> None:
     assert (resolved.temperature, resolved.top_k, resolved.stop, resolved.max_new_tokens) == (0.7, 20, ("\n",), None)
     overridden = resolve_options(pack, {"temperature": 0.0, "stop": "END"})
     assert (overridden.effective_temperature, overridden.stop) == (0.0, ("END",))
+
+
+def test_a_tasks_wish_to_sample_does_not_stand_in_the_way_of_beams() -> None:
+    pack = TaskPack(generation=GenerationDefaults(temperature=0.7, top_k=20, repetition_penalty=1.2))
+    resolved = resolve_options(pack, {"beams": 3})
+    assert (resolved.sampled, resolved.top_k, resolved.repetition_penalty) == (False, 0, 1.2)
+    with pytest.raises(RequestError, match="leave top_k out"):
+        resolve_options(pack, {"beams": 3, "top_k": 20})
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 200),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.one_of(st.integers(-2, 9), st.text(max_size=2)), max_size=3),
+    st.dictionaries(
+        st.one_of(st.integers(-2, 500), st.text(max_size=2)), st.one_of(st.floats(), st.text()), max_size=3
+    ),
+)
+
+
+@given(values=st.dictionaries(st.sampled_from([field.name for field in dataclasses.fields(GenerationOptions)]), JUNK))
+@settings(max_examples=1000, deadline=None)
+def test_whatever_is_given_either_makes_sense_or_is_a_request_error(values: dict[str, object]) -> None:
+    with contextlib.suppress(RequestError):  # any other error fails the test
+        options = resolve_options(None, values)
+        assert options.beams == 1 or not options.sampled
 
 
 def test_temperature_follows_from_what_is_asked() -> None:

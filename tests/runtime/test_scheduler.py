@@ -58,17 +58,6 @@ def test_cancel_while_it_runs_and_while_it_waits(engine: Engine) -> None:
     assert engine.load_now == (0, 0)
 
 
-def test_leaving_a_stream_early_frees_its_slot(engine: Engine) -> None:
-    with engine.stream("x", **LONG) as stream:
-        next(stream)
-    for _ in engine.stream("x", **LONG):
-        break
-    deadline = time.monotonic() + 10
-    while engine.load_now != (0, 0):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_a_deadline_ends_running_and_waiting_requests(engine: Engine) -> None:
     blockers = [engine.submit(Request("x", **LONG)) for _ in range(4)]
     started = time.perf_counter()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundles import make_prefix, torch_logits, torch_model
 
-from edgeprefix.runtime import Engine, Prefix, Scores, TaskPack
+from edgeprefix.runtime import Engine, Prefix, Request, Scores, TaskPack
 from edgeprefix.runtime.errors import PromptTooLongError, RequestError
 
 LABELS = ("yes", "no", "not now", "now", "yes please")
@@ -29,13 +29,54 @@ def task(bundle: Path) -> Iterator[tuple[Engine, Prefix]]:
 
 def torch_scores(base: Path, engine: Engine, prefix: Prefix | None, prompt: str, *, end: bool = True) -> list[float]:
     """Each option computed alone, from the whole text."""
-    model, context, sums = torch_model(base), engine.tokenizer.encode_prompt(prompt), []
-    for label in LABELS:
+    return torch_sums(base, engine, prefix, engine.tokenizer.encode_prompt(prompt), LABELS, end=end)
+
+
+def torch_sums(
+    base: Path, engine: Engine, prefix: Prefix | None, context: list[int], options: Sequence[str], *, end: bool
+) -> list[float]:
+    model, sums = torch_model(base), []
+    for label in options:
         option = engine.tokenizer.encode_target(label) if end else engine.tokenizer.encode_piece(label)
         logits = torch_logits(model, prefix, context + option).astype(np.float64)
         logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         sums.append(sum(logprobs[len(context) - 1 + place, token] for place, token in enumerate(option)))
     return sums
+
+
+@pytest.mark.parametrize("end", [True, False])
+@pytest.mark.parametrize(
+    "options", [[], ["a", "b", "c", "d", "e"], ["a", "b", "cd", "ce", "the dog is"], ["a"], ["a", "a"]]
+)
+def test_short_options_go_through_the_batch(
+    base: Path, task: tuple[Engine, Prefix], end: bool, options: list[str]
+) -> None:
+    """More of them than slots, of different lengths, equal ones too; beside a text that is being generated."""
+    engine, prefix = task
+    options = options or list("abcdefghijklmnopqrstuvwxyz")
+    running = engine.submit(Request("x", prefix="intent", max_new_tokens=60, ignore_end=True))
+    beside = engine.score(TEXT, options, prefix="intent", include_end=end)
+    running.cancel()
+    context = engine.tokenizer.encode_prompt(f"Text: {TEXT}\nAnswer:")
+    np.testing.assert_allclose(beside, torch_sums(base, engine, prefix, context, options, end=end), atol=TOLERANCE)
+    assert list(engine.score(TEXT, options, prefix="intent", include_end=end)) == list(
+        beside
+    )  # to the last bit in fp32
+
+
+def test_many_prompts_share_the_batch(task: tuple[Engine, Prefix]) -> None:
+    engine, _ = task
+    texts = [f"{TEXT} {number}" for number in range(30)]
+    settings = {"prefix": "intent", "calibrate": True, "normalise": True}
+    alone = [(index, engine.score(text, **settings)) for index, text in enumerate(texts)]  # type: ignore[arg-type]
+    assert list(engine.score_each(texts, **settings)) == alone  # type: ignore[arg-type]
+    taken: list[str] = []
+    some = engine.score_each((taken.append(text) or text for text in texts), prefix="intent")  # type: ignore[func-returns-value]
+    assert next(some)[0] == 0
+    some.close()
+    assert len(taken) < 15  # as they can be served, not all at once
+    with pytest.raises(RequestError, match="the prompt is empty"):
+        list(engine.score_each([[5], []], ["yes", "no"]))
 
 
 @pytest.mark.parametrize("end", [True, False])
@@ -96,6 +137,10 @@ def test_what_cannot_be_scored(task: tuple[Engine, Prefix]) -> None:
         RequestError, match="no options to score: give some, or use a prefix whose task pack has labels"
     ):
         engine.score(TEXT)
+    with pytest.raises(RequestError, match="expected several texts, got one"):
+        engine.score(TEXT, "yes")
+    with pytest.raises(RequestError, match="option 5 is no text"):
+        engine.score(TEXT, ["yes", 5])  # type: ignore[list-item]
     with pytest.raises(RequestError, match="option '' has no tokens"):
         engine.score(TEXT, ["yes", ""], include_end=False)
     with pytest.raises(RequestError, match="calibration needs a prompt of text or fields"):
