@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import MissingExtraError, RequestError
 
 Message = Mapping[str, str]
@@ -45,6 +47,20 @@ def render_chat(
     except (jinja2.TemplateError, TypeError, KeyError) as error:
         raise RequestError(f"the base's chat template cannot take these messages: {error}") from error
     return str(text)
+
+
+def bundle_chat(
+    manifest: Manifest, tokenizer: TextTokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = True
+) -> str:
+    """`render_chat` with a bundle's template and its own begin and end tokens."""
+    begin, end = manifest.begin_id, next(iter(manifest.end_ids), None)
+    return render_chat(
+        manifest.chat_template,
+        messages,
+        begin_token=(None if begin is None else tokenizer.token_text(begin)) or "",
+        end_token=(None if end is None else tokenizer.token_text(end)) or "",
+        add_generation_prompt=add_generation_prompt,
+    )
 
 
 def _jinja() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""`edgeprefix export prefix`: what was trained becomes a prefix file."""
+"""`edgeprefix export prefix`: what was trained, here or with PEFT, becomes a prefix file, or a file of another runtime's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from edgeprefix.export.prefix import export_prefix
+from edgeprefix.export.formats.writers import FORMATS, write_prefix
+from edgeprefix.export.prefix import read_prefix
+
+
+class Format(enum.StrEnum):
+    """What is written."""
+
+    EDGEPREFIX = "edgeprefix"
+    PEFT = "peft"
+    ONNX_ADAPTER = "onnx-adapter"
+    LLAMA_CPP = "llama.cpp"
+    OPENVINO = "openvino"
 
 
 class PrefixDtype(enum.StrEnum):
@@ -21,15 +32,56 @@ class PrefixDtype(enum.StrEnum):
 
 
 def prefix_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `edgeprefix train` wrote.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Prefix file to write.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|PEFT_ADAPTER|FILE",
+            help="Folder that `edgeprefix train` or PEFT's save_pretrained() wrote, or a prefix file.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write (peft: folder).")],
     base: Annotated[
-        str | None, typer.Option(metavar="BASE", help="Check that the prefix belongs to this base.")
+        str | None,
+        typer.Option(
+            metavar="BASE", help="Check that the prefix belongs to this base; a PEFT adapter names one itself."
+        ),
     ] = None,
-    dtype: Annotated[PrefixDtype, typer.Option(help="Precision of keys and values in the file.")] = PrefixDtype.FP32,
+    format: Annotated[  # noqa: A002  # the option's name
+        Format, typer.Option("--format", help="For which runtime: see docs/formats.md.")
+    ] = Format.EDGEPREFIX,
+    dtype: Annotated[
+        PrefixDtype | None,
+        typer.Option(help="Precision of keys and values in the file. [default: fp32; llama.cpp: fp16]"),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Name of the task; by default as trained, of a PEFT adapter the folder's name."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help='Prompt template, such as "{input}\\n"; by default as trained.'),
+    ] = None,
+    task_id: Annotated[
+        int | None, typer.Option(metavar="N", help="Which task of a PEFT multitask adapter, from 0.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing PEFT folder.")] = False,
 ) -> None:
-    """Write the best prefix of RUN as a prefix file."""
-    prefix = export_prefix(run, out, base=base, dtype=dtype.value)
+    """Write the best prefix of a training run, a PEFT adapter or a prefix file for this runtime or another."""
+    template = None if prompt is None else prompt.replace("\\n", "\n").replace("\\t", "\t")
+    prefix = read_prefix(run, base=base, task=task, prompt=template, task_id=task_id)
+    chosen = FORMATS[format.value] if dtype is None else dtype.value
+    write_prefix(prefix, out, format=format.value, dtype=chosen, base=base, force=force)
     typer.echo(
-        f"{out}: task {prefix.name}, {prefix.length} positions, base {prefix.base}, {out.stat().st_size:,} bytes"
+        f"{out}: {_kind(format)}, task {prefix.name}, {prefix.length} positions, base {prefix.base}, {_bytes(out):,} bytes"
     )
+
+
+def _kind(format: Format) -> str:  # noqa: A002
+    return "prefix file" if format is Format.EDGEPREFIX else format.value
+
+
+def _bytes(out: Path) -> int:
+    files = out.iterdir() if out.is_dir() else [out]
+    return sum(file.stat().st_size for file in files)

@@ -2,52 +2,156 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgeprefix.runtime.cli.common import Bundle, Providers, Threads, errors
-from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.contracts.prefix_file import DTYPES
+from edgeprefix.runtime.chat_prefix import chat_beginning
+from edgeprefix.runtime.cli.common import Bundle, Providers, Threads, errors, progress_bar
+from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
+from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.task_pack import TaskPack
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import DataError, OutputError
+from edgeprefix.runtime.request import Prompt
+from edgeprefix.runtime.rounding_loss import rounding_loss
+
+_MEASURED_TOKENS = 32  # of the rounding's loss
 
 compile_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """What is compiled: its tokens or text, how many tokens that makes, and the prompt template that goes with it."""
+
+    content: Prompt
+    tokens: int
+    prompt: str
 
 
 @compile_app.command(name="compile")
 def compile_text(
     bundle: Bundle,
-    out: Annotated[Path, typer.Option("--out", help="The prefix file to write.")],
-    task: Annotated[str, typer.Option("--task", help="Name of the task.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The prefix file to write.")],
+    task: Annotated[str, typer.Option("--task", metavar="NAME", help="Name of the task.")],
     text: Annotated[
         str | None, typer.Option("--text", help="The text, for example a system prompt with examples.")
     ] = None,
-    text_file: Annotated[Path | None, typer.Option("--text-file", help="A file with the text.")] = None,
-    prompt: Annotated[str, typer.Option("--prompt", help="Prompt template of the task.")] = "{input}",
+    text_file: Annotated[Path | None, typer.Option("--text-file", metavar="FILE", help="A file with the text.")] = None,
+    messages: Annotated[
+        Path | None,
+        typer.Option(
+            "--messages", metavar="FILE", help='JSON list of chat messages, [{"role": "system", "content": …}, …].'
+        ),
+    ] = None,
+    ids: Annotated[Path | None, typer.Option("--ids", metavar="FILE", help="JSON list of token ids.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", help="Prompt template of the task; default {input}, with --messages the chat template's rest."
+        ),
+    ] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Labels a,b,… of a classification.")] = None,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="Text that ends an output; repeatable.")] = None,
-    behind: Annotated[Path | None, typer.Option("--prefix", help="A prefix that stands before the text.")] = None,
+    begin: Annotated[
+        bool, typer.Option("--begin/--no-begin", help="Whether the tokenizer may put its begin token before the text.")
+    ] = True,
+    behind: Annotated[
+        Path | None, typer.Option("--prefix", metavar="FILE", help="A prefix that stands before the text.")
+    ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help=f"Precision of the file: {', '.join(DTYPES)}.")] = "fp16",
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Say what the file's precision costs against fp32.")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
     threads: Threads = None,
     providers: Providers = None,
 ) -> None:
     """Turn a text into a prefix file: prompting with it then costs nothing but its positions."""
-    if (text is None) == (text_file is None):
-        raise typer.BadParameter("give either --text or --text-file")
+    if sum(source is not None for source in (text, text_file, messages, ids)) != 1:
+        raise typer.BadParameter("give one of --text, --text-file, --messages and --ids")
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"{dtype!r} is none of {', '.join(DTYPES)}", param_hint="--dtype")
     if out.exists() and not force:
         raise OutputError(f"{out} exists already; choose another --out, or pass --force to replace it")
+    source = _source(bundle, text=text, text_file=text_file, messages=messages, ids=ids, begin=begin)
+    before = None if behind is None else Prefix.load(behind)
+    pack = TaskPack(
+        prompt=source.prompt if prompt is None else _unescaped(prompt),
+        labels=tuple(labels.split(",")) if labels else (),
+        stop=tuple(map(_unescaped, stop or ())),
+    )
+    room = source.tokens + (0 if before is None else before.length) + _MEASURED_TOKENS
+    with Engine.load(bundle, max_batch=1, max_length=room, threads=threads, providers=providers or None) as engine:
+        name = None if before is None else engine.load_prefix(before).name
+        with _bar(source.tokens) as progress:
+            prefix = engine.compile(source.content, name=task, prefix=name, pack=pack, progress=progress)
+        prefix.with_dtype(dtype).save(out)
+        errors.print(
+            f"{out}: task {task}, {prefix.length} positions, {out.stat().st_size:,} bytes",
+            style="green",
+            soft_wrap=True,
+        )
+        if measure and dtype != "fp32":
+            _say_loss(engine, prefix, dtype)
+
+
+def _source(
+    bundle: Path, *, text: str | None, text_file: Path | None, messages: Path | None, ids: Path | None, begin: bool
+) -> _Source:
+    """The one that was given; its tokens are counted before the graph is opened, so that the cache gets just that size."""
+    manifest = Manifest.load(bundle)
+    tokenizer = TextTokenizer.from_file(bundle / TOKENIZER_FILE, end_ids=manifest.end_ids)
+    if ids is not None:
+        tokens = _json_list(ids, int, "token ids, [1, 2, …]")
+        return _Source(content=tokens, tokens=len(tokens), prompt="{input}")
+    if messages is not None:
+        conversation = _json_list(messages, dict, 'messages, [{"role": "system", "content": …}, …]')
+        beginning = chat_beginning(manifest, tokenizer, conversation)
+        tokens = tokenizer.encode_piece(beginning.text)  # the template writes the special tokens itself
+        return _Source(content=tokens, tokens=len(tokens), prompt=beginning.prompt)
     content = text if text is not None else _read(text_file)
-    pack = TaskPack(prompt=prompt, labels=tuple(labels.split(",")) if labels else (), stop=tuple(stop or ()))
-    capacity = Manifest.load(bundle).max_positions
-    with Engine.load(bundle, max_batch=1, max_length=capacity, threads=threads, providers=providers or None) as engine:
-        before = None if behind is None else engine.load_prefix(behind).name
-        prefix = engine.compile(content, name=task, prefix=before, pack=pack).with_dtype(dtype)
-    prefix.save(out)
-    errors.print(f"{out}: task {task}, {prefix.length} positions, {out.stat().st_size:,} bytes", style="green")
+    if not begin:
+        tokens = tokenizer.encode_piece(content)
+        return _Source(content=tokens, tokens=len(tokens), prompt="{input}")
+    return _Source(content=content, tokens=len(tokenizer.encode_prompt(content)), prompt="{input}")
+
+
+def _say_loss(engine: Engine, prefix: Prefix, dtype: str) -> None:
+    if prefix.length + _MEASURED_TOKENS > engine.max_length:
+        errors.print("the base has no positions left to measure the file's precision on", style="yellow")
+        return
+    errors.print(str(rounding_loss(engine, prefix, dtype, tokens=_MEASURED_TOKENS)), soft_wrap=True)
+
+
+@contextmanager
+def _bar(tokens: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over tokens, on the terminal only."""
+    with progress_bar() as bar:
+        running = bar.add_task("compiling", total=tokens)
+        yield lambda done: bar.update(running, completed=done)
+
+
+def _unescaped(text: str) -> str:
+    """A shell has no easy way to type a line feed: \\n and \\t stand for themselves as in a program."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _json_list(path: Path, kind: type, expected: str) -> list[Any]:
+    try:
+        values = json.loads(_read(path))
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON: {error}; expected a list of {expected}") from error
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise DataError(f"{path} holds no list of {expected}")
+    return values
 
 
 def _read(path: Path | None) -> str:

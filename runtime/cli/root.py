@@ -25,6 +25,7 @@ _SUMMARIES = {
     "export": ("Write a base as a bundle, or a trained run as a prefix file.", "export"),
     "verify": ("Compare a bundle with torch; exit 1 when it differs.", "export"),
     "compile": ("Turn a text into a prefix file, through the bundle's own graph.", None),
+    "compose": ("Put prefixes behind each other, their keys moved to their new positions.", None),
     "run": ("Generate text with a bundle and a prefix.", None),
     "score": ("Classify rows by label likelihood.", None),
     "inspect": ("Show what is in a prefix file or a bundle.", None),

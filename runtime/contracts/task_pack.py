@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+BEGINS = "begins_with_begin_token"
+"""Field of a compiled prefix's recipe: whether its first position is the base's begin token."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationDefaults:

@@ -1,0 +1,1 @@
+"""Prefixes in the forms that other runtimes read."""
