@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 ROOMS  := train export runtime demo
 
-.PHONY: demo test test-slow test-gpu check bench clean
+.PHONY: demo test test-slow test-gpu test-optimum check bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgeprefix demo --out demo-report --force
@@ -18,6 +18,10 @@ test-slow: $(VENV)/installed
 test-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest -m gpu
 
+# Optimum wants transformers 4, so it has an environment of its own beside $(VENV).
+test-optimum: $(VENV)-optimum/installed
+	$(VENV)-optimum/bin/python -m pytest -m optimum tests/export/test_optimum*.py
+
 check: $(VENV)/installed $(VENV)/typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,11 +31,15 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/e2e.py
 
 clean:
-	rm -rf $(VENV) build demo-report *.egg-info
+	rm -rf $(VENV) $(VENV)-optimum build demo-report *.egg-info
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)-optimum/installed: pyproject.toml tests/export/optimum_environment.py
+	$(PYTHON) tests/export/optimum_environment.py $(VENV)-optimum
 	touch $@
 
 # mypy does not follow the editable install's folder mapping, so it is shown the same package as a tree of links.

@@ -23,15 +23,17 @@ from typing import Any
 
 import onnx_ir as ir
 import transformers
+from transformers import AutoConfig
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "export"))
 
 from zoo import TooLargeError, model_types, tiny_config, tiny_model  # noqa: E402  (lies with the tests)
 
-from edgeprefix.export.adapters import ADAPTERS  # noqa: E402
+from edgeprefix.export.adapters import ADAPTERS, REWRITTEN  # noqa: E402
 from edgeprefix.export.base import Base  # noqa: E402
 from edgeprefix.export.bundle import build_graph, write_bundle  # noqa: E402
+from edgeprefix.export.refusals import ENCODERS, refusal  # noqa: E402
 from edgeprefix.export.verify import verify  # noqa: E402
 from edgeprefix.runtime.contracts.identity import BaseIdentity  # noqa: E402
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE  # noqa: E402
@@ -64,6 +66,8 @@ def main() -> None:
 def _try(model_type: str) -> dict[str, Any]:
     """The outcome for one type: `relative` and `nodes`, or `refused` or `untried` with the reason."""
     if reason := _no_decoder(model_type):
+        return {"foreign": reason}
+    if reason := _refusal(model_type):
         return {"refused": reason}
     try:
         model = tiny_model(model_type)
@@ -75,9 +79,19 @@ def _try(model_type: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             return _export(model_type, model, Path(folder))
     except ExportError as error:
-        return {"refused": _first_line(error)}
+        return {"refused": _first_line(error).removeprefix(f"{model_type} cannot be exported: ")}
     except Exception as error:  # anything else is a bug of ours, and is to be seen in the table
         return {"failed": f"{type(error).__name__}: {_first_line(error)}"}
+
+
+def _refusal(model_type: str) -> str | None:
+    """The exporter's own reason, from the tiny configuration or, where none can be made, from the default one."""
+    for make in (tiny_config, AutoConfig.for_model):
+        try:
+            return refusal(make(model_type))
+        except Exception:  # a type without a usable default; what follows says so
+            continue
+    return None
 
 
 def _export(model_type: str, model: Any, folder: Path) -> dict[str, Any]:
@@ -103,21 +117,18 @@ def _no_decoder(model_type: str) -> str | None:
     except Exception:  # judged when the model is made
         return None
     if getattr(config, "is_encoder_decoder", False):
-        return "an encoder-decoder"
-    if getattr(config, "is_decoder", None) is False and model_type in _ENCODERS:
-        return "an encoder, which generates only as part of an encoder-decoder"
+        return "encoder-decoder"
+    if getattr(config, "is_decoder", None) is False and model_type in ENCODERS:
+        return "encoder"
     return None
-
-
-_ENCODERS = {
-    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
-    "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
-}  # fmt: skip
 
 
 def _counts(results: dict[str, Any]) -> dict[str, int]:
     types = results["types"].values()
-    return {kind: sum(kind in outcome for outcome in types) for kind in ("relative", "refused", "failed", "untried")}
+    return {
+        kind: sum(kind in outcome for outcome in types)
+        for kind in ("relative", "refused", "failed", "untried", "foreign")
+    }
 
 
 def _page(results: dict[str, Any]) -> str:
@@ -128,14 +139,16 @@ def _page(results: dict[str, Any]) -> str:
         "",
         "<!-- written by benchmarks/architectures.py; do not edit -->",
         "",
-        f"{counts['relative']} model types export and equal torch; {counts['refused']} are refused by name, with the reason;"
-        f" {counts['failed']} fail; {counts['untried']} could not be tried.",
+        f"transformers registers {len(types)} types of causal language models. {counts['relative']} export and equal torch;"
+        f" {counts['refused']} are refused by name, with the reason; {counts['failed']} fail; {counts['untried']} could not be",
+        f"tried. The other {counts['foreign']} are encoders and halves of encoder-decoders, which have no place here.",
         "",
         "Every type is a tiny model with random weights, biases and norms, exported in fp32 and compared with torch on each",
         "logit: prompt in one piece and in two, decode steps, a prefix in the cache, three rows of different prefixes and",
         "lengths in one batch, and a text longer than any sliding window. *Difference* is the largest over the largest logit;",
         f"a row fails above {BOUND:.0e}. *Rotary* says whether positions are rotated inside the attention node (`node`), by the",
-        "model's own traced operations (`graph`, slower and as exact), or not at all.",
+        "model's own traced operations (`graph`, slower and as exact), or not at all. Of types that see and hear (gemma3,",
+        "llama4, …) it is the text part that is exported.",
         "",
         f"Made with {versions} on {results.get('date', '?')}: `python benchmarks/architectures.py`.",
         "",
@@ -144,7 +157,7 @@ def _page(results: dict[str, Any]) -> str:
     ]
     for name, outcome in sorted(types.items()):
         if "relative" in outcome:
-            note = "adapter" if name in ADAPTERS else ""
+            note = "adapter" if name in ADAPTERS | REWRITTEN else ""
             rotary = "node" if outcome["rotary_in_node"] else "graph or none"
             lines.append(f"| {name} | {outcome['relative']:.1e} | {outcome['nodes']} | {rotary} | {note} |")
     for kind, title in (("refused", "Refused"), ("failed", "Failing"), ("untried", "Not tried")):
@@ -152,7 +165,13 @@ def _page(results: dict[str, Any]) -> str:
         if chosen:
             lines += ["", f"## {title}", "", "| type | reason |", "|---|---|"]
             lines += [f"| {name} | {_cell(reason)} |" for name, reason in chosen]
-    return "\n".join(lines) + "\n"
+    foreign = {kind: [name for name, o in sorted(types.items()) if o.get("foreign") == kind] for kind in _FOREIGN}
+    lines += ["", "## No decoders", ""]
+    lines += [f"{title}: {', '.join(foreign[kind])}.\n" for kind, title in _FOREIGN.items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_FOREIGN = {"encoder": "Encoders", "encoder-decoder": "Encoder-decoders"}
 
 
 def _cell(text: str) -> str:

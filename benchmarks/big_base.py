@@ -2,10 +2,10 @@
 
     python benchmarks/big_base.py [--precision int4] [--layers 16] [--json results.json]
 
-The checkpoint is made in a temporary folder by a process of its own. `peak` is the largest anonymous memory of the exporting
-process so far, sampled twenty times a second, without pages that are mapped from files (the checkpoint's, the bundle's): the
-system takes those back when it needs them. `over checkpoint` is that divided by the checkpoint's size. The last line is the
-table as JSON.
+The checkpoint is made in a temporary folder by a process of its own. Memory is that of the exporting process, twenty times a
+second, from /proc/self/status: *anonymous* (RssAnon: what it has allocated), *resident* (VmRSS: that and the pages of mapped
+files, the checkpoint's and the bundle's, which the system takes back when it needs them). Peaks are those up to the end of
+a stage. `over checkpoint` is the resident peak divided by the checkpoint's size. The last line is the table as JSON.
 """
 
 from __future__ import annotations
@@ -42,25 +42,27 @@ def main() -> None:
         base, tests = Path(name) / "base", Path(__file__).parents[1] / "tests"
         subprocess.run([sys.executable, "-c", _MAKE, str(base), str(options.layers), str(tests)], check=True)
         checkpoint = sum(file.stat().st_size for file in base.glob("*.safetensors"))
-        peaks: dict[str, float] = {}
+        peaks: dict[str, dict[str, float]] = {}
         sampler = _Sampler()
         sampler.start()
+        start = _memory()
         started = time.perf_counter()
         manifest = export_decoder(
             base,
             Path(name) / "bundle",
             precision=options.precision,
-            progress=lambda stage, done: peaks.update({stage: sampler.peak}),
+            progress=lambda stage, done: peaks.update({stage: dict(sampler.peak)}),
         )
         seconds = time.perf_counter() - started
         parity = dict(manifest.parity)
     print(f"checkpoint {checkpoint / 1e9:.2f} GB in bf16, {options.precision}, {seconds:.0f} s\n")
-    print(f"{'up to':<10}{'peak GB':>9}{'over checkpoint':>17}")
+    print(f"{'up to':<10}{'anonymous GB':>14}{'resident GB':>13}{'over checkpoint':>17}")
     for stage in STAGES:
-        print(f"{stage:<10}{peaks[stage] / 1e9:>9.2f}{peaks[stage] / checkpoint:>17.2f}")
+        anonymous, resident = peaks[stage]["anonymous"], peaks[stage]["resident"]
+        print(f"{stage:<10}{anonymous / 1e9:>14.2f}{resident / 1e9:>13.2f}{resident / checkpoint:>17.2f}")
     result = {
         "benchmark": "big_base", "precision": options.precision, "layers": options.layers, "checkpoint_bytes": checkpoint,
-        "peak_bytes": peaks, "seconds": seconds, "kl": parity["kl"], "top1": parity["top1"],
+        "peak_bytes": peaks, "at_import_bytes": start, "seconds": seconds, "kl": parity["kl"], "top1": parity["top1"],
         "bundle_bytes": sum(record.bytes for record in manifest.files.values()),
     }  # fmt: skip
     if options.json:
@@ -69,17 +71,23 @@ def main() -> None:
 
 
 class _Sampler(threading.Thread):
-    """Keeps the largest anonymous memory of this process, in bytes."""
+    """Keeps the largest memory of this process, in bytes."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peak = 0.0
+        self.peak = _memory()
 
     def run(self) -> None:
         while True:
-            status = Path("/proc/self/status").read_text()
-            self.peak = max(self.peak, int(status.partition("RssAnon:")[2].split()[0]) * 1024.0)
+            now = _memory()
+            self.peak = {kind: max(self.peak[kind], now[kind]) for kind in now}
             time.sleep(0.05)
+
+
+def _memory() -> dict[str, float]:
+    status = Path("/proc/self/status").read_text()
+    fields = {"anonymous": "RssAnon:", "resident": "VmRSS:"}
+    return {kind: int(status.partition(name)[2].split()[0]) * 1024.0 for kind, name in fields.items()}
 
 
 def _options() -> argparse.Namespace:

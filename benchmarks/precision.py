@@ -32,12 +32,13 @@ from edgeprefix.export.base import Base, load_base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.precision import to_precision
 from edgeprefix.runtime.contracts.manifest import PRECISIONS, Manifest
-from edgeprefix.runtime.contracts.rounding import WeightFormat, dequantise, quantise
+from edgeprefix.runtime.contracts.rounding import dequantise, quantise
 from edgeprefix.runtime.decoding.cache import Cache
 from edgeprefix.runtime.decoding.decoder import Decoder
 from edgeprefix.runtime.decoding.session import open_graph
 
 Array = npt.NDArray[np.float32]
+BLOCKS = (32, 64, 128, 256)  # also where they do not divide a matrix: its last block is then a smaller one
 WINDOW = 256  # tokens of a text that are seen together
 
 
@@ -81,9 +82,9 @@ def _weight_table(base: Base, text: torch.Tensor, expected: torch.Tensor) -> lis
 
 
 def _candidates() -> list[tuple[str, int, int, str]]:
-    found = [("body", 8, block, "rtn symmetric") for block in (32, 64, 128)] + [("head", 8, 64, "rtn symmetric")]
+    found = [(part, 8, block, "rtn symmetric") for part in ("body", "head") for block in BLOCKS]
     found += [("head", 4, 32, method) for method in ROUNDINGS]
-    return found + [("body", 4, block, method) for block in (32, 64, 128) for method in ROUNDINGS]
+    return found + [("body", 4, block, method) for block in BLOCKS for method in ROUNDINGS]
 
 
 def _round(model: Any, part: str, rounding: Callable[[Array, int, int], Array], bits: int, block: int) -> None:
@@ -93,8 +94,7 @@ def _round(model: Any, part: str, rounding: Callable[[Array, int, int], Array], 
     )
     with torch.no_grad():
         for layer in layers:  # [N, K]
-            size = WeightFormat(bits=bits, block=block).block_for(layer.weight.shape[1])
-            layer.weight.copy_(torch.from_numpy(rounding(np.ascontiguousarray(layer.weight.numpy()), bits, size)))
+            layer.weight.copy_(torch.from_numpy(rounding(np.ascontiguousarray(layer.weight.numpy()), bits, block)))
 
 
 def _nearest(symmetric: bool) -> Callable[[Array, int, int], Array]:

@@ -8,6 +8,7 @@ model's own. B batch, S new tokens, D head size.
 from __future__ import annotations
 
 import contextlib
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,8 @@ Attend = Callable[..., Tensor]
 """(layer is known) attend(query, key, value, scale=…, window=…, bias=…) → [B, S, heads, D]."""
 
 Replacement = Callable[[Any, Attend], Callable[..., Any]]
+
+Rewritten = tuple[tuple[str | None, str, Callable[..., Any]], ...]
 
 
 def gpt_neo(model: Any, attend: Attend) -> Callable[..., Any]:
@@ -109,6 +112,15 @@ def falcon(model: Any, attend: Attend) -> Callable[..., Any]:
     return forward
 
 
+def gpt_neox_japanese(model: Any, attend: Attend) -> Callable[..., Any]:
+    """`_attn` of GPT-NeoX Japanese."""
+
+    def _attn(self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None) -> tuple[Tensor, None]:
+        return attend(query, key, value, scale=1.0 / self.norm_factor).transpose(1, 2), None
+
+    return _attn
+
+
 ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
     "gpt_neo": ("GPTNeoSelfAttention", "_attn", gpt_neo),
     "gptj": ("GPTJAttention", "_attn", gptj),
@@ -117,6 +129,7 @@ ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
     "bloom": ("BloomAttention", "forward", bloom),
     "mpt": ("MptAttention", "forward", mpt),
     "falcon": ("FalconAttention", "forward", falcon),
+    "gpt_neox_japanese": ("GPTNeoXJapaneseAttention", "_attn", gpt_neox_japanese),
 }
 """Model type → class of its attention layer, method, replacement."""
 
@@ -151,6 +164,62 @@ def adapted(
         yield
     finally:
         setattr(owner, method, original)
+
+
+@contextlib.contextmanager
+def traceable(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, operations that ONNX does not have are written in others, to the same numbers."""
+    code = sys.modules[type(model).__module__]
+    places = [
+        (getattr(code, owner) if owner else code, name, replacement)
+        for owner, name, replacement in REWRITTEN.get(model.config.model_type, ())
+    ]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    for owner, name, replacement in places:
+        setattr(owner, name, replacement)
+    try:
+        yield
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+
+def _real_angles(self: Any, x: Tensor, position_ids: Tensor) -> Tensor:
+    """Cosines and sines of the angles, [B, S, R/2, 2]."""
+    angles = position_ids[..., None].float() * self.inv_freq
+    return torch.stack((angles.cos(), angles.sin()), -1) * self.attention_scaling
+
+
+def _rotate_pairs(query: Tensor, key: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Neighbouring numbers of each head turn together; states [B, S, heads, D]."""
+    cos, sin = angles[:, :, None, :, 0], angles[:, :, None, :, 1]
+
+    def turned(states: Tensor) -> Tensor:
+        first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((first * cos - second * sin, first * sin + second * cos), -1).flatten(-2)
+
+    return turned(query), turned(key)
+
+
+def _gaussian_topk(self: Any, inputs: Tensor) -> Tensor:
+    """Gemma 3n keeps the largest of the inputs, as many as a normal distribution would have above a bound."""
+    bound = statistics.NormalDist().inv_cdf(self.activation_sparsity)
+    mean, spread = inputs.mean(-1, keepdim=True), inputs.std(-1, keepdim=True, unbiased=False)
+    return torch.relu(inputs - (mean + spread * bound))
+
+
+_COMPLEX_ROTATION: Rewritten = (
+    ("Llama4TextRotaryEmbedding", "forward", _real_angles),
+    (None, "apply_rotary_emb", _rotate_pairs),
+)
+_INVERSE_ERROR_FUNCTION: Rewritten = (("Gemma3nTextMLP", "_gaussian_topk", _gaussian_topk),)
+REWRITTEN: dict[str, Rewritten] = {
+    "llama4": _COMPLEX_ROTATION,
+    "llama4_text": _COMPLEX_ROTATION,
+    "gemma3n": _INVERSE_ERROR_FUNCTION,
+    "gemma3n_text": _INVERSE_ERROR_FUNCTION,
+}
+"""Model type → (class, or None for the module itself; function; replacement)."""
 
 
 def _heads(states: Tensor, heads: int) -> Tensor:

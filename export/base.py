@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 from edgeprefix.export.adapters import ALIBI_POSITIONS, reference_attention
+from edgeprefix.export.refusals import refusal
 from edgeprefix.export.streaming import fill, hollow_model
+from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
 from edgeprefix.runtime.contracts.tokenizer import end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, ExportError
@@ -29,8 +31,6 @@ from edgeprefix.runtime.errors import CheckpointError, ExportError
 _loader: Any = AutoModelForCausalLM  # transformers has no types for what from_pretrained gives
 _transformers_log: Any = logging
 _STREAM_ABOVE_BYTES = 1 << 30
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,8 @@ class Base:
     def max_positions(self) -> int:
         """Positions that the base can address; models without a limit of their own get that of the bias table."""
         limits = (getattr(self.config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
-        return int(next((limit for limit in limits if limit), ALIBI_POSITIONS))
+        known = int(next((limit for limit in limits if limit), ALIBI_POSITIONS))
+        return min([known, *_other_limits(self.config)])
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -70,6 +71,15 @@ class Base:
         return found if isinstance(found, str) else None
 
 
+def _other_limits(config: Any) -> Iterator[int]:
+    """Lengths up to which a base computes as the graph does: beyond them Llama 4 cuts its attention into chunks and cools it."""
+    chunk, floor = (getattr(config, name, None) for name in ("attention_chunk_size", "floor_scale"))
+    if chunk:
+        yield int(chunk)
+    if floor and getattr(config, "attn_temperature_tuning", False):
+        yield int(floor) - 1
+
+
 def load_base(base: str | Path, *, stream: bool | None = None) -> Base:
     """Loads a base from a local folder or the hub.
 
@@ -77,9 +87,9 @@ def load_base(base: str | Path, *, stream: bool | None = None) -> Base:
     that is done for checkpoints above a gigabyte that are not in fp32.
     Raises CheckpointError when it cannot be read, ExportError when it is of a kind that cannot be exported.
     """
-    folder = resolve_base(base)
+    folder, name = find_checkpoint(base)
     config = read_config(folder)
-    identity = checkpoint_identity(folder, name=_base_name(base, folder))
+    identity = checkpoint_identity(folder, name=name)
     model, state = _load_model(folder, config, stream=_is_big(folder, config) if stream is None else stream)
     return Base(folder=folder, identity=identity, model=model, tokenizer=_load_tokenizer(folder), state=state)
 
@@ -87,20 +97,6 @@ def load_base(base: str | Path, *, stream: bool | None = None) -> Base:
 def _is_big(folder: Path, config: Any) -> bool:
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return size > _STREAM_ABOVE_BYTES and config.dtype not in (None, torch.float32)
-
-
-def resolve_base(base: str | Path) -> Path:
-    """The local folder of a base; a hub id is downloaded (or found in the hub's own cache)."""
-    folder = Path(base)
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise CheckpointError(
-            f"{base} is a file; give the checkpoint's folder, or a hub id such as HuggingFaceTB/SmolLM2-135M"
-        )
-    if not _HUB_ID.fullmatch(str(base)):
-        raise CheckpointError(f"{base}: no such folder; give the folder of a Hugging Face checkpoint, or a hub id")
-    return _download(str(base))
 
 
 def read_config(folder: Path) -> Any:
@@ -122,7 +118,14 @@ def read_config(folder: Path) -> Any:
             f"{folder}: transformers knows no causal language model of type {facts['model_type']!r}; "
             "only decoder-only language models of transformers itself can be exported (no remote code)"
         )
-    return AutoConfig.from_pretrained(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{folder}/config.json is no configuration that transformers takes: {reason}") from error
+    if reason := refusal(config):
+        raise ExportError(f"{folder}: {facts['model_type']} cannot be exported: {reason}")
+    return config
 
 
 def _config_facts(folder: Path) -> dict[str, Any]:
@@ -167,8 +170,12 @@ def _load_model(
 
 def _load_tokenizer(folder: Path) -> Tokenizer | None:
     """tokenizer.json as it stands; older vocabulary files are converted by transformers."""
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises no other kind
+            raise CheckpointError(f"{file} cannot be read: {_first_line(error)}; download or save it again") from error
     if not any((folder / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")):
         return None
     with quiet_transformers():
@@ -184,22 +191,6 @@ def _generation_config(folder: Path) -> GenerationConfig | None:
     if not (folder / "generation_config.json").is_file():
         return None
     return GenerationConfig.from_pretrained(folder)
-
-
-def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{hub_id} is neither a local folder nor a model that the hub gives out: {_first_line(error)}"
-        ) from error
-
-
-def _base_name(base: str | Path, folder: Path) -> str:
-    return folder.resolve().name if Path(base).is_dir() else str(base)
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from typing import Any
 import onnx_ir as ir
 from tokenizers import Tokenizer
 
-from edgeprefix.export.base import Base, load_base, quiet_transformers, read_config, resolve_base
+from edgeprefix.export.base import Base, load_base, quiet_transformers, read_config
+from edgeprefix.export.calibration import measure_scales
 from edgeprefix.export.passes import make_lean
+from edgeprefix.export.passes.cache import QuantiseCachePass
+from edgeprefix.export.positions import survey_positions
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
 from edgeprefix.export.smoke import smoke_base
@@ -21,8 +24,11 @@ from edgeprefix.export.streaming import hollow_model, untouched
 from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
 from edgeprefix.export.verify import Expected, graph_side, torch_side
 from edgeprefix.export.weights import weight_bytes, write_model
+from edgeprefix.runtime.contracts.cache_scales import LayerScales, save_scales
+from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.files import atomic_folder
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, PRECISIONS, TOKENIZER_FILE, Manifest, record_files
+from edgeprefix.runtime.contracts.positions import Positions
 from edgeprefix.runtime.errors import CheckpointError, ExportError, ParityError
 from edgeprefix.runtime.version import __version__
 
@@ -43,6 +49,7 @@ def export_decoder(
     out: str | Path,
     *,
     precision: str = "fp32",
+    cache: str | None = None,
     force: bool = False,
     verify: bool = True,
     smoke: bool = False,
@@ -50,7 +57,8 @@ def export_decoder(
 ) -> Manifest:
     """Exports a base as a bundle folder: graph, weights, tokenizer and manifest.
 
-    `precision` is fp32, fp16 (for GPUs), int8 or int4 (weights only). The bundle is compared with torch before it takes
+    `precision` is fp32, fp16 (for GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
+    Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. The bundle is compared with torch before it takes
     its place, unless `verify` is false; with `smoke` a two-layer copy is exported and verified first. An existing folder is
     replaced only with `force`, and only by a whole bundle.
     Raises CheckpointError, ExportError, ParityError, OutputError.
@@ -59,6 +67,10 @@ def export_decoder(
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+    if cache not in (None, "int8") or (cache and precision == "fp16"):
+        raise ExportError(
+            f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 with fp32, int8 or int4"
+        )
     with atomic_folder(out, force=force) as folder:
         progress("load", 0.0)
         if smoke:
@@ -71,14 +83,21 @@ def export_decoder(
         progress("load", 1.0)
         layers, graph = build_graph(loaded, progress=progress)
         progress("quantise", 0.0)
+        scales = measure_scales(loaded) if cache else None
         manifest = write_bundle(
-            loaded, layers, to_precision(graph, precision), folder, precision=precision, progress=progress
+            loaded,
+            layers,
+            to_precision(graph, precision),
+            folder,
+            precision=precision,
+            scales=scales,
+            progress=progress,
         )
         if verify:
             progress("verify", 0.0)
             expected = torch_side(loaded, manifest)
             del loaded, graph  # the graph is opened beside the logits, not beside the whole model
-            manifest = _verified(folder, manifest, expected)
+            manifest = verified_manifest(folder, manifest, expected)
         progress("verify", 1.0)
         return manifest
 
@@ -87,10 +106,10 @@ def _smoke_test(base: str | Path) -> None:
     """Exports two layers in a folder that is thrown away. Raises ExportError, ParityError."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        small = smoke_base(read_config(resolve_base(base)), folder)
+        small = smoke_base(read_config(find_checkpoint(base).folder), folder)
         layers, graph = build_graph(small)
         manifest = write_bundle(small, layers, to_precision(graph, "fp32"), folder, precision="fp32")
-        _verified(folder, manifest, torch_side(small, manifest))
+        verified_manifest(folder, manifest, torch_side(small, manifest))
 
 
 def build_graph(base: Base, *, progress: Progress = silent) -> tuple[tuple[Layer, ...], ir.Model]:
@@ -112,11 +131,17 @@ def write_bundle(
     folder: Path,
     *,
     precision: str,
+    scales: Sequence[LayerScales] | None = None,
     progress: Progress = silent,
 ) -> Manifest:
-    """Writes graph, weights, tokenizer and manifest; the report of `verify` is not in it yet."""
+    """Writes graph, weights, tokenizer and manifest; the report of `verify` is not in it yet. `scales` make the cache int8."""
+    if scales is not None:
+        QuantiseCachePass(scales)(model)
+        save_scales(scales, folder)
     _write(model, base.tokenizer, folder, progress)
-    manifest = _manifest(base, layers, model, precision, folder)
+    cache_dtype = "int8" if scales is not None else "float16" if precision == "fp16" else "float32"
+    vocabulary = _vocabulary(model, base.config)
+    manifest = base_manifest(base, layers, folder, vocabulary=vocabulary, precision=precision, cache_dtype=cache_dtype)
     manifest.save(folder)
     return manifest
 
@@ -135,23 +160,34 @@ def _write(model: ir.Model, tokenizer: Tokenizer | None, folder: Path, progress:
         (folder / TOKENIZER_FILE).write_text(tokenizer.to_str(), encoding="utf-8")
 
 
-def _manifest(base: Base, layers: tuple[Layer, ...], model: ir.Model, precision: str, folder: Path) -> Manifest:
+def base_manifest(
+    base: Base, layers: tuple[Layer, ...], folder: Path, *, vocabulary: int, precision: str, cache_dtype: str
+) -> Manifest:
+    """What is to be said of a base and of the files that stand in the bundle's folder."""
     config = base.config
     return Manifest(
         base=base.identity,
         model_type=str(base.model.config.model_type),
         layers=tuple(layer.shape for layer in layers),
-        vocabulary=_vocabulary(model, config),
+        vocabulary=vocabulary,
         max_positions=base.max_positions,
         precision=precision,
-        cache_dtype="float16" if precision == "fp16" else "float32",
+        cache_dtype=cache_dtype,
         end_ids=base.end_ids,
         begin_id=_single(getattr(config, "bos_token_id", None)),
         pad_id=_single(getattr(config, "pad_token_id", None)),
         chat_template=base.chat_template,
+        positions=_positions(base),
         files=record_files(folder),
         made_with={name: importlib.metadata.version(name) for name in _PACKAGES} | {"edgeprefix": __version__},
     )
+
+
+def _positions(base: Base) -> Positions:
+    """By rehearsal, on a model without the numbers when the base is a big one."""
+    with quiet_transformers():
+        model = base.model if base.state is None else hollow_model(base.model.config)
+        return survey_positions(model, base.max_positions)
 
 
 def _vocabulary(model: ir.Model, config: Any) -> int:
@@ -165,12 +201,12 @@ def _single(ids: Any) -> int | None:
     return ids[0] if isinstance(ids, (list, tuple)) and ids else ids if isinstance(ids, int) else None
 
 
-def _verified(folder: Path, manifest: Manifest, expected: Expected) -> Manifest:
+def verified_manifest(folder: Path, manifest: Manifest, expected: Expected) -> Manifest:
     """The manifest with its report. Raises ParityError when a bound is broken."""
     report = graph_side(folder, manifest, expected)
     if not report.passed:
         raise ParityError(
-            f"the exported graph of {manifest.base.name} differs from torch: {'; '.join(report.failures)}; "
+            f"the graph of {manifest.base.name} differs from torch: {'; '.join(report.failures)}; "
             f"no bundle was written\n{report.to_text()}"
         )
     verified = replace(manifest, parity=report.to_json())

@@ -27,12 +27,14 @@ class AttentionCall:
     softcap: float | None = None
     sink: Tensor | None = None
     """[heads]: a logit of each head that takes part in the softmax and has no value."""
+    shared: bool = False
+    """Whether keys and values are those of an earlier layer, which has put them into the cache already."""
     bias: Tensor | None = None
     """[heads, positions]: added to the scores by the key's position (ALiBi)."""
 
     def __post_init__(self) -> None:
         if self.value.shape[-1] != self.key.shape[-1]:
             raise ExportError(
-                f"keys have size {self.key.shape[-1]} and values {self.value.shape[-1]} (latent attention); "
+                f"its keys have size {self.key.shape[-1]} and its values {self.value.shape[-1]}; "
                 "the attention node needs one head size for both"
             )

@@ -8,7 +8,7 @@ reported and not bounded: those of a base with random weights hang on hairs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,10 @@ class ParityReport:
     precision: str
     bounds: Bounds
     cases: tuple[CaseReport, ...]
+    cache: str = "float32"
+    """What keys and values are held in."""
+    rounded: CaseReport | None = None
+    """The long text against torch on the bundle's own rounded weights; None when they are not rounded."""
 
     @property
     def max_abs(self) -> float:
@@ -90,7 +94,17 @@ class ParityReport:
             found.append(f"KL divergence {self.kl:.3g} is over {self.bounds.kl:g} nats")
         if self.bounds.noise is not None and not self.noise <= self.bounds.noise:
             found.append(f"noise {self.noise:.3g} is over {self.bounds.noise:g} of the logits' spread")
-        return tuple(found)
+        return (*found, *(self._beyond_rounding() if self.rounded is not None else ()))
+
+    def _beyond_rounding(self) -> Iterator[str]:
+        """What the rounding of weights does not explain."""
+        assert self.rounded is not None
+        for name, value, bound in (
+            ("KL divergence", self.rounded.kl, ROUNDED_BOUNDS.kl),
+            ("noise", self.rounded.noise, ROUNDED_BOUNDS.noise),
+        ):
+            if bound is not None and not value <= bound:
+                yield f"{name} {value:.3g} to torch on the same rounded weights is over {bound:g}: the graph itself is wrong"
 
     @property
     def passed(self) -> bool:
@@ -106,10 +120,29 @@ class ParityReport:
             "noise": self.noise,
             "top1": self.top1,
         }
+        rounded = None
+        if self.rounded is not None:
+            rounded = dataclasses.asdict(self.rounded) | {"bounds": dataclasses.asdict(ROUNDED_BOUNDS)}
         return {
-            "passed": self.passed, "precision": self.precision, **numbers,
+            "passed": self.passed, "precision": self.precision, "cache": self.cache, **numbers,
             "bounds": dataclasses.asdict(self.bounds), "cases": [dataclasses.asdict(case) for case in self.cases],
+            "rounded": rounded,
         }  # fmt: skip
+
+    @property
+    def _what(self) -> str:
+        return f"{self.precision}, int8 cache" if self.cache == "int8" else self.precision
+
+    def _limits(self) -> str:
+        """The bounds in words."""
+        known = (
+            ("relative", self.bounds.relative),
+            ("KL", self.bounds.kl),
+            ("noise", self.bounds.noise),
+            ("KL on rounded weights", ROUNDED_BOUNDS.kl if self.rounded else None),
+            ("noise on rounded weights", ROUNDED_BOUNDS.noise if self.rounded else None),
+        )
+        return ", ".join(f"{name} up to {bound:g}" for name, bound in known if bound is not None)
 
     def to_text(self) -> str:
         """A table for people, one line a case, and the verdict."""
@@ -120,15 +153,18 @@ class ParityReport:
         lines = [
             f"{c.name:<10}{c.positions:>10}{c.max_abs:>12.2e}{c.relative:>12.2e}{c.kl:>12.2e}{c.noise:>12.2e}{c.top1:>9.1%}"
             f"  {'none' if c.first_divergence is None else c.first_divergence}"
-            for c in self.cases
+            for c in (*self.cases, *([] if self.rounded is None else [self.rounded]))
         ]
         verdict = (
-            f"{self.precision}: equal to torch within bounds"
+            f"{self._what}: equal to torch within bounds ({self._limits()})"
             if self.passed
-            else f"{self.precision}: FAILED: {'; '.join(self.failures)}"
+            else f"{self._what}: FAILED: {'; '.join(self.failures)}"
         )
         return "\n".join([head, *lines, verdict])
 
+
+ROUNDED_BOUNDS = Bounds(kl=0.02, noise=0.2)
+"""Against torch on the same rounded weights: what is left is the rounding of activations to 8 bits, and of an int8 cache."""
 
 BOUNDS: Mapping[str, Bounds] = {
     "fp32": Bounds(relative=1e-4),
@@ -136,6 +172,11 @@ BOUNDS: Mapping[str, Bounds] = {
     "int8": Bounds(kl=0.05, noise=0.3),
     "int4": Bounds(kl=0.5, noise=1.0),
 }
+
+
+def bounds_of(precision: str, cache_dtype: str) -> Bounds:
+    """The bounds of a bundle. An int8 cache rounds keys and values, so that fp32 weights have the bounds of int8 then."""
+    return BOUNDS["int8"] if cache_dtype == "int8" and precision == "fp32" else BOUNDS[precision]
 
 
 def compare(name: str, actual: Sequence[Array], expected: Sequence[Array]) -> CaseReport:

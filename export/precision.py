@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgeprefix.export.passes.experts import QuantiseExpertsPass
 from edgeprefix.export.passes.half import HalfPrecisionPass
 from edgeprefix.export.passes.names import NamePass
 from edgeprefix.export.passes.quantise import QuantiseWeightsPass
@@ -16,7 +17,8 @@ def to_precision(model: ir.Model, precision: str) -> ir.Model:
     if precision == "fp16":
         passes: list[ir.passes.InPlacePass] = [HalfPrecisionPass()]
     elif precision in FORMATS:
-        passes = [QuantiseWeightsPass(FORMATS[precision].body, FORMATS[precision].head)]
+        form = FORMATS[precision]
+        passes = [QuantiseWeightsPass(form.body, form.head), QuantiseExpertsPass(form.body)]
     else:
         passes = []
     ir.passes.Sequential(*passes, common.RemoveUnusedNodesPass(), NamePass())(model)

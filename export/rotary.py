@@ -61,7 +61,10 @@ class _Source:
     def table(self, positions: Tensor) -> RotaryTable | None:
         """The table's rows at `positions` [n]; None when the module's output has another form."""
         options = {} if self.layer_type is None else {"layer_type": self.layer_type}
-        output = self.module(torch.zeros(1, dtype=torch.float32), positions[None], **options)
+        try:
+            output = self.module(torch.zeros(1, dtype=torch.float32), positions[None], **options)
+        except KeyError:  # layers of this kind do not rotate
+            return None
         if not (isinstance(output, tuple) and len(output) == 2 and output[0].dim() == 3):
             return None
         cos, sin = (_halved(part[0].float()) for part in output)
@@ -117,24 +120,25 @@ def rotate(states: Tensor, table: RotaryTable) -> Tensor:
 
 def _rehearse(model: PreTrainedModel, sources: list[_Source], positions: Tensor) -> dict[int, _Source | None] | None:
     """For each layer the source whose rotation equals the model's at `positions`; None when a layer has no such source."""
-    rotated: dict[int, tuple[Tensor, Tensor]] = {}
+    rotated: list[tuple[Tensor, Tensor]] = []  # in the order of the calls: layers may share keys
 
     def record(call: AttentionCall) -> Tensor:
-        rotated[call.layer] = (call.query, call.key)
+        rotated.append((call.query, call.key))
         return _plain_attention(call, call.query, call.key)
 
     chosen: dict[int, _Source | None] = {}
+    left = iter(rotated)
     candidates = [(source, table) for source in sources if (table := source.table(positions)) is not None]
 
     def compare(call: AttentionCall) -> Tensor:
-        query, key = rotated[call.layer]
+        query, key = next(left)
+        match = None
         if not (_same(call.query, query) and _same(call.key, key)):
             match = next((source for source, table in candidates if _explains(table, call, query, key)), None)
             if match is None:
                 raise _NoMatchError
-            chosen[call.layer] = match
-        else:
-            chosen[call.layer] = None
+        if chosen.setdefault(call.layer, match) != match:
+            raise _NoMatchError
         return _plain_attention(call, query, key)  # with the model's own, so that no error carries on to the next layer
 
     ids = torch.arange(len(positions))[None] % int(model.config.get_text_config(decoder=True).vocab_size)

@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.initialization import no_init_weights
+
+try:
+    from transformers.initialization import no_init_weights
+except ImportError:  # transformers 4, which Optimum needs
+    from transformers.modeling_utils import no_init_weights  # type: ignore[attr-defined,no-redef]
 
 from edgeprefix.export.adapters import reference_attention
 

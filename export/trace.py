@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel
 
 from edgeprefix.export.calls import AttentionCall
 from edgeprefix.export.interception import intercepted
+from edgeprefix.export.refusals import refusal
 from edgeprefix.export.rotary import RotaryPlan, RotaryTable, rotation_bypassed
 from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.errors import ExportError
@@ -47,25 +49,34 @@ def survey_layers(model: PreTrainedModel) -> tuple[Layer, ...]:
     Raises ExportError when its attention cannot be intercepted, or when the layers are not all attention layers.
     """
     seen: dict[int, LayerShape] = {}
+    calls = 0
 
     def attend(call: AttentionCall) -> Tensor:
+        nonlocal calls
+        calls += 1
         H, D = call.key.shape[1], call.key.shape[3]
-        seen[call.layer] = LayerShape(kv_heads=H, head_size=D, window=call.window)
+        if not call.shared:
+            seen[call.layer] = LayerShape(kv_heads=H, head_size=D, window=call.window)
         return call.query.transpose(1, 2)
+
+    kind = model.config.model_type
+    if reason := refusal(model.config):
+        raise ExportError(f"{kind} cannot be exported: {reason}")
 
     ids = torch.arange(5)[None]
     try:
-        with torch.no_grad(), intercepted(model, attend) as cache:
+        with torch.no_grad(), _experts_traceable(model), intercepted(model, attend) as cache:
             _forward(model, ids, ids, cache)
+    except ExportError as error:
+        raise ExportError(f"{kind} cannot be exported: {error}") from error
     except (AttributeError, NotImplementedError, TypeError, IndexError, KeyError, ValueError, RuntimeError) as error:
         raise ExportError(
-            f"{model.config.model_type} cannot be exported: its forward failed with a cache of keys and values only: "
-            f"{_cause(error)}"
+            f"{kind} cannot be exported: its forward does not run with a cache of keys and values alone ({_cause(error)})"
         ) from error
     expected = int(getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", len(seen)))
-    if len(seen) != expected:
+    if max(len(seen), calls) < expected:
         raise ExportError(
-            f"{model.config.model_type} has {expected} layers, of which {len(seen)} attend through the attention interface; "
+            f"{kind} has {expected} layers, of which {len(seen)} attend through the attention interface; "
             "layers with a state of another kind (recurrent, convolution) or with an attention of their own cannot be exported"
         )
     return tuple(Layer(index=index, shape=seen[index]) for index in sorted(seen))
@@ -128,8 +139,10 @@ class Decoder(nn.Module):
 
         def attend(call: AttentionCall) -> Tensor:
             entry = self.entries[call.layer]
-            out, key, value = _attention_node(call, past[entry], last, longest, self._rotation(call.layer))
-            present[entry] = (key, value)
+            # An earlier layer's keys and values are in the cache by now; writing the same numbers again changes nothing.
+            memory = present[entry] if call.shared else past[entry]
+            out, key, value = _attention_node(call, memory, last, longest, self._rotation(call.layer))
+            present.setdefault(entry, (key, value))
             return out
 
         positions = (total_lengths.to(torch.int64) - S)[:, None] + torch.arange(S)[None]
@@ -302,7 +315,7 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it prints whole graphs there
             warnings.simplefilter("ignore")
             yield
     finally:

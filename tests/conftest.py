@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `import tiny` from every test 
 
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
+os.environ["EDGEPREFIX_CACHE"] = tempfile.mkdtemp(prefix="edgeprefix-tests-")  # not the user's own
 SHARED = Path(__file__).parents[2] / "shared"
 
 

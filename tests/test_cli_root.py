@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["demo", "train", "export", "verify", "compile", "run", "score", "inspect", "bench"]
+COMMANDS = ["demo", "train", "export", "verify", "compile", "compose", "run", "score", "inspect", "bench"]
 
 
 def edgeprefix(*arguments: str) -> subprocess.CompletedProcess[str]:

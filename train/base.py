@@ -23,6 +23,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
+from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer, end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
@@ -183,7 +184,7 @@ def load_base(
         raise TrainingError(f"weights {weights!r} is unknown; choose one of {', '.join(WEIGHTS)}")
     if precision not in PRECISIONS:
         raise TrainingError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-    folder = local_folder(source)
+    folder, name = find_checkpoint(source)
     target = torch.device(_pick_device(device))
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(target) else "fp32"
@@ -200,7 +201,7 @@ def load_base(
     base = Base(
         model=model,
         tokenizer=_load_tokenizer(folder, model),
-        identity=checkpoint_identity(folder, name=_name(source)),
+        identity=checkpoint_identity(folder, name=name),
         layers=_layer_shapes(model, precision),
         precision=precision,
         route="cache",
@@ -216,27 +217,6 @@ def load_base(
             "--batch-size or --max-tokens to save memory"
         )
     return base
-
-
-def local_folder(source: str | Path) -> Path:
-    """The folder that holds the checkpoint; a hub id is downloaded into the Hugging Face cache."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists() or folder.is_absolute() or str(source).startswith((".", "~")):
-        raise CheckpointError(
-            f"base {source} is not a folder; give the folder of a checkpoint, or a hub id such as org/model"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"base {source} is neither a folder nor a model on the hub that can be had: {reason}"
-        ) from error
 
 
 def _load_model(folder: Path) -> Any:
@@ -269,11 +249,6 @@ def _load_tokenizer(folder: Path, model: Any) -> TextTokenizer:
         raise CheckpointError(f"{folder} has no tokenizer that can be read as tokenizer.json: {error}") from error
     ends = end_ids_of(model.generation_config, model.config.get_text_config(decoder=True), loaded)
     return TextTokenizer(backend, end_ids=ends)
-
-
-def _name(source: str | Path) -> str:
-    folder = Path(source)
-    return folder.resolve().name if folder.is_dir() else str(source)
 
 
 def _pick_device(device: str) -> str:
@@ -379,4 +354,4 @@ class _Attention:
 
 def read_config(source: str | Path) -> Any:
     """The configuration of a base without its weights."""
-    return AutoConfig.from_pretrained(local_folder(source))
+    return AutoConfig.from_pretrained(find_checkpoint(source).folder)

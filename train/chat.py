@@ -14,9 +14,9 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.errors import CheckpointError, DataError
-from edgeprefix.train.base import local_folder
 
 MESSAGES = "messages"
 CONVERSATION_PROMPT = "{input}"
@@ -109,7 +109,7 @@ def _problem(messages: Any) -> str | None:
 
 
 def _chat_tokenizer(base: str | Path) -> Any:
-    tokenizer: Any = AutoTokenizer.from_pretrained(local_folder(base))
+    tokenizer: Any = AutoTokenizer.from_pretrained(find_checkpoint(base).folder)
     if not getattr(tokenizer, "chat_template", None):
         raise CheckpointError(f"base {base} has no chat template; give --prompt instead of --chat")
     return tokenizer

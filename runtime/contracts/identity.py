@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgeprefix.runtime.contracts.identity_cache import remembered
 from edgeprefix.runtime.errors import BaseMismatchError, CheckpointError
 
 # What may differ between two copies of one model: where it came from, who saved it, in what dtype it is to be loaded.
@@ -95,16 +96,27 @@ class BaseIdentity:
 def checkpoint_identity(folder: str | Path, *, name: str | None = None) -> BaseIdentity:
     """The identity of a local checkpoint folder (config.json, *.safetensors, tokenizer files).
 
+    It is computed once and remembered as long as none of these files changes (identity_cache.py).
     Raises CheckpointError when the folder has no config.json or no safetensors weights, or when one is damaged.
     """
     folder = Path(folder)
+    files = [
+        folder / "config.json",
+        *sorted(folder.glob("*.safetensors")),
+        *(folder / file for file in _TOKENIZER_FILES),
+    ]
+    parts = remembered(folder, files, lambda: _hashes(folder))
+    return BaseIdentity(name=name or folder.resolve().name, **parts)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The three parts of an identity, by their names in BaseIdentity."""
     config = _read_json(folder / "config.json")
-    return BaseIdentity(
-        name=name or folder.resolve().name,
-        weights_sha256=_weights_hash(folder),
-        config_sha256=_config_hash(config),
-        tokenizer_sha256=_tokenizer_hash(folder),
-    )
+    return {
+        "weights_sha256": _weights_hash(folder),
+        "config_sha256": _config_hash(config),
+        "tokenizer_sha256": _tokenizer_hash(folder),
+    }
 
 
 def _weights_hash(folder: Path) -> str:

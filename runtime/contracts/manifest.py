@@ -14,14 +14,18 @@ from typing import Any
 
 from edgeprefix.runtime.contracts.files import sha256_of_file, write_atomic
 from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.contracts.past_graph import PastGraph
+from edgeprefix.runtime.contracts.positions import RELATIVE, Positions
 from edgeprefix.runtime.errors import BundleError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 GRAPH_FILE = "decoder.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+CACHE_SCALES_FILE = "cache.safetensors"
+"""Of a bundle with an int8 cache (cache_scales.py)."""
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
-CACHE_DTYPES = ("float32", "float16")
+CACHE_DTYPES = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,10 @@ class Manifest:
     begin_id: int | None = None
     pad_id: int | None = None
     chat_template: str | None = None
+    positions: Positions | None = None
+    """What positions do to keys, so that a prefix can be moved; None in bundles that do not say."""
+    graph: PastGraph | None = None
+    """How a graph of another exporter takes its past; None for edgeprefix's own."""
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     """By file name; everything in the bundle but the manifest."""
     parity: Mapping[str, Any] = field(default_factory=dict)
@@ -132,11 +140,20 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     values["layers"] = tuple(LayerShape(**layer) for layer in data["layers"])
     values["files"] = {_safe_name(name): FileRecord(**record) for name, record in data.get("files", {}).items()}
     values["end_ids"] = tuple(int(token) for token in data.get("end_ids", ()))
+    values["graph"] = None if data.get("graph") is None else PastGraph.from_json(data["graph"])
+    values["positions"] = _positions(data.get("positions"), len(values["layers"]))
     if values["precision"] not in PRECISIONS or values.get("cache_dtype", "float32") not in CACHE_DTYPES:
         raise ValueError(f"precision {values['precision']!r} with cache {values.get('cache_dtype')!r} is unknown")
     if not values["layers"] or int(values["vocabulary"]) < 1 or int(values["max_positions"]) < 1:
         raise ValueError("layers, vocabulary and max_positions must be positive")
     return values
+
+
+def _positions(data: Any, layers: int) -> Positions | None:
+    positions = None if data is None else Positions.from_json(data)
+    if positions is not None and positions.kind == RELATIVE and len(positions.layers) != layers:
+        raise ValueError(f"positions of {len(positions.layers)} layers; the bundle has {layers}")
+    return positions
 
 
 def _safe_name(name: str) -> str:

@@ -24,18 +24,20 @@ _SMALLEST_BLOCK = 16  # of MatMulNBits
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFormat:
-    """How weights are quantised. `block` is the largest block; a K that it does not divide gets a smaller one."""
+    """How weights are quantised. `block` is the largest block; a K that it fits badly gets a smaller one."""
 
     bits: int
     block: int
     symmetric: bool = True
+    padding: float = 0.0
+    """Share of K that the last block may be filled up by, for the sake of a larger block."""
 
     def block_for(self, features: int) -> int:
-        """The largest block up to `block` that divides K = `features`; 32 when none does, and the last block is padded."""
+        """The largest block up to `block` for K = `features`; the last one is padded."""
         size = self.block
-        while size > _SMALLEST_BLOCK and features % size:
+        while size > _SMALLEST_BLOCK and -features % size > self.padding * features:
             size //= 2
-        return size if features % size == 0 else min(32, self.block)
+        return size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +48,13 @@ class QuantisedFormat:
     head: WeightFormat
 
 
+# With 4 bits a larger block makes up for an eighth of padding in the kernels; with 8 bits one row waits for memory, and the
+# bytes cost more than the larger block saves (benchmarks/kernels.py).
 FORMATS: Mapping[str, QuantisedFormat] = {
-    "int8": QuantisedFormat(body=WeightFormat(bits=8, block=128), head=WeightFormat(bits=8, block=128)),
-    "int4": QuantisedFormat(body=WeightFormat(bits=4, block=64, symmetric=False), head=WeightFormat(bits=8, block=64)),
+    "int8": QuantisedFormat(body=WeightFormat(bits=8, block=256), head=WeightFormat(bits=8, block=256)),
+    "int4": QuantisedFormat(
+        body=WeightFormat(bits=4, block=128, symmetric=False, padding=1 / 8), head=WeightFormat(bits=8, block=256)
+    ),
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgeprefix.runtime.contracts.cache_scales import LARGEST_STEP, LayerScales
 from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.decoding.machine import available_bytes
 from edgeprefix.runtime.errors import CapacityError
@@ -114,7 +115,16 @@ def require_memory(need: int, *, batch: int, capacity: int) -> None:
 class Cache:
     """Cache of `batch` slots in main memory. `groups` hold [layers, 2, B, H, C, D] by shape."""
 
-    def __init__(self, layers: Sequence[LayerShape], *, batch: int, capacity: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerShape],
+        *,
+        batch: int,
+        capacity: int,
+        dtype: np.dtype[Any],
+        scales: Sequence[LayerScales] | None = None,
+    ) -> None:
+        """`scales` are those of an int8 cache."""
         need = cache_bytes(layers, batch=batch, capacity=capacity, dtype=dtype)
         require_memory(need, batch=batch, capacity=capacity)
         self.batch, self.capacity, self.dtype, self.nbytes = batch, capacity, dtype, need
@@ -122,6 +132,10 @@ class Cache:
         self._groups = [
             np.zeros((len(members), 2, batch, heads, capacity, size), dtype)
             for (heads, size), members in self._members.items()
+        ]
+        self._scales = [  # [layers, 2, H, 1, D] by shape
+            None if scales is None else np.stack([np.stack(scales[index]) for index in members])
+            for members in self._members.values()
         ]
 
     def bind(self, binding: Any, slots: Slots) -> None:
@@ -145,15 +159,22 @@ class Cache:
     def pack(self, layers: Sequence[tuple[Array, Array]]) -> list[Array]:
         """Keys and values of each layer ([H, P, D] pairs) as `write` and `read` have them: [layers, 2, H, P, D] by shape."""
         return [
-            np.ascontiguousarray(np.stack([np.stack(layers[index]) for index in members]), self.dtype)
-            for members in self._members.values()
+            self._rounded(np.stack([np.stack(layers[index]) for index in members]), scale)
+            for members, scale in zip(self._members.values(), self._scales, strict=True)
         ]
+
+    def _rounded(self, states: Array, scale: Array | None) -> Array:
+        """As the cache holds them: in steps of their channel's scale when it is an int8 cache."""
+        if scale is not None:
+            states = np.clip(np.rint(states / scale), -LARGEST_STEP, LARGEST_STEP)
+        return np.ascontiguousarray(states, self.dtype)
 
     def unpack(self, packed: Sequence[Array]) -> list[tuple[Array, Array]]:
         """The reverse of `pack`."""
+        numbers = [group if scale is None else group * scale for group, scale in zip(packed, self._scales, strict=True)]
         layers = {
             index: (group[row, 0], group[row, 1])
-            for group, members in zip(packed, self._members.values(), strict=True)
+            for group, members in zip(numbers, self._members.values(), strict=True)
             for row, index in enumerate(members)
         }
         return [layers[index] for index in sorted(layers)]

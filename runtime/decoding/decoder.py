@@ -8,7 +8,7 @@ once and kept; only small arrays change, in place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,32 @@ from edgeprefix.runtime.errors import EdgePrefixError
 Logits = npt.NDArray[np.float32]
 
 
+class SlotDecoder(Protocol):
+    """What scheduler and engine need of a graph over a cache, whatever kind of graph it is."""
+
+    slots: int
+    """Sequences that it has room for."""
+    capacity: int
+    """Positions of each."""
+
+    @property
+    def cache(self) -> SlotMemory:
+        """Where the slots lie."""
+        ...
+
+    def step(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
+        """Decodes slots 0 … n-1, one token each; gives logits [n, V], valid until the next call."""
+        ...
+
+    def feed(
+        self, slot: int, tokens: npt.NDArray[np.int64], *, start: int, wanted: Sequence[int] | None = None
+    ) -> Logits:
+        """Puts new tokens of one sequence into its slot; gives logits [N, V] of the wanted ones."""
+        ...
+
+
 class Decoder:
-    """Runs a graph over a cache.
+    """Runs edgeprefix's own graph over a cache that it works on in place.
 
     Quantised kernels take rows two by two and round a last odd one otherwise. `steady` runs an idle row beside an odd one, so
     that a row's logits do not depend on how many others there are; the cache's last slot and last position are kept for that.
@@ -39,6 +63,7 @@ class Decoder:
         self.capacity = cache.capacity - steady
         """Positions of each."""
         self._in_place = graph.on_cpu  # changed arrays are seen without binding them again
+        self._keeps = graph.keeps_bindings
         self._tokens = np.zeros((cache.batch, 1), np.int64)  # [B, 1]
         self._lengths = np.zeros(cache.batch, np.int32)  # [B]
         self._rows = np.arange(cache.batch, dtype=np.int64)
@@ -58,10 +83,10 @@ class Decoder:
         if self._steady and n % 2:
             rows = n + 1
             self._lengths[n] = self.cache.capacity  # the kept position, so that a prompt being fed there is not touched
-        binding = self._steps.get(rows) or self._bind_step(rows)
+        binding = (self._keeps and self._steps.get(rows)) or self._bind_step(rows)
         if not self._in_place:
             self._bind_small(binding, rows)
-        self._run(binding)
+        run_bound(self.graph.session, binding)
         return self._logits[:n] if self._logits.dtype == np.float32 else self._logits[:n].astype(np.float32)
 
     def feed(
@@ -75,34 +100,27 @@ class Decoder:
         logits = np.empty((len(rows), self.graph.vocabulary), self.graph.logits_dtype)
         ids = np.ascontiguousarray(tokens, np.int64).reshape(1, count)
         self._length[0] = start + count
-        binding = self._feeds.get(slot) or self._bind_feed(slot)
-        _bind_input(binding, "input_ids", ids)
-        _bind_input(binding, "total_lengths", self._length)
-        _bind_input(binding, "logit_rows", rows)
-        _bind_output(binding, "logits", logits)
-        self._run(binding)
+        binding = (self._keeps and self._feeds.get(slot)) or self._bind_feed(slot)
+        bind_small_input(binding, "input_ids", ids)
+        bind_small_input(binding, "total_lengths", self._length)
+        bind_small_input(binding, "logit_rows", rows)
+        bind_small_output(binding, "logits", logits)
+        run_bound(self.graph.session, binding)
         return logits.astype(np.float32, copy=False)
-
-    def _run(self, binding: ort.IOBinding) -> None:
-        try:
-            self.graph.session.run_with_iobinding(binding)
-        except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-            text = str(error).strip().replace("\n", " ")
-            raise EdgePrefixError(f"the graph failed in a step: {text}; the engine goes on serving") from error
 
     def _bind_step(self, n: int) -> ort.IOBinding:
         binding = self.graph.session.io_binding()
         self.cache.bind(binding, Slots(0, n))
         self._bind_small(binding, n)
-        _bind_output(binding, "logits", self._logits[:n])
+        bind_small_output(binding, "logits", self._logits[:n])
         self._steps[n] = binding
         return binding
 
     def _bind_small(self, binding: ort.IOBinding, n: int) -> None:
         """On a device, binding is what copies these arrays there, so it is done for every step."""
-        _bind_input(binding, "input_ids", self._tokens[:n])
-        _bind_input(binding, "total_lengths", self._lengths[:n])
-        _bind_input(binding, "logit_rows", self._rows[:n])
+        bind_small_input(binding, "input_ids", self._tokens[:n])
+        bind_small_input(binding, "total_lengths", self._lengths[:n])
+        bind_small_input(binding, "logit_rows", self._rows[:n])
 
     def _bind_feed(self, slot: int) -> ort.IOBinding:
         binding = self.graph.session.io_binding()
@@ -111,10 +129,20 @@ class Decoder:
         return binding
 
 
-def _bind_input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
+def run_bound(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
+    """Runs a graph over what was bound. Raises EdgePrefixError with what ONNX Runtime says."""
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # onnxruntime's exceptions share no base class but Exception
+        text = str(error).strip().replace("\n", " ")
+        raise EdgePrefixError(f"the graph failed in a step: {text}; the engine goes on serving") from error
+
+
+def bind_small_input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
     """`array` lies in main memory and must outlive the run."""
     bind_address(binding.bind_input, name, "cpu", array.dtype, array.shape, array.ctypes.data)
 
 
-def _bind_output(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
+def bind_small_output(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:
+    """As `bind_small_input`, for what the graph writes."""
     bind_address(binding.bind_output, name, "cpu", array.dtype, array.shape, array.ctypes.data)

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeprefix.runtime.contracts.cache_scales import LayerScales, load_scales
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, LayerShape, Manifest
+from edgeprefix.runtime.decoding.huge_pages import new_memory_in_huge_pages
 from edgeprefix.runtime.decoding.machine import physical_cores
 from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.errors import BundleError, ProviderError
@@ -25,7 +27,10 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 Provider = str | tuple[str, Mapping[str, Any]]
 
-_FLOATS: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+FLOATS: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+"""ONNX Runtime's names of the dtypes that caches and logits may have."""
+_CACHES = FLOATS | {"tensor(int8)": np.dtype(np.int8)}
+_INT8_CACHE_SINCE = (1, 27)
 _QUIET = 3  # ONNX Runtime's log level "error"; what it refuses arrives as an exception
 
 
@@ -40,11 +45,21 @@ class Graph:
     logits_dtype: np.dtype[Any]
     device: str
     providers: tuple[Provider, ...] = (CPU,)
+    scales: tuple[LayerScales, ...] | None = None
+    """Of an int8 cache."""
 
     @property
     def on_cpu(self) -> bool:
         """Whether the cache is in main memory."""
         return self.device == "cpu"
+
+    @property
+    def keeps_bindings(self) -> bool:
+        """Whether the graph goes on reading memory that was bound once.
+
+        A provider with a device of its own, but its cache in main memory, copies at the moment of binding.
+        """
+        return not self.on_cpu or all(_name(provider) == CPU for provider in self.providers)
 
 
 def open_graph(
@@ -59,13 +74,39 @@ def open_graph(
     Raises BundleError when the graph cannot be read or differs from the manifest, ProviderError when a provider is not
     installed, did not start, or lacks a kernel.
     """
+    scales = None
+    if manifest.cache_dtype == "int8":
+        _require_int8_cache(providers)
+        scales = load_scales(bundle, manifest.layers)
+    session, chosen = open_session(bundle, session_options(threads), providers)
+    _require_half_on_cuda(manifest, chosen)
+    graph = _checked_graph(session, manifest, str(Path(bundle) / GRAPH_FILE))
+    return dataclasses.replace(graph, providers=chosen, scales=scales)
+
+
+def _require_int8_cache(providers: Sequence[Provider] | None) -> None:
+    """Raises ProviderError where no kernel takes an int8 cache."""
+    version = tuple(int(part) for part in ort.__version__.split(".")[:2])
+    if version < _INT8_CACHE_SINCE:
+        raise ProviderError(
+            f"this bundle has an int8 cache, which onnxruntime {ort.__version__} cannot read; install onnxruntime 1.27 or "
+            "newer, or export the bundle without --cache int8"
+        )
+    if any(_name(provider) != CPU for provider in providers or ()):
+        raise ProviderError("this bundle has an int8 cache, which runs on the CPU; export it without --cache int8")
+
+
+def open_session(
+    bundle: str | Path, options: ort.SessionOptions, providers: Sequence[Provider] | None
+) -> tuple[ort.InferenceSession, tuple[Provider, ...]]:
+    """The session over a bundle's graph, and its providers. Raises BundleError, ProviderError."""
     chosen = _known_providers(providers)
     path = Path(bundle) / GRAPH_FILE
     if not path.is_file():
         raise BundleError(f"{path} is missing; export the bundle again")
-    session = _open_session(path, session_options(threads), chosen)
+    session = _open_session(path, options, chosen)
     _require_started(session, chosen)
-    return dataclasses.replace(_checked_graph(session, manifest, str(path)), providers=tuple(chosen))
+    return session, tuple(chosen)
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:
@@ -77,11 +118,23 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     return options
 
 
+def _name(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def _require_half_on_cuda(manifest: Manifest, providers: Sequence[Provider]) -> None:
+    """CUDA's attention kernel takes fp16 only; ONNX Runtime would put it on the CPU without a word, away from its cache."""
+    if any(_name(provider) == CUDA for provider in providers) and manifest.cache_dtype != "float16":
+        raise ProviderError(
+            f"{CUDA} has no attention kernel for a {manifest.cache_dtype} cache; export the bundle with --precision fp16"
+        )
+
+
 def _known_providers(providers: Sequence[Provider] | None) -> list[Provider]:
     chosen: list[Provider] = list(providers) if providers else [CPU]
     there = ort.get_available_providers()
     for provider in chosen:
-        name = provider if isinstance(provider, str) else provider[0]
+        name = _name(provider)
         if name not in there:
             hint = "pip install onnxruntime-gpu" if name == CUDA else "install the onnxruntime build that has it"
             raise ProviderError(f"provider {name!r} is not installed; this onnxruntime has {', '.join(there)}; {hint}")
@@ -90,7 +143,8 @@ def _known_providers(providers: Sequence[Provider] | None) -> list[Provider]:
 
 def _open_session(path: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
+        with new_memory_in_huge_pages():
+            return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         text = str(error).strip().replace("\n", " ")
         if "kernel" in text.lower() or "NOT_IMPLEMENTED" in text:
@@ -103,7 +157,7 @@ def _open_session(path: Path, options: ort.SessionOptions, providers: list[Provi
 def _require_started(session: ort.InferenceSession, providers: list[Provider]) -> None:
     """ONNX Runtime goes on with the CPU when a provider cannot start (a driver missing, say); we say so instead."""
     started = session.get_providers()
-    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    first = _name(providers[0])
     if first not in started:
         raise ProviderError(
             f"provider {first!r} did not start (driver or libraries missing?); running are {', '.join(started)}"
@@ -119,7 +173,7 @@ def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: st
         raise BundleError(
             f"{source} is not an edgeprefix decoder: it has no input {', '.join(missing) or 'or output logits'}"
         )
-    dtype = _FLOATS[inputs["past_key_values.0.key"].type]
+    dtype = _CACHES[inputs["past_key_values.0.key"].type]
     for index, layer in enumerate(manifest.layers):
         _, heads, _, size = inputs[f"past_key_values.{index}.key"].shape
         if (heads, size) != (layer.kv_heads, layer.head_size) or dtype.name != manifest.cache_dtype:
@@ -133,7 +187,7 @@ def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: st
         layers=manifest.layers,
         vocabulary=manifest.vocabulary,
         cache_dtype=dtype,
-        logits_dtype=_FLOATS[outputs["logits"].type],
+        logits_dtype=FLOATS[outputs["logits"].type],
         device=device,
     )
 

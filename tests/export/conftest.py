@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `import zoo`
 
 from edgeprefix.export.base import Base, load_base
 from edgeprefix.export.bundle import build_graph, write_bundle
+from edgeprefix.export.calibration import measure_scales
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.trace import Layer
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE
@@ -34,15 +35,18 @@ def lean_llama(llama: Base) -> tuple[tuple[Layer, ...], ir.Model]:
 def llama_bundle(
     llama: Base, lean_llama: tuple[tuple[Layer, ...], ir.Model], tmp_path_factory: pytest.TempPathFactory
 ) -> MakeBundle:
-    """Gives the bundle of the tiny Llama in a precision."""
+    """Gives the bundle of the tiny Llama in a precision, or in one with an int8 cache, "int4+int8" say."""
     made: dict[str, Path] = {}
 
-    def make(precision: str) -> Path:
-        if precision not in made:
-            made[precision] = tmp_path_factory.mktemp(precision)
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            precision, _, cache = kind.partition("+")
             layers, graph = lean_llama
-            write_bundle(llama, layers, to_precision(graph.clone(), precision), made[precision], precision=precision)
-        return made[precision]
+            scales = measure_scales(llama) if cache else None
+            lean = to_precision(graph.clone(), precision)
+            write_bundle(llama, layers, lean, made[kind], precision=precision, scales=scales)
+        return made[kind]
 
     return make
 

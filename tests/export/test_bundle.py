@@ -115,10 +115,20 @@ def change_config(base: Path, target: Path, **changes: object) -> Path:
     return target
 
 
+def damaged(base: Path, target: Path, name: str, content: bytes | int | None) -> Path:
+    """A copy whose file has this content, is shorter by so many bytes, or is not there."""
+    shutil.copytree(base, target)
+    whole = (target / name).read_bytes()
+    (target / name).unlink()
+    if content is not None:
+        (target / name).write_bytes(whole[:content] if isinstance(content, int) else content)
+    return target
+
+
 def test_bases_that_cannot_be_exported(llama_base: Path, tmp_path: Path) -> None:
     cases: list[tuple[Path | str, type[Exception], str]] = [
         (tmp_path / "nowhere" / "else", CheckpointError, "no such folder"),
-        (llama_base / "config.json", CheckpointError, "is a file"),
+        (llama_base / "config.json", CheckpointError, "is a file; give the checkpoint's folder"),
         (
             change_config(llama_base, tmp_path / "t5", model_type="t5", is_encoder_decoder=True),
             ExportError,
@@ -140,12 +150,51 @@ def test_bases_that_cannot_be_exported(llama_base: Path, tmp_path: Path) -> None
             "lacks .* of the model's tensors",
         ),
     ]
+    cases += [
+        (
+            change_config(llama_base, tmp_path / "4bit", quantization_config={"load_in_4bit": True}),
+            ExportError,
+            "already quantised",
+        ),
+        (
+            change_config(llama_base, tmp_path / "heads", num_attention_heads=7),
+            CheckpointError,
+            "not a multiple of the number",
+        ),
+        (
+            change_config(llama_base, tmp_path / "mamba", model_type="mamba"),
+            ExportError,
+            "mamba cannot be exported: its linear-attention or state-space layers keep a state of another kind",
+        ),
+        (
+            change_config(llama_base, tmp_path / "bert", model_type="bert"),
+            ExportError,
+            "bert cannot be exported: it is an encoder",
+        ),
+        (damaged(llama_base, tmp_path / "json", "config.json", b"{"), CheckpointError, "config.json cannot be read"),
+        (
+            damaged(llama_base, tmp_path / "bare", "model.safetensors", None),
+            CheckpointError,
+            r"has no \*\.safetensors weights",
+        ),
+        (
+            damaged(llama_base, tmp_path / "cut", "model.safetensors", -1000),
+            CheckpointError,
+            "is truncated: .* bytes are missing",
+        ),
+        (
+            damaged(llama_base, tmp_path / "words", "tokenizer.json", b"{}"),
+            CheckpointError,
+            "tokenizer.json cannot be read",
+        ),
+    ]
     (tmp_path / "empty").mkdir()
     cases.append((tmp_path / "empty", CheckpointError, "has no config.json"))
     for base, kind, message in cases:
-        with pytest.raises(kind, match=message):
+        with pytest.raises(kind, match=message) as caught:
             export_decoder(base, tmp_path / "bundle")
-        assert not (tmp_path / "bundle").exists()
+        assert "\n" not in str(caught.value)
+        assert not [path for path in tmp_path.iterdir() if "bundle" in path.name]
 
 
 def test_a_base_without_tokenizer_or_precision(llama_base: Path, tmp_path: Path) -> None:

@@ -8,10 +8,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from conftest import MakeBundle, graph_of, ops
+from zoo import tiny_model
 
 from edgeprefix.export.base import Base
 from edgeprefix.export.blockwise import BlockwiseWeight
+from edgeprefix.export.bundle import build_graph, write_bundle
+from edgeprefix.export.precision import to_precision
 from edgeprefix.export.verify import verify
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.rounding import WeightFormat, dequantise
 
@@ -69,9 +73,9 @@ def test_rounding_is_within_half_a_step(features: int, bits: int, bound: float, 
     assert np.abs(numbers[:, :features] - array.T).max() < bound
 
 
-def test_a_block_divides_the_features_where_one_can() -> None:
-    chosen = {features: WeightFormat(bits=4, block=128).block_for(features) for features in (1024, 576, 192, 80, 20)}
-    assert chosen == {1024: 128, 576: 64, 192: 64, 80: 16, 20: 32}
+def test_a_block_pads_the_features_by_an_eighth_at_most() -> None:
+    chosen = {K: WeightFormat(bits=4, block=256, padding=1 / 8).block_for(K) for K in (1024, 896, 768, 576, 192, 80, 20)}
+    assert chosen == {1024: 256, 896: 128, 768: 256, 576: 128, 192: 64, 80: 16, 20: 16}
 
 
 def test_sizes_of_the_precisions(llama_bundle: MakeBundle) -> None:
@@ -84,3 +88,24 @@ def _weights(bundle: Path) -> int:
     tensors = [value.const_value for value in graph_of(bundle).initializers.values()]
     places = {(t.offset, t.length) for t in tensors if isinstance(t, ir.ExternalTensor)}
     return sum(length for _, length in places)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["qwen3_moe", "gpt_oss", "mixtral"])
+def test_experts_are_stored_in_few_bits(model_type: str, tmp_path: Path) -> None:
+    """And equal torch on the same rounded weights: which experts a token gets is not left to chance."""
+    identity = BaseIdentity(name=model_type, weights_sha256="0", config_sha256="0", tokenizer_sha256="0")
+    base = Base(folder=tmp_path, identity=identity, model=tiny_model(model_type), tokenizer=None)
+    layers, graph = build_graph(base)
+    plain = write_bundle(base, layers, graph.clone(), _folder(tmp_path, "fp32"), precision="fp32")
+    small = write_bundle(base, layers, to_precision(graph, "int4"), _folder(tmp_path, "int4"), precision="int4")
+    sizes = [manifest.files["decoder.onnx.data"].bytes for manifest in (plain, small)]
+    assert "GatherND" not in ops(graph_of(tmp_path / "int4"))
+    assert sizes[1] < 0.4 * sizes[0]
+    report = verify(tmp_path / "int4", base)
+    assert report.passed, report.to_text()
+
+
+def _folder(parent: Path, name: str) -> Path:
+    (parent / name).mkdir()
+    return parent / name

@@ -50,8 +50,8 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text("{}")
     for folder, message in (
         (tmp_path / "nowhere", "no such folder"),
-        (tmp_path / "empty", "holds no prefix.safetensors"),
-        (adapter, "PEFT adapter, which cannot be exported yet"),
+        (tmp_path / "empty", "holds neither prefix.safetensors nor adapter_config.json"),
+        (adapter, "PEFT adapter of type None, which is none"),
     ):
         with pytest.raises(ExportError, match=message):
             export_prefix(folder, tmp_path / "task.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from conftest import MakeBundle
 
 from edgeprefix.export import verify
 from edgeprefix.export.base import Base
+from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.parity import BOUNDS, ParityReport, compare
+from edgeprefix.export.precision import to_precision
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.errors import BaseMismatchError, BundleError
 
@@ -61,3 +64,29 @@ def test_numbers_that_are_none_fail() -> None:
     broken = compare("nan", [np.array([np.nan, 1.0])], [np.array([0.0, 1.0])])
     report = ParityReport(precision="int4", bounds=BOUNDS["int4"], cases=(broken,))
     assert "NaN" in report.failures[0]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_rounding_does_not_hide_a_wrong_graph(precision: str, llama: Base, tmp_path: Path) -> None:
+    """One layer's output half as large again: int4's wide bounds to fp32 hold, those to the same rounded weights do not."""
+    wrong = dataclasses.replace(llama, model=copy.deepcopy(llama.model))
+    wrong.model.model.layers[0].mlp.down_proj.weight *= 1.5
+    layers, graph = build_graph(wrong)
+    write_bundle(wrong, layers, to_precision(graph, precision), tmp_path, precision=precision)
+    report = verify(tmp_path, llama)
+    assert not report.passed
+    assert any("the graph itself is wrong" in failure for failure in report.failures), report.to_text()
+    if precision == "int4":
+        assert report.kl < 0.5
+        assert report.noise < 1.0
+
+
+def test_the_base_is_as_before_when_its_weights_were_rounded(llama: Base, llama_bundle: MakeBundle) -> None:
+    before = {name: weight.clone() for name, weight in llama.model.state_dict().items()}
+    report = verify(llama_bundle("int4"), llama)
+    assert report.rounded is not None
+    assert report.rounded.noise < report.noise / 4
+    assert report.to_json()["rounded"]["bounds"] == {"relative": None, "kl": 0.02, "noise": 0.2}
+    assert report.to_text().splitlines()[-2].startswith("rounded")
+    assert all(weight.equal(before[name]) for name, weight in llama.model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in llama.model.modules())

@@ -7,6 +7,7 @@ prompts, and random weights, biases and norms. A few types need a word more, in 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ _SIZES: dict[str, Any] = {
     "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "decoder_sparse_step": 1,
     "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16,
     "query_pre_attn_scalar": 16, "rotary_dim": 16, "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8,
+    "image_size": 32, "depth": 2, "mlp_dim": 96,
     "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1, "decoder_start_token_id": 0,
 }  # fmt: skip
 
@@ -51,10 +53,44 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "sliding_attention"],
     },
     "phi3": {"rope_scaling": None},
+    "dbrx": {
+        "attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64},
+    },
+    "beam": {"layer_types": ["sliding_attention", "full_attention"]},
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": None,
+        },
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "zaya": {"num_experts_per_tok": 1},
+    "reformer": {"is_decoder": True},
+    "gemma3n_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+        "intermediate_size": [96] * 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "gemma4_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "gemma4_unified_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
 }
 
 
-_LARGEST = 5_000_000  # parameters
+_LARGEST = 12_000_000  # parameters
 
 
 class TooLargeError(ValueError):
@@ -67,15 +103,22 @@ def model_types() -> list[str]:
 
 
 def tiny_config(model_type: str, **changes: Any) -> Any:
-    """The type's configuration with every size turned down. `changes` come last."""
-    default = AutoConfig.for_model(model_type)
-    wanted = _SIZES | _CHANGES.get(model_type, {}) | changes
-    values = {
-        name: value for name, value in wanted.items() if name in _CHANGES.get(model_type, {}) or _has(default, name)
-    }
+    """The type's configuration with every size turned down, in its parts too. `changes` come last."""
+    return AutoConfig.for_model(model_type, **_small(AutoConfig.for_model(model_type), changes))
+
+
+def _small(default: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What to turn down in a configuration of which this is the default."""
+    own = _CHANGES.get(default.model_type, {})
+    wanted = _SIZES | own | changes
+    values = {name: value for name, value in wanted.items() if name in own or _has(default, name)}
     if default.to_dict().get("layer_types"):
         values.setdefault("layer_types", _two_kinds(default.layer_types))
-    return AutoConfig.for_model(model_type, **values)
+    for name in default.sub_configs:
+        part = getattr(default, name, None)
+        if part is not None and name not in own:
+            values[name] = {"model_type": part.model_type} | _small(part, {})
+    return values
 
 
 def tiny_model(model_type: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel:

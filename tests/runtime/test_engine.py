@@ -14,8 +14,8 @@ from edgeprefix.runtime import Engine, GenerationDefaults, Prefix, Request, Task
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.decoding.decoder import Decoder
+from edgeprefix.runtime.decoding.opening import make_cache
 from edgeprefix.runtime.decoding.session import open_graph
-from edgeprefix.runtime.engine import make_cache
 from edgeprefix.runtime.errors import (
     BaseMismatchError,
     BundleError,

@@ -1,0 +1,80 @@
+"""Optimum as the second exporter: its own export of a base, then adopted. Needs an environment with the extra `[optimum]`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeprefix.export.adopt.bundle import adopt
+from edgeprefix.export.base import quiet_transformers, read_config
+from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
+from edgeprefix.runtime.contracts.files import output_errors
+from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.errors import ExportError, MissingExtraError, OutputError
+
+_TASK = "text-generation-with-past"
+
+
+def export_with_optimum(base: str | Path, out: str | Path, *, force: bool = False) -> Manifest:
+    """Exports a base with Optimum, in fp32, and makes a bundle of the result.
+
+    Raises MissingExtraError without Optimum, ExportError when it refuses the base, and what `adopt` raises.
+
+    >>> manifest = export_with_optimum("checkpoints/base", "bundle")  # doctest: +SKIP
+    """
+    require_optimum()
+    target, checkpoint = Path(out), find_checkpoint(base)
+    read_config(checkpoint.folder)  # what can be no base is refused before minutes are spent
+    if target.exists() and not force:
+        raise OutputError(f"{target} exists already; choose another --out, or pass --force to replace it")
+    with output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that the graph can be linked into the bundle instead of copied.
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".optimum", dir=target.parent) as name:
+        _run_optimum(checkpoint.folder, Path(name))
+        return adopt(name, target, base=base, link=True, force=force)
+
+
+def require_optimum() -> None:
+    """Raises MissingExtraError when Optimum's exporter is not installed."""
+    try:
+        found = importlib.util.find_spec("optimum.exporters.onnx")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise MissingExtraError(
+            "--backend optimum needs optimum-onnx, which cannot stand beside transformers 5; in an environment of its own, type: "
+            "pip install 'edgeprefix[optimum]'"
+        )
+
+
+def _run_optimum(checkpoint: Path, folder: Path) -> None:
+    from optimum.exporters.onnx import main_export  # only here: it takes seconds, and is not there with transformers 5
+
+    with quiet_transformers(), _quiet():
+        try:
+            main_export(str(checkpoint), output=str(folder), task=_TASK, do_validation=False)
+        except (ValueError, KeyError, NotImplementedError, RuntimeError, TypeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ExportError(f"Optimum cannot export {checkpoint}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Tracing warns about every branch of the model, and Optimum reports what it does: not the user's business."""
+    loggers = [logging.getLogger(name) for name in ("optimum", "optimum.exporters", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,58 @@
+"""The steps of an int8 cache: one for each channel of each layer's keys and values, measured by the exporter.
+
+A number in the cache is its step count times the channel's scale. The scales are constants of the graph, and stand in a file
+of the bundle too, since the runtime rounds prefixes when it writes them into the cache. H key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from edgeprefix.runtime.contracts.files import write_atomic
+from edgeprefix.runtime.contracts.manifest import CACHE_SCALES_FILE, LayerShape
+from edgeprefix.runtime.errors import BundleError
+
+LARGEST_STEP = 127
+
+Array = npt.NDArray[np.float32]
+
+
+class LayerScales(NamedTuple):
+    """Scales of one layer, each fp32 [H, 1, D]."""
+
+    key: Array
+    value: Array
+
+
+def save_scales(scales: Sequence[LayerScales], folder: str | Path) -> None:
+    """Writes the bundle's file of scales."""
+    tensors = {
+        f"past_key_values.{index}.{kind}.scale": np.ascontiguousarray(array, np.float32)
+        for index, layer in enumerate(scales)
+        for kind, array in layer._asdict().items()
+    }
+    write_atomic(Path(folder) / CACHE_SCALES_FILE, save(tensors))
+
+
+def load_scales(folder: str | Path, layers: Sequence[LayerShape]) -> tuple[LayerScales, ...]:
+    """Reads it. Raises BundleError when it is missing or does not fit the layers."""
+    path = Path(folder) / CACHE_SCALES_FILE
+    try:
+        tensors = load_file(path)
+        scales = tuple(
+            LayerScales(*(tensors[f"past_key_values.{index}.{kind}.scale"] for kind in LayerScales._fields))
+            for index in range(len(layers))
+        )
+    except (OSError, SafetensorError, KeyError) as error:
+        raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
+    for index, (layer, pair) in enumerate(zip(layers, scales, strict=True)):
+        if {array.shape for array in pair} != {(layer.kv_heads, 1, layer.head_size)}:
+            raise BundleError(f"{path} has scales {pair.key.shape} for layer {index}, whose cache is of another shape")
+    return scales
