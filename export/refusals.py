@@ -30,11 +30,13 @@ _TYPES = {
     "openai-gpt": "transformers runs it without a cache of keys and values, so no prefix can stand before its text",
     "reformer": "it attends to buckets of hashed tokens, not to a cache of keys and values",
     "rwkv": f"its recurrent layers {_STATES}",
-    "xlm": "transformers runs it without a causal mask and with a cache of its own kind",
+    "xlm": "it is a masked language model, which reads a text in both directions",
     "xlnet": "it attends to a memory of hidden states with relative positions, not to a cache of keys and values",
     "xlstm": f"its recurrent layers {_STATES}",
     "trocr": "it is the decoder of an encoder-decoder and attends to an encoder",
     "dbrx": "it computes its experts in a loop over those that were chosen, which torch.onnx cannot trace",
+    "gemma4_assistant": "it drafts for another model and reads that model's keys and values",
+    "gemma4_unified_assistant": "it drafts for another model and reads that model's keys and values",
     "blt": "it reads bytes through an encoder and a decoder of patches, whose lengths follow from the text",
 }
 """Model type → why it cannot be had."""

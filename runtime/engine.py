@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, Unpack
@@ -25,9 +24,9 @@ from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import BEGINS, TaskPack
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
-from edgeprefix.runtime.decoding.cache import Array, cache_bytes
+from edgeprefix.runtime.decoding.cache import Array
+from edgeprefix.runtime.decoding.cache_plan import CachePlan
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
-from edgeprefix.runtime.decoding.machine import available_bytes
 from edgeprefix.runtime.decoding.opening import Room, open_decoder
 from edgeprefix.runtime.decoding.session import Provider
 from edgeprefix.runtime.errors import RequestError
@@ -47,29 +46,6 @@ from edgeprefix.runtime.watcher import FolderWatcher
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CachePlan:
-    """What an engine's cache will take, known before anything is opened."""
-
-    rows: int
-    capacity: int
-    """Positions of each row."""
-    bytes: int
-
-    @classmethod
-    def of(cls, manifest: Manifest, *, max_batch: int, max_length: int, steady: bool = False) -> CachePlan:
-        """The plan for `Engine.load`'s arguments of these names."""
-        rows, capacity = max_batch + steady, min(max_length + steady, manifest.max_positions)
-        dtype = np.dtype(manifest.cache_dtype)
-        need = cache_bytes(manifest.layers, batch=rows, capacity=capacity, dtype=dtype)
-        return cls(rows=rows, capacity=capacity, bytes=need)
-
-    def __str__(self) -> str:
-        left = available_bytes()
-        free = "" if left is None else f", {left / (1 << 20):,.0f} MiB are free"
-        return f"cache: {self.rows} rows x {self.capacity} positions = {self.bytes / (1 << 20):,.1f} MiB{free}"
 
 
 class Engine:

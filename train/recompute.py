@@ -36,7 +36,7 @@ def recomputed(model: Any, surroundings: Surroundings) -> Iterator[None]:
 
 
 def _checkpointed(forward: Callable[..., Any], surroundings: Surroundings, *args: Any, **kwargs: Any) -> Any:
-    return checkpoint(  # type: ignore[no-untyped-call]
+    return checkpoint(
         forward,
         *args,
         use_reentrant=False,

@@ -110,5 +110,5 @@ def _parts(name: str) -> tuple[str, str | None, str | None]:
 
 def _text(value: Any, names: Sequence[str] | None) -> str:
     if names is not None:
-        return names[value]
+        return str(names[value])
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

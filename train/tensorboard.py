@@ -24,7 +24,7 @@ class TensorBoard:
             ) from error
         self._folder = run / FOLDER
         with output_errors(self._folder):
-            self._writer: Any = SummaryWriter(str(self._folder))  # type: ignore[no-untyped-call]
+            self._writer: Any = SummaryWriter(str(self._folder))
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """One line of metrics: every number under its name, at the line's step."""

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.engine import CachePlan, Engine
+from edgeprefix.runtime.decoding.cache_plan import CachePlan
+from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import OutputError
 
 Bundle = Annotated[Path, typer.Argument(help="Folder that `export decoder` wrote.", metavar="BUNDLE")]
