@@ -187,7 +187,8 @@ def traceable(model: PreTrainedModel) -> Iterator[None]:
 def _real_angles(self: Any, x: Tensor, position_ids: Tensor) -> Tensor:
     """Cosines and sines of the angles, [B, S, R/2, 2]."""
     angles = position_ids[..., None].float() * self.inv_freq
-    return torch.stack((angles.cos(), angles.sin()), -1) * self.attention_scaling
+    found: Tensor = torch.stack((angles.cos(), angles.sin()), -1) * self.attention_scaling
+    return found
 
 
 def _rotate_pairs(query: Tensor, key: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,7 +196,7 @@ def _rotate_pairs(query: Tensor, key: Tensor, angles: Tensor) -> tuple[Tensor, T
     cos, sin = angles[:, :, None, :, 0], angles[:, :, None, :, 1]
 
     def turned(states: Tensor) -> Tensor:
-        first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
+        first, second = states[..., ::2], states[..., 1::2]
         return torch.stack((first * cos - second * sin, first * sin + second * cos), -1).flatten(-2)
 
     return turned(query), turned(key)

@@ -121,8 +121,8 @@ def read_config(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"{folder}/config.json is no configuration that transformers takes: {reason}") from error
+        last = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{folder}/config.json is no configuration that transformers takes: {last}") from error
     if reason := refusal(config):
         raise ExportError(f"{folder}: {facts['model_type']} cannot be exported: {reason}")
     return config

@@ -11,6 +11,8 @@ import onnx_ir as ir
 from edgeprefix.export.weights import dims
 from edgeprefix.runtime.contracts.rounding import Array, Bytes, WeightFormat, quantise
 
+_AT_ONCE = 1 << 24  # numbers
+
 
 @dataclass(frozen=True, eq=False)
 class BlockwiseWeight:
@@ -53,7 +55,7 @@ class BlockwiseWeight:
 
     def packed(self) -> Bytes:
         """The steps, [N, blocks, bytes of a block]. Scales and zero points are kept on the way."""
-        packed, scales, zeros = quantise(self._weight(), self.format.bits, self.block, symmetric=self.format.symmetric)
+        packed, scales, zeros = self._quantised()
         self.__dict__["_small"] = (scales, zeros)
         return packed
 
@@ -67,8 +69,18 @@ class BlockwiseWeight:
 
     @cached_property
     def _small(self) -> tuple[Array, Bytes]:
-        return quantise(self._weight(), self.format.bits, self.block, symmetric=self.format.symmetric)[1:]
+        return self._quantised()[1:]
 
-    def _weight(self) -> Array:
-        array = self.source.numpy()
-        return np.ascontiguousarray(array.T if self.transposed else array, np.float32)
+    def _quantised(self) -> tuple[Bytes, Array, Bytes]:
+        """Some columns after the other: rounding takes several times the memory of what it rounds."""
+        weight = self.source.numpy()
+        packed, zeros = np.empty(self.packed_shape, np.uint8), np.empty(self.zeros_shape, np.uint8)
+        scales = np.empty((self.N, self.blocks), np.float32)
+        count = max(1, _AT_ONCE // self.K)
+        for start in range(0, self.N, count):
+            part = slice(start, start + count)
+            columns = weight[part].T if self.transposed else weight[:, part]
+            packed[part], scales[part], zeros[part] = quantise(
+                np.ascontiguousarray(columns, np.float32), self.format.bits, self.block, symmetric=self.format.symmetric
+            )
+        return packed, scales, zeros

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ _TEXT = (
     "receipt, which is printed in a format for machines. Once the trucks are gone, the street is washed, the ropes are "
     "coiled, and the only sound is the slow knocking of the hulls against the wood. It is the best hour of the day, she says. "
 )
+
+
+_AT_ONCE = 1 << 24  # numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +108,12 @@ def some_tokens(base: Base, count: int) -> Ids:
 @contextlib.contextmanager
 def _rounded_weights(model: PreTrainedModel, precision: str) -> Iterator[None]:
     """Within the block every matrix that the exporter rounds is rounded while its module runs, and only then."""
-    form = FORMATS[precision]
-    ends = (model.get_output_embeddings(), model.get_input_embeddings())
-    handles: list[Any] = []
+    form, whole = FORMATS[precision], cast(Any, model)
+    head, embedding = whole.get_output_embeddings(), whole.get_input_embeddings()
+    handles: list[Any] = [embedding.register_forward_hook(_RoundingRows(form.head))]
     for module in model.modules():
-        if module in ends or not isinstance(module, nn.Embedding):
-            rounding = _Rounding(form.head if module in ends else form.body, columns=isinstance(module, Conv1D))
+        if module is head or not isinstance(module, nn.Embedding):
+            rounding = _Rounding(module, form.head if module is head else form.body)
             handles.append(module.register_forward_pre_hook(rounding.before))
             handles.append(module.register_forward_hook(rounding.after, prepend=True, always_call=True))
     try:
@@ -120,20 +123,36 @@ def _rounded_weights(model: PreTrainedModel, precision: str) -> Iterator[None]:
             handle.remove()
 
 
-class _Rounding:
-    """Rounds a module's matrices before it runs, and puts back its own afterwards. `columns`: they lie as [K, N]."""
+class _RoundingRows:
+    """Rounds the rows that an embedding gives out, which is to round its table: a row's blocks are its own."""
 
-    def __init__(self, form: WeightFormat, *, columns: bool) -> None:
-        self._form, self._columns = form, columns
+    def __init__(self, form: WeightFormat) -> None:
+        self._form = form
+
+    def __call__(self, module: nn.Module, arguments: object, rows: Tensor) -> Tensor:
+        """As a forward hook; rows [B, S, width]."""
+        return _by_rows(rows.flatten(0, -2), self._form, torch.empty_like(rows).flatten(0, -2)).view(rows.shape)
+
+
+class _Rounding:
+    """Rounds a module's matrices before it runs, and puts back its own afterwards."""
+
+    def __init__(self, module: nn.Module, form: WeightFormat) -> None:
+        self._form, self._columns = form, isinstance(module, Conv1D)  # whose weight lies as [K, N]
+        # A big base's module makes an fp32 copy for each run; nobody else sees what is written into it.
+        self._copies = {
+            name for name, weight in module.named_parameters(recurse=False) if weight.dtype != torch.float32
+        }
         self._kept: dict[str, Tensor] = {}
 
     def before(self, module: nn.Module, *_: Any) -> None:
         """As a forward pre-hook."""
         for name, parameter in module.named_parameters(recurse=False):
-            numbers = self._rounded(parameter.data)
-            if numbers is not None:
+            if form := self._format(parameter):
                 self._kept[name] = parameter.data
-                parameter.data = numbers
+                weight = parameter.data.T if self._columns else parameter.data.flatten(0, -2)  # [N, K]
+                numbers = _by_rows(weight, form, weight if name in self._copies else torch.empty_like(weight))
+                parameter.data = numbers.T if self._columns else numbers.view(parameter.shape)
 
     def after(self, module: nn.Module, *_: Any) -> None:
         """As a forward hook."""
@@ -141,16 +160,17 @@ class _Rounding:
             getattr(module, name).data = weight
         self._kept.clear()
 
-    def _rounded(self, weight: Tensor) -> Tensor | None:
-        """[K, N] or [N, K], or experts [E, N, K], as the bundle has them; None when it leaves them as they are."""
+    def _format(self, weight: Tensor) -> WeightFormat | None:
+        """How a matrix, or experts [E, N, K], are rounded; None for what stays as it is."""
         if weight.dim() == 3:
-            form = expert_format(self._form, tuple(weight.shape))
-            return None if form is None else _by_rows(weight.flatten(0, 1), form).view(weight.shape)
-        if weight.dim() != 2 or min(weight.shape) < SMALLEST_SIDE:
-            return None
-        return _by_rows(weight.T, self._form).T if self._columns else _by_rows(weight, self._form)
+            return expert_format(self._form, tuple(weight.shape))
+        return self._form if weight.dim() == 2 and min(weight.shape) >= SMALLEST_SIDE else None
 
 
-def _by_rows(weight: Tensor, form: WeightFormat) -> Tensor:
-    """A weight [N, K] rounded along K."""
-    return torch.from_numpy(rounded(np.ascontiguousarray(weight.numpy().T), form)).T.contiguous()
+def _by_rows(weight: Tensor, form: WeightFormat, out: Tensor) -> Tensor:
+    """Rounds a weight [N, K] along K into `out`, some rows at a time."""
+    count = max(1, _AT_ONCE // weight.shape[1])
+    for start in range(0, len(weight), count):
+        rows = weight[start : start + count].numpy()
+        out[start : start + count] = torch.from_numpy(rounded(np.ascontiguousarray(rows.T), form)).T
+    return out

@@ -21,6 +21,7 @@ except ImportError:  # transformers 4, which Optimum needs
     from transformers.modeling_utils import no_init_weights  # type: ignore[attr-defined,no-redef]
 
 from edgeprefix.export.adapters import reference_attention
+from edgeprefix.export.mapped import give_back
 
 _loader: Any = AutoModelForCausalLM
 
@@ -71,6 +72,7 @@ def _compute_in_full(module: nn.Module) -> None:
         for name, parameter in module.named_parameters(recurse=False):
             kept[name] = parameter.data
             parameter.data = parameter.data.float()
+            give_back(kept[name])
 
     def after(module: nn.Module, *_: Any) -> None:
         for name, parameter in module.named_parameters(recurse=False):

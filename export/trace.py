@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from edgeprefix.export.calls import AttentionCall
 from edgeprefix.export.interception import intercepted
+from edgeprefix.export.mapped import give_back
 from edgeprefix.export.refusals import refusal
 from edgeprefix.export.rotary import RotaryPlan, RotaryTable, rotation_bypassed
 from edgeprefix.runtime.contracts.manifest import LayerShape
@@ -256,7 +257,10 @@ def _take_weights(graph: ir.Graph, state: Mapping[str, Tensor]) -> None:
 
 
 def _in_full(tensor: Tensor, name: str) -> ir.Tensor[Any]:
-    return ir.Tensor(tensor.detach().float().numpy(), name=name)
+    full = ir.Tensor(tensor.detach().float().numpy(), name=name)
+    if tensor.dtype != torch.float32:  # else these are the very pages
+        give_back(tensor)
+    return full
 
 
 def _simplify(model: ir.Model) -> None:

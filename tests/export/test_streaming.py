@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from zoo import tiny_model
 
 from edgeprefix.export.base import load_base
 from edgeprefix.export.bundle import build_graph, export_decoder, write_bundle
+from edgeprefix.export.mapped import give_back
 from edgeprefix.export.rotary import plan_rotary
 from edgeprefix.export.streaming import hollow_model
 from edgeprefix.export.trace import survey_layers
@@ -54,3 +56,22 @@ def test_streamed_bundles_are_the_same_bytes(half_base: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_smoke_tries_a_small_copy_first(half_base: Path, tmp_path: Path) -> None:
     assert export_decoder(half_base, tmp_path / "bundle", smoke=True).parity["passed"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_pages_of_a_mapped_checkpoint_are_given_back(tmp_path: Path) -> None:
+    """And only those: memory of any other kind keeps its numbers, and so do the file's."""
+    numbers = torch.arange(1 << 20, dtype=torch.float32)
+    save_file({"weight": numbers}, tmp_path / "model.safetensors")
+    mapped = torch.from_file(str(tmp_path / "model.safetensors"), size=1 << 20, dtype=torch.float32)  # header and all
+    total = mapped.sum()  # touches all pages
+    before = resident_file_bytes()
+    give_back(mapped)
+    assert resident_file_bytes() <= before - mapped.nbytes // 2
+    assert torch.equal(mapped.sum(), total)
+    give_back(numbers)
+    assert torch.equal(numbers, torch.arange(1 << 20, dtype=torch.float32))
+
+
+def resident_file_bytes() -> int:
+    return int(Path("/proc/self/status").read_text().partition("RssFile:")[2].split()[0]) * 1024
