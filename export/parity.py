@@ -174,9 +174,14 @@ BOUNDS: Mapping[str, Bounds] = {
 }
 
 
-def bounds_of(precision: str, cache_dtype: str) -> Bounds:
-    """The bounds of a bundle. An int8 cache rounds keys and values, so that fp32 weights have the bounds of int8 then."""
-    return BOUNDS["int8"] if cache_dtype == "int8" and precision == "fp32" else BOUNDS[precision]
+def bounds_of(precision: str, cache_dtype: str, *, rounded: bool) -> Bounds:
+    """The bounds of a bundle against fp32 torch. An int8 cache rounds keys and values: fp32 weights then have those of int8.
+
+    Some weights drown in their own rounding (random ones, thirty layers deep) though the graph is right. So the noise
+    counts where no comparison with the same `rounded` weights tells the two apart.
+    """
+    bounds = BOUNDS["int8"] if cache_dtype == "int8" and precision == "fp32" else BOUNDS[precision]
+    return dataclasses.replace(bounds, noise=None) if rounded else bounds
 
 
 def compare(name: str, actual: Sequence[Array], expected: Sequence[Array]) -> CaseReport:

@@ -99,7 +99,7 @@ def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> Pa
     return ParityReport(
         precision=manifest.precision,
         cache=manifest.cache_dtype,
-        bounds=bounds_of(manifest.precision, manifest.cache_dtype),
+        bounds=bounds_of(manifest.precision, manifest.cache_dtype, rounded=rounded is not None),
         cases=cases,
         rounded=rounded,
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeprefix.export.formats.writers import FORMATS, write_prefix
+from edgeprefix.export.peft import is_adapter
 from edgeprefix.export.prefix import read_prefix
 
 
@@ -51,7 +52,7 @@ def prefix_command(
     ] = Format.EDGEPREFIX,
     dtype: Annotated[
         PrefixDtype | None,
-        typer.Option(help="Precision of keys and values in the file. [default: fp32; llama.cpp: fp16]"),
+        typer.Option(help="Precision of keys and values in the file; by default fp32, for llama.cpp fp16."),
     ] = None,
     task: Annotated[
         str | None,
@@ -76,6 +77,12 @@ def prefix_command(
     typer.echo(
         f"{out}: {_kind(format)}, task {prefix.name}, {prefix.length} positions, base {prefix.base}, {_bytes(out):,} bytes"
     )
+    if prompt is None and is_adapter(run):
+        typer.echo(
+            f"prompt template {prefix.pack.prompt!r}: an adapter does not say what stood around its inputs in training; "
+            'name it with --prompt "…{input}…"',
+            err=True,
+        )
 
 
 def _kind(format: Format) -> str:  # noqa: A002

@@ -1,0 +1,74 @@
+"""What is measured: one cell is one method trained once, on one data set, with one seed and one number of rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+OURS = ("edgeprefix", "edgeprefix-random", "edgeprefix-text", "edgeprefix-vocab", "edgeprefix-mlp", "edgeprefix-prompt")
+PEFT = ("peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora")
+METHODS = (*OURS, *PEFT, "full", "few-shot", "base")
+FEW = ("edgeprefix", "peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora", "full", "few-shot")
+
+STEPS = {"e2e": 400, "clinc150_domain": 600, "banking77": 600}
+FEW_STEPS = 200
+FEW_ROWS = (50, 100, 200, 500)
+METRIC = {"e2e": "bleu", "clinc150_domain": "accuracy", "banking77": "accuracy"}
+
+# PEFT's and full fine-tuning's peak rates: the best of those tried by `tune.py`, which searches as long for them as for ours.
+LEARNING_RATES: dict[tuple[str, str], float] = {}
+_FALLBACK = {
+    "peft-prefix": 1e-1,
+    "peft-prefix-zero": 1e-1,
+    "peft-cartridge-text": 1e-1,
+    "peft-lora": 5e-3,
+    "full": 1e-3,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training; `rows` 0 takes all rows, `lr` 0 the method's own rate."""
+
+    data: str
+    method: str
+    seed: int
+    rows: int
+    steps: int
+    batch_size: int = 16
+    length: int = 100
+    lr: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate of PEFT's methods and of full fine-tuning."""
+        return self.lr or LEARNING_RATES.get((self.data, self.method), _FALLBACK[self.method])
+
+    @property
+    def key(self) -> str:
+        """What tells it from other cells, in a file of results."""
+        return " ".join(f"{name}={value}" for name, value in asdict(self).items())
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Cell:
+        """The cell of a line of results."""
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__})
+
+
+def main_cells(data: str, seeds: int, methods: tuple[str, ...] = METHODS) -> list[Cell]:
+    """All rows."""
+    return [
+        Cell(data=data, method=method, seed=seed, rows=0, steps=STEPS[data])
+        for seed in range(seeds)
+        for method in methods
+    ]
+
+
+def few_cells(data: str, seeds: int, methods: tuple[str, ...] = FEW) -> list[Cell]:
+    """50, 100, 200 and 500 rows."""
+    return [
+        Cell(data=data, method=method, seed=seed, rows=rows, steps=FEW_STEPS)
+        for rows in FEW_ROWS
+        for seed in range(seeds)
+        for method in methods
+    ]
