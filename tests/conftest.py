@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `import tiny` from every test 
 
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background start with Ctrl-C ignored; tests press it
 os.environ["EDGEPREFIX_CACHE"] = tempfile.mkdtemp(prefix="edgeprefix-tests-")  # not the user's own
 SHARED = Path(__file__).parents[2] / "shared"
 
