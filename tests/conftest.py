@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # `import tiny` from every test 
 
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background start with Ctrl-C ignored; tests press it
+# Jobs in the background start with Ctrl-C ignored, and so do their children; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["EDGEPREFIX_CACHE"] = tempfile.mkdtemp(prefix="edgeprefix-tests-")  # not the user's own
 SHARED = Path(__file__).parents[2] / "shared"
 
