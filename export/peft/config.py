@@ -6,12 +6,12 @@ values, or embeddings that the base turns into keys and values. Everything else 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.runtime.contracts.files import read_json
 from edgeprefix.runtime.errors import ExportError
 
 CONFIG_FILE = "adapter_config.json"
@@ -73,14 +73,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 
 def _facts(path: Path) -> Mapping[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ExportError(
-            f"{path.parent} has no {CONFIG_FILE}: half an adapter; give the whole folder that save_pretrained() wrote"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path} cannot be read: {error}; save the adapter again") from error
+    missing = f"{path.parent} has no {CONFIG_FILE}: half an adapter; give the whole folder that save_pretrained() wrote"
+    facts = read_json(path, ExportError, missing=missing, remedy="; save the adapter again")
     if not isinstance(facts, dict):
         raise ExportError(f"{path} holds {type(facts).__name__}, expected a JSON object; save the adapter again")
     return facts

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from edgeprefix.runtime.errors import OutputError
+from edgeprefix.runtime.errors import EdgePrefixError, OutputError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -28,6 +30,19 @@ def output_errors(target: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot write {target}: {error.strerror or error}; the previous content is untouched"
         ) from error
+
+
+def read_json(path: Path, error: type[EdgePrefixError], *, missing: str, remedy: str = "") -> Any:
+    """The JSON value in a file.
+
+    Raises `error`: with the text `missing` when there is no such file, else with the reason, `remedy` behind it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as problem:
+        raise error(missing) from problem
+    except (OSError, ValueError) as problem:
+        raise error(f"{path} cannot be read: {problem}{remedy}") from problem
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from edgeprefix.runtime.contracts.files import read_json
 from edgeprefix.runtime.contracts.identity_cache import remembered
 from edgeprefix.runtime.errors import BaseMismatchError, CheckpointError
 
@@ -197,14 +198,8 @@ def _json_hash(value: Any) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}; give the folder of a Hugging Face checkpoint, or a hub id"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    missing = f"{path.parent} has no {path.name}; give the folder of a Hugging Face checkpoint, or a hub id"
+    content = read_json(path, CheckpointError, missing=missing)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds {type(content).__name__}, expected a JSON object")
     return content

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeprefix.runtime.contracts.files import sha256_of_file, write_atomic
+from edgeprefix.runtime.contracts.files import read_json, sha256_of_file, write_atomic
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.past_graph import PastGraph
 from edgeprefix.runtime.contracts.positions import RELATIVE, Positions
@@ -85,14 +85,8 @@ class Manifest:
     def load(cls, folder: str | Path) -> Manifest:
         """Reads and checks a bundle's manifest. Raises BundleError when it is missing, damaged or of an unknown version."""
         path = Path(folder) / MANIFEST_FILE
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise BundleError(
-                f"{folder} is no bundle: it has no {MANIFEST_FILE}; make one with `edgeprefix export decoder BASE --out {folder}`"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
+        missing = f"{folder} is no bundle: it has no {MANIFEST_FILE}; make one with `edgeprefix export decoder BASE --out {folder}`"
+        data = read_json(path, BundleError, missing=missing, remedy="; export the bundle again")
         return cls.from_json(data, source=str(path))
 
     @classmethod

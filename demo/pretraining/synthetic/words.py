@@ -102,4 +102,3 @@ thick/thin, safe/dangerous, easy/difficult, first/last, right/wrong, heavy/light
 true/false, deep/shallow, sweet/sour, before/after, always/never, buy/sell, come/go, win/lose, push/pull, begin/end,
 arrive/leave, love/hate, remember/forget, up/down, inside/outside, day/night, friend/enemy, north/south""")
 )
-ADVERBS = _split("slowly, quickly, quietly, carefully, gladly, sadly, proudly, kindly, badly, loudly, bravely, calmly")
