@@ -85,7 +85,8 @@ class Manifest:
     def load(cls, folder: str | Path) -> Manifest:
         """Reads and checks a bundle's manifest. Raises BundleError when it is missing, damaged or of an unknown version."""
         path = Path(folder) / MANIFEST_FILE
-        missing = f"{folder} is no bundle: it has no {MANIFEST_FILE}; make one with `edgeprefix export decoder BASE --out {folder}`"
+        remedy = f"make one with `edgeprefix export decoder BASE --out {folder}`"
+        missing = f"{folder} is no bundle: it has no {MANIFEST_FILE}; {remedy}"
         data = read_json(path, BundleError, missing=missing, remedy="; export the bundle again")
         return cls.from_json(data, source=str(path))
 
