@@ -6,7 +6,6 @@ through tickets. Each of those layers can be used alone.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import threading
@@ -36,7 +35,7 @@ from edgeprefix.runtime.prefix_store import PrefixInfo, PrefixStore
 from edgeprefix.runtime.prepare import AS_IT_IS, Preparer
 from edgeprefix.runtime.request import Completion, Piece, Prompt, Request
 from edgeprefix.runtime.scheduling.scheduler import CHUNK_TOKENS, Scheduler
-from edgeprefix.runtime.scheduling.stream import PieceStream, stream_pieces
+from edgeprefix.runtime.scheduling.stream import PieceStream
 from edgeprefix.runtime.scheduling.ticket import Ticket
 from edgeprefix.runtime.scheduling.work import Logits
 from edgeprefix.runtime.scorer import Scorer, ScoreSettings, Scoring
@@ -283,12 +282,9 @@ class Engine:
 
     async def agenerate(self, request: Request) -> Completion:
         """`generate` for asyncio; cancelling the task cancels the request."""
-        ticket = self._submit(request)
-        try:
-            return await asyncio.wrap_future(ticket.future)
-        finally:
-            if not ticket.done:
-                ticket.cancel()
+        from edgeprefix.runtime.scheduling.awaiting import result_of
+
+        return await result_of(self._submit(request))
 
     def astream(
         self,
@@ -301,6 +297,8 @@ class Engine:
     ) -> AsyncIterator[Piece]:
         """`stream` for asyncio: `async for piece in engine.astream(...)`."""
         request = Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)
+        from edgeprefix.runtime.scheduling.awaiting import stream_pieces
+
         return stream_pieces(lambda on_piece: self._submit(request, on_piece=on_piece))
 
     def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:

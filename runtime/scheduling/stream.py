@@ -1,10 +1,8 @@
-"""Pieces of text as they come, for threads and for asyncio."""
+"""Pieces of text as they come, for threads."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
 
@@ -60,23 +58,3 @@ class PieceStream(Iterator[Piece]):
     def completion(self) -> Completion:
         """Waits for the end and returns the whole result, whether or not all pieces were read."""
         return self._ticket.result()
-
-
-async def stream_pieces(submit: Submit) -> AsyncIterator[Piece]:
-    """The asyncio twin of PieceStream; closing the iterator cancels the request."""
-    loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
-
-    def put(piece: Piece | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-    ticket = submit(put)
-    ticket.future.add_done_callback(lambda _: put(None))
-    try:
-        while (piece := await pieces.get()) is not None:
-            yield piece
-        ticket.result()  # raises what went wrong
-    finally:
-        if not ticket.done:
-            ticket.cancel()
