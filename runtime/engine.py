@@ -26,6 +26,7 @@ from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.decoding.cache import Array
 from edgeprefix.runtime.decoding.cache_plan import CachePlan
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
+from edgeprefix.runtime.decoding.freed_memory import give_back_freed_memory
 from edgeprefix.runtime.decoding.opening import Room, open_decoder
 from edgeprefix.runtime.decoding.session import Provider
 from edgeprefix.runtime.errors import RequestError
@@ -115,6 +116,7 @@ class Engine:
         except BaseException:
             engine.close()
             raise
+        give_back_freed_memory()
         return engine
 
     def close(self, *, finish: bool = False) -> None:

@@ -10,6 +10,7 @@ from benchmarks.race.cells import CELLS, ONLY_OURS, SECTIONS
 from benchmarks.race.field import PRECISIONS
 from benchmarks.race.result import Result
 
+STANDING = ("decode_128", "batch_decode", "first_128", "peak")
 COLUMNS = ("decode_128", "decode_1024", "batch_decode", "first_16", "first_128", "first_1024", "peak")
 DECODES = ("decode_128", "decode_1024", "batch_decode")
 BATCH_ROWS = {"batch_decode": 8}
@@ -17,9 +18,12 @@ MISSING = "–"
 
 
 def markdown(result: Result) -> str:
-    """Tables of all models, verdicts, sizes and what is missing."""
+    """Where ours stands, tables of all models, sizes, and what is missing."""
     parts = [line for model in result["models"] for line in _model(result, model)]
-    return "\n".join([*_head(result), *parts, *_compiled(result), *_sizes(result), *_reasons(result)]) + "\n"
+    return (
+        "\n".join([*_head(result), *_standing(result), *parts, *_compiled(result), *_sizes(result), *_reasons(result)])
+        + "\n"
+    )
 
 
 def _head(result: Result) -> Iterator[str]:
@@ -36,6 +40,21 @@ def _head(result: Result) -> Iterator[str]:
     yield ""
 
 
+def _standing(result: Result) -> Iterator[str]:
+    """Ours to the best other in the cells that one asks for first."""
+    yield "### Ours to the best other; above 1 ours is better"
+    yield ""
+    yield "| | " + " | ".join(CELLS[column].title for column in STANDING) + " |"
+    yield "|---|" + "---|" * len(STANDING)
+    for model, facts in result["models"].items():
+        for precision in PRECISIONS:
+            rows = _rows(result, model, precision)
+            if rows:
+                verdicts = " | ".join(_verdict(result, rows, column) for column in STANDING)
+                yield f"| {facts['title']} {precision} | {verdicts} |"
+    yield ""
+
+
 def bandwidth_of(result: Result) -> float:
     """Bytes/s of memory: the best of each start's samples, their median over the starts."""
     return statistics.median(max(session["memory_bytes_per_s"]) for session in result["sessions"])
@@ -44,11 +63,7 @@ def bandwidth_of(result: Result) -> float:
 def _model(result: Result, model: str) -> Iterator[str]:
     facts = result["models"][model]
     for precision in PRECISIONS:
-        rows = {
-            (cell["peer"], cell["cell"]): cell
-            for cell in result["cells"]
-            if cell["model"] == model and cell["precision"] == precision
-        }
+        rows = _rows(result, model, precision)
         peers = [peer for peer in result["peers"] if any((peer, column) in rows for column in COLUMNS)]
         if not peers:
             continue
@@ -62,6 +77,15 @@ def _model(result: Result, model: str) -> Iterator[str]:
         yield f"| *memory's limit* | {' | '.join(_limit(result, facts, precision, column) for column in COLUMNS)} | |"
         yield f"| **ours to the best other** | {' | '.join(_verdict(result, rows, column) for column in COLUMNS)} | |"
         yield ""
+
+
+def _rows(result: Result, model: str, precision: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """(peer, cell) → what was measured."""
+    return {
+        (cell["peer"], cell["cell"]): cell
+        for cell in result["cells"]
+        if cell["model"] == model and cell["precision"] == precision
+    }
 
 
 def _title(column: str, facts: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-OURS = ("edgeprefix", "edgeprefix-random", "edgeprefix-text", "edgeprefix-vocab", "edgeprefix-mlp", "edgeprefix-prompt")
+OURS = ("edgeprefix", "edgeprefix-text", "edgeprefix-vocab", "edgeprefix-mlp", "edgeprefix-prompt")
 PEFT = ("peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora")
 METHODS = (*OURS, *PEFT, "full", "few-shot", "base")
 FEW = ("edgeprefix", "peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora", "full", "few-shot")
@@ -15,7 +15,7 @@ FEW_STEPS = 200
 FEW_ROWS = (50, 100, 200, 500)
 METRIC = {"e2e": "bleu", "clinc150_domain": "accuracy", "banking77": "accuracy"}
 
-# PEFT's and full fine-tuning's peak rates: the best of those tried by `tune.py`, which searches as long for them as for ours.
+# PEFT's and full fine-tuning's peak rates: the best of those that `run.py --rates` tried on the rows that all are judged on.
 LEARNING_RATES: dict[tuple[str, str], float] = {}
 _FALLBACK = {
     "peft-prefix": 1e-1,

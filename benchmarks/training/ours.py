@@ -16,7 +16,6 @@ from edgeprefix.train import PrefixConfig, TrainConfig, load_base, train_prefix
 from edgeprefix.train.data import encode_example
 
 _VARIANTS: dict[str, dict[str, Any]] = {
-    "random": {"init": "random"},
     "text": {"init": "text"},
     "vocab": {"init": "vocab"},
     "mlp": {"reparam": True},

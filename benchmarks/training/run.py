@@ -3,6 +3,7 @@
     python benchmarks/training/run.py --data e2e,clinc150_domain,banking77 --seeds 3       # all rows
     python benchmarks/training/run.py --few --data e2e,clinc150_domain --seeds 3           # 50, 100, 200, 500 rows
     python benchmarks/training/run.py --data e2e --methods edgeprefix,peft-lora --seeds 1
+    python benchmarks/training/run.py --seeds 1 --methods peft-lora,full --rates 0.002,0.005,0.02 --results rates.jsonl
 
 Each cell runs in a process of its own, so that peak memory is its own. Its result is appended to
 benchmarks/results/training-cells.jsonl at once; cells that stand there are not run again, so an interrupted run goes on where it
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--few", action="store_true", help="few rows instead of all")
     parser.add_argument("--methods", default="", help="only these")
+    parser.add_argument("--rates", default="", help="peak learning rates to try, instead of each method's own")
     parser.add_argument("--jobs", type=int, default=1, help="cells at once, each with its share of the cores")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--bundles", type=Path, default=None, help=argparse.SUPPRESS)
@@ -71,7 +73,9 @@ def cells_of(data: str, options: argparse.Namespace) -> list[Cell]:
         print(f"skipped {data}: {reason}", file=sys.stderr)
         return []
     methods = tuple(options.methods.split(",")) if options.methods else FEW if options.few else METHODS
-    return (few_cells if options.few else main_cells)(data, options.seeds, methods)
+    cells = (few_cells if options.few else main_cells)(data, options.seeds, methods)
+    rates = [float(rate) for rate in options.rates.split(",")] if options.rates else [0.0]
+    return [replace(cell, lr=rate) for cell in cells for rate in rates]
 
 
 def recorded(path: Path) -> list[Cell]:
