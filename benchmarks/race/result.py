@@ -63,7 +63,11 @@ def _about(work: Path, peer: str) -> dict[str, Any]:
 def _shape(work: Path, model: str, records: list[Record]) -> dict[str, Any]:
     """What the checkpoint is, how many bytes each peer's model takes, and whether peers give the same tokens as ours."""
     pairs = dict.fromkeys((record.precision, record.peer) for record in records if record.model == model)
-    folders = {pair: model_of(work, pair[1], model, pair[0]) for pair in pairs}
+    folders = {
+        (precision, peer): model_of(work, peer, model, precision)
+        for precision, peer in pairs
+        if CONTENDERS[peer].reason_against(model, precision) is None
+    }
     ours = {precision: model_of(work, "ours", model, precision) for precision, _ in pairs}
     shape = SHAPES[model]
     return {

@@ -123,6 +123,7 @@ def test_tables_say_who_won_and_who_is_missing() -> None:
         "cells": [cell("ours", 240, None), cell("llama", 200, 1.2), cell("ctranslate2", None, None)],
     })  # fmt: skip
     assert "| **ours to the best other** | **1.20 ×** (1.10–1.30) llama.cpp |" in text
+    assert "| M int4 | **1.20 ×** (1.10–1.30) llama.cpp | – | – | – |" in text
     assert "| *memory's limit* | 200 | 200 | 1,600 |" in text
     assert "first token, 960, ms" in text
     assert "- CTranslate2, M int4: it has no 4-bit weights." in text
