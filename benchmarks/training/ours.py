@@ -35,7 +35,7 @@ def train_ours(cell: Cell, rows: Rows, base: Path, work: Path) -> tuple[Prefix, 
         ),
     )  # fmt: skip
     facts = {
-        "lr": result.plan.lr,
+        "rate": result.plan.lr,
         "trained_numbers": result.parameters,
         "seconds": round(result.seconds, 2),
         "tokens_per_s": round(result.tokens_per_s),

@@ -85,7 +85,7 @@ def recorded(path: Path) -> list[Cell]:
 
 
 def in_process(cell: Cell, options: argparse.Namespace, bundles: str) -> dict[str, Any]:
-    """Runs a cell in a process of its own. A cell that fails is recorded with its error."""
+    """Runs a cell in a process of its own. Raises SystemExit when it fails, with its last line."""
     command = [
         sys.executable,
         __file__,

@@ -47,7 +47,7 @@ def train_theirs(cell: Cell, rows: Rows, base: Path, work: Path) -> tuple[Path, 
     tokens = cell.steps * cell.batch_size * sum(example.length - 1 for example in data.train) / len(data.train)
     saved, adapter, size = _saved(model, cell, base, work)
     facts = {
-        "lr": cell.rate,
+        "rate": cell.rate,
         "trained_numbers": trained,
         "seconds": round(seconds, 2),
         "tokens_per_s": round(tokens / seconds),
