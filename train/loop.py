@@ -27,7 +27,7 @@ from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.evaluate import HIGHER_IS_BETTER
 from edgeprefix.train.objective import Objective
-from edgeprefix.train.optimiser import AdamW, schedule
+from edgeprefix.train.optimiser import NAdamW, schedule
 from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fold, load_parameters
 from edgeprefix.train.processes import Processes
 from edgeprefix.train.record import RunFolder
@@ -67,7 +67,7 @@ class Job:
     train: TrainConfig
     objective: Objective
     parametrisation: Parametrisation
-    optimiser: AdamW
+    optimiser: NAdamW
     run: RunFolder
     processes: Processes
     settings: Mapping[str, Any]

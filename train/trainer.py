@@ -27,7 +27,7 @@ from edgeprefix.train.distill import OnTeacher, Teacher
 from edgeprefix.train.initialise import measure_units, prefix_file_length, start_embeddings, start_prefix
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
 from edgeprefix.train.objective import Objective
-from edgeprefix.train.optimiser import AdamW
+from edgeprefix.train.optimiser import NAdamW
 from edgeprefix.train.parametrisation import Direct, Parametrisation, PrefixTensors, PromptTuned, Reparametrised
 from edgeprefix.train.plot import draw_curve
 from edgeprefix.train.processes import Processes, join_processes
@@ -192,7 +192,7 @@ def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None
         train=train,
         objective=setting.objective,
         parametrisation=parametrisation,
-        optimiser=AdamW(
+        optimiser=NAdamW(
             parametrisation.parameters(),
             lr=setting.plan.lr,
             value_lr_ratio=train.value_lr_ratio,

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-OURS = ("edgeprefix", "edgeprefix-text", "edgeprefix-vocab", "edgeprefix-mlp", "edgeprefix-prompt")
+OURS = (
+    "edgeprefix",
+    "edgeprefix-int4",
+    "edgeprefix-text",
+    "edgeprefix-vocab",
+    "edgeprefix-mlp",
+    "edgeprefix-prompt",
+)
 PEFT = ("peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora")
+THROUGH_RUNTIME = ("edgeprefix", "edgeprefix-int4")
 METHODS = (*OURS, *PEFT, "full", "few-shot", "base")
 FEW = ("edgeprefix", "peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora", "full", "few-shot")
 

@@ -31,7 +31,7 @@ def train_ours(cell: Cell, rows: Rows, base: Path, work: Path) -> tuple[Prefix, 
         prefix=PrefixConfig(length=cell.length, **_VARIANTS.get(variant, {})),
         train=TrainConfig(
             steps=cell.steps, batch_size=min(cell.batch_size, len(rows.train)), seed=cell.seed, metric="loss",
-            lr=cell.lr or None, validate_every=cell.steps,
+            lr=cell.lr or None, validate_every=cell.steps, weights="int4" if variant == "int4" else "checkpoint",
         ),
     )  # fmt: skip
     facts = {

@@ -27,7 +27,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cells import FEW, METHODS, OURS, Cell, few_cells, main_cells
+from cells import FEW, METHODS, OURS, THROUGH_RUNTIME, Cell, few_cells, main_cells
 from data import missing, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +40,15 @@ def main() -> None:
     if options.one:
         print(json.dumps(run_cell(Cell(**json.loads(options.one)), Path(options.base), options.bundles)))
         return
+    from through_runtime import export_bundles
+
     wanted = [cell for data in options.data.split(",") for cell in cells_of(data, options)]
     there = {cell.key for cell in recorded(options.results)}
     left = [cell for cell in wanted if cell.key not in there]
     print(f"{len(wanted)} cells, {len(left)} to run", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="edgeprefix-bundles-") as bundles, ThreadPoolExecutor(options.jobs) as pool:
+        if any(in_bundles(cell) for cell in left):
+            export_bundles(Path(options.base), Path(bundles))  # before cells at once would write the same one
         for number, record in enumerate(pool.map(lambda cell: in_process(cell, options, bundles), left), start=1):
             with open(options.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -128,9 +132,14 @@ def run_cell(cell: Cell, base: Path, bundles: Path) -> dict[str, Any]:
             prefix = read_prefix(adapter, base=base, task="benchmark") if adapter != judged_base else None
         facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         result = judged(cell, rows, judged_base, prefix)
-        if cell.method == "edgeprefix" and not cell.rows and prefix is not None:
-            result["runtime"] = through_runtime(cell, rows, base, prefix, bundles)
+        if prefix is not None and in_bundles(cell):
+            result["runtime"] = through_runtime(cell, rows, prefix, bundles)
     return {**asdict(cell), **facts, **result, "base": base.name, "date": today(), "machine": machine()}
+
+
+def in_bundles(cell: Cell) -> bool:
+    """Whether a cell's metric is measured through the runtime too."""
+    return cell.method in THROUGH_RUNTIME and not cell.rows
 
 
 def today() -> str:

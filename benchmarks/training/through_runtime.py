@@ -14,22 +14,24 @@ from edgeprefix.train.evaluate import bleu
 PRECISIONS = ("fp32", "int8", "int4")
 
 
-def bundle_of(base: Path, folder: Path, precision: str) -> Path:
-    """The base's bundle, exported once."""
-    bundle = folder / f"bundle-{precision}"
-    if not bundle.exists():
-        export_decoder(base, bundle, precision=precision)
-    return bundle
+def export_bundles(base: Path, folder: Path) -> None:
+    """The base's bundles, once for all cells."""
+    for precision in PRECISIONS:
+        export_decoder(base, _bundle(folder, precision), precision=precision)
 
 
-def through_runtime(cell: Cell, rows: Rows, base: Path, prefix: Prefix, bundles: Path) -> dict[str, float]:
+def through_runtime(cell: Cell, rows: Rows, prefix: Prefix, bundles: Path) -> dict[str, float]:
     """The metric by precision."""
     scores = {}
     for precision in PRECISIONS:
-        with Engine.load(bundle_of(base, bundles, precision), max_batch=8, max_length=512) as engine:
+        with Engine.load(_bundle(bundles, precision), max_batch=8, max_length=512) as engine:
             task = engine.load_prefix(prefix).name
             scores[precision] = round(_score(engine, task, cell, rows), 2)
     return scores
+
+
+def _bundle(folder: Path, precision: str) -> Path:
+    return folder / f"bundle-{precision}"
 
 
 def _score(engine: Engine, task: str, cell: Cell, rows: Rows) -> float:
