@@ -11,7 +11,7 @@ Letters: B rows, S text tokens, H key/value heads, G query heads per key/value h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -41,6 +41,22 @@ def active_prefix(prefix: KeyValues) -> Iterator[None]:
         yield
     finally:
         _active.pop()
+
+
+QueryWatcher = Callable[[int, Tensor], None]
+"""Gets a layer's number and its queries [B, H·G, S, D], as they meet the keys."""
+
+_watchers: list[QueryWatcher] = []
+
+
+@contextlib.contextmanager
+def queries_watched(watcher: QueryWatcher) -> Iterator[None]:
+    """While active, `watcher` sees the queries of every layer that attends to a shared prefix."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.pop()
 
 
 class SharedPrefixCache(Cache):
@@ -97,6 +113,8 @@ def shared_prefix_attention(
     """
     del dropout  # the base is frozen and in evaluation mode
     prefix_key, prefix_value = _active[-1][module.layer_idx]
+    for watcher in _watchers:
+        watcher(module.layer_idx, query)
     B, heads, S, D = query.shape
     H = key.shape[1]
     dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else query.dtype

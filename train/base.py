@@ -1,15 +1,17 @@
 """The frozen base: loaded, never changed, asked only for the logits that a loss needs.
 
 `load_base` takes a local checkpoint folder or a hub id. The working copy keeps its matrix weights in bf16 where the machine
-multiplies bf16 quickly (AVX512-BF16, AMX, GPUs): the forward pass is then several times faster, while the residual stream,
-the norms and the prefix stay fp32. Weights that a checkpoint keeps in bf16 lose nothing by that.
+multiplies bf16 quickly (AMX, GPUs): the forward pass is then several times faster, while the residual stream, the norms and
+the prefix stay fp32. Weights that a checkpoint keeps in bf16 lose nothing by that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,8 @@ from edgeprefix.train.rounding import WEIGHTS, round_weights
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16")
+
+_BF16_SHARE = 0.8  # "auto" takes bf16 when a product of matrices takes less than this share of its time in fp32
 
 
 class LayerShape(NamedTuple):
@@ -261,7 +265,21 @@ def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in probes)
+    able = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in probes)
+    return able and _bf16_pays()
+
+
+def _bf16_pays() -> bool:
+    """Times products of matrices, in turns, the best of many: one processor that had bf16 instructions took twice as long with
+    them (docs/training.md), so what it says of itself is not enough."""
+    matrices = {dtype: torch.ones(512, 512, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+    best = dict.fromkeys(matrices, math.inf)
+    for _ in range(30):
+        for dtype, matrix in matrices.items():
+            began = time.perf_counter()
+            torch.mm(matrix, matrix)
+            best[dtype] = min(best[dtype], time.perf_counter() - began)
+    return best[torch.bfloat16] < _BF16_SHARE * best[torch.float32]
 
 
 def _matrices_to_bf16(model: nn.Module) -> None:

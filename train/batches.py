@@ -1,6 +1,7 @@
 """Which rows are in which step: a pure function of (seed, step), so that a resumed run sees what it would have seen.
 
-Rows of like length share a batch (little padding), while order and grouping are shuffled anew in every epoch.
+A batch is a random choice of rows: batches of like lengths would save padding, but each step would then see one kind of text,
+and the prefix ends worse (docs/training.md, "Batches"). The padding is saved inside a step instead, by `groups_of_like_length`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import torch
 from torch import Tensor
 
 from edgeprefix.train.data import Example
-
-_WINDOW = 16  # batches' worth of rows that are sorted by length together
 
 
 class Batch(NamedTuple):
@@ -78,17 +77,17 @@ class Batches:
         shuffle.shuffle(order)
         missing = self.per_epoch * self._size - len(order)
         order += order[:missing]
-        window = self._size * _WINDOW
-        plan: list[tuple[int, ...]] = []
-        for start in range(0, len(order), window):
-            rows = sorted(order[start : start + window], key=lambda index: self._examples[index].length)
-            plan += [tuple(rows[at : at + self._size]) for at in range(0, len(rows), self._size)]
-        shuffle.shuffle(plan)
-        return tuple(plan)
+        return tuple(tuple(order[at : at + self._size]) for at in range(0, len(order), self._size))
+
+
+def groups_of_like_length(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
+    """A batch in groups of like length, of about `tokens` tokens each: the same gradient with less padding."""
+    count = max(1, sum(example.length for example in examples) // tokens)
+    return in_length_order(examples, max(1, -(-len(examples) // count)))
 
 
 def in_length_order(examples: Sequence[Example], batch_size: int) -> list[list[Example]]:
-    """All examples once, for evaluation: like lengths together."""
+    """All examples once, like lengths together."""
     ordered = sorted(examples, key=lambda example: example.length)
     return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
@@ -99,3 +98,20 @@ def sample(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
         return list(examples)
     chosen = sorted(random.Random(f"{seed}/sample").sample(range(len(examples)), count))
     return [examples[index] for index in chosen]
+
+
+def rows_of_tokens(examples: Sequence[Example], tokens: int, seed: str) -> list[list[int]]:
+    """Rows with their targets as ids, drawn by a seed until they have so many tokens together."""
+    order = random.Random(seed)
+    rows: list[list[int]] = []
+    count = 0
+    while count < tokens:
+        example = order.choice(examples)
+        rows.append(list(example.prompt + example.target))
+        count += example.length
+    return rows
+
+
+def text_of_rows(examples: Sequence[Example], length: int, seed: str) -> list[int]:
+    """`length` ids of rows with their targets, one after another."""
+    return [token for row in rows_of_tokens(examples, length, seed) for token in row][:length]

@@ -5,7 +5,6 @@ Statistics and texts come from the training rows themselves, so that the start l
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,31 +14,11 @@ from torch import Tensor
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train.base import Base
+from edgeprefix.train.batches import text_of_rows
 from edgeprefix.train.config import PrefixConfig
 from edgeprefix.train.data import Example
-from edgeprefix.train.parametrisation import PrefixTensors, Unit, random_prefix
-
-_STATISTICS_TOKENS = 2048
-_SMALLEST_UNIT = 1e-4
-
-
-def measure_units(base: Base, examples: Sequence[Example], *, seed: int) -> list[Unit]:
-    """Standard deviation of the base's keys and values per layer over a sample of training rows."""
-    order = random.Random(f"{seed}/units")
-    sums = [[0.0, 0.0, 0.0, 0.0] for _ in base.layers]  # squares and counts of keys, of values
-    tokens = 0
-    while tokens < _STATISTICS_TOKENS:
-        example = order.choice(examples)
-        text = list(example.prompt + example.target)
-        tokens += len(text)
-        for total, (key, value) in zip(sums, base.key_values(text), strict=True):
-            total[0] += float(key.square().sum())
-            total[1] += key.numel()
-            total[2] += float(value.square().sum())
-            total[3] += value.numel()
-    return [
-        Unit(max(_SMALLEST_UNIT, (ks / kn) ** 0.5), max(_SMALLEST_UNIT, (vs / vn) ** 0.5)) for ks, kn, vs, vn in sums
-    ]
+from edgeprefix.train.parametrisation import PrefixTensors, random_prefix
+from edgeprefix.train.units import Unit
 
 
 def start_prefix(
@@ -83,12 +62,7 @@ def _text_ids(base: Base, text: str | None, length: int, examples: Sequence[Exam
         if not ids:
             raise TrainingError("the init text is empty; give an instruction, label words or an example")
         return (ids * (length // len(ids) + 1))[:length]
-    order = random.Random(f"{seed}/text")
-    ids = []
-    while len(ids) < length:
-        example = order.choice(examples)
-        ids += example.prompt + example.target
-    return ids[:length]
+    return text_of_rows(examples, length, f"{seed}/text")
 
 
 def _from_file(base: Base, path: str, length: int) -> PrefixTensors:

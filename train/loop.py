@@ -7,10 +7,12 @@ path that the uninterrupted one would have walked.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from edgeprefix.runtime.errors import CapacityError, TrainingError
 from edgeprefix.train.base import Base
-from edgeprefix.train.batches import Batches
+from edgeprefix.train.batches import Batches, groups_of_like_length
 from edgeprefix.train.checkpoint import CHECKPOINT, Progressed, checkpoint_bytes, load_checkpoint
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import Example, TrainingData
@@ -31,6 +33,10 @@ from edgeprefix.train.optimiser import NAdamW, schedule
 from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fold, load_parameters
 from edgeprefix.train.processes import Processes
 from edgeprefix.train.record import RunFolder
+
+# Rows of a step are read in groups of like length of about so many tokens. Smaller groups save padding, larger ones fill the
+# machine: on two cores 512 is best for rows of 70 tokens, and rows of 17 stay whole (benchmarks/training/groups.py).
+_GROUP_TOKENS = defaultdict(lambda: 8192, cpu=512)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,22 +150,31 @@ def _step(job: Job, batches: Batches) -> float:
     chosen = [[job.data.train[index] for index in batches.indices(step * parts + part)] for part in range(parts)]
     whole = sum(job.objective.weight(examples) for examples in chosen)
     job.optimiser.zero_gradients()
+    prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
+    leaves = [(key.detach().requires_grad_(), value.detach().requires_grad_()) for key, value in prefix]
     total = torch.zeros((), device=job.base.device)
     for examples in chosen:
         job.progressed.tokens += sum(example.length - 1 for example in examples)
-        mine = job.processes.share(examples)
-        if not mine:
-            continue
-        prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
-        loss = job.objective.loss(prefix, mine) * (job.objective.weight(mine) / whole)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
+        mine = job.processes.share(sorted(examples, key=lambda example: example.length))
+        for group in groups_of_like_length(mine, _GROUP_TOKENS[job.base.device.type]):
+            loss = job.objective.loss(leaves, group) * (job.objective.weight(group) / whole)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+    _backward(prefix, leaves)
     job.processes.sum_in_place([*job.optimiser.gradients(), total])
     if math.isfinite(float(total)) and math.isfinite(job.optimiser.gradient_norm()):
         factor = schedule(step, steps=job.plan.steps, warmup=job.train.warmup)
         job.optimiser.step(step + 1, factor)
         return float(total)
     return math.nan
+
+
+def _backward(prefix: PrefixTensors, leaves: PrefixTensors) -> None:
+    """Hands the gradients that the groups summed in `leaves` on to the parameters."""
+    pairs = zip(itertools.chain(*prefix), itertools.chain(*leaves), strict=True)
+    reached = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
+    if reached:  # a process without rows in this step has none
+        torch.autograd.backward(*zip(*reached, strict=True))
 
 
 def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> PrefixTensors:

@@ -1,32 +1,26 @@
 """What the optimiser moves, and how keys and values follow from it.
 
-Direct: one number per key and value entry, measured in units of the base's own spread in that layer. Layers differ widely
-(the values of a first layer can be twenty times smaller than the last one's), so that in plain units one learning rate would
-be too large here and too small there. Reparametrised: an MLP maps one embedding per position to all layers' keys and values.
+Direct: the way from the start, one number per key and value entry, in the units of edgeprefix.train.units. Reparametrised: an
+MLP maps one embedding per position to the way of all layers' keys and values.
 Prompt tuning: embeddings before the first layer. `fold` gives plain keys and values in every case: nothing else runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgeprefix.train.base import Base, LayerShape
+from edgeprefix.train.units import Unit
 
 PrefixTensors = list[tuple[Tensor, Tensor]]
 """Per layer: keys [H, P, Dk] and values [H, P, Dv], fp32."""
 
 _KEY_SHARE = 0.5
-
-
-class Unit(NamedTuple):
-    """The unit in which a layer's entries are trained: the base's own spread there."""
-
-    key: float
-    value: float
 
 
 class Parametrisation(Protocol):
@@ -40,34 +34,30 @@ class Parametrisation(Protocol):
 
 
 class Direct:
-    """Keys and values themselves, in units of the base's spread."""
+    """start + change · units, entry by entry; the changes begin at zero."""
 
     def __init__(self, start: PrefixTensors, units: Sequence[Unit], *, sink: bool) -> None:
+        self._start = [(key.clone(), value.clone()) for key, value in start]
         self._units = tuple(units)
-        self._sink = [(key[:, :1].clone(), value[:, :1].clone()) for key, value in start] if sink else None
-        first = 1 if sink else 0
+        self._first = 1 if sink else 0
         self._parameters: dict[str, Tensor] = {}
-        for index, ((key, value), unit) in enumerate(zip(start, units, strict=True)):
-            self._parameters[f"key.{index}"] = (key[:, first:] / unit.key).clone().requires_grad_()
-            self._parameters[f"value.{index}"] = (value[:, first:] / unit.value).clone().requires_grad_()
+        for index, (key, value) in enumerate(start):
+            self._parameters[f"key.{index}"] = torch.zeros_like(key[:, self._first :]).requires_grad_()
+            self._parameters[f"value.{index}"] = torch.zeros_like(value[:, self._first :]).requires_grad_()
 
     def parameters(self) -> dict[str, Tensor]:
         return self._parameters
 
     def prefix(self) -> PrefixTensors:
-        layers = []
-        for index, unit in enumerate(self._units):
-            key = self._parameters[f"key.{index}"] * unit.key
-            value = self._parameters[f"value.{index}"] * unit.value
-            if self._sink is not None:
-                key = torch.cat([self._sink[index][0], key], dim=1)
-                value = torch.cat([self._sink[index][1], value], dim=1)
-            layers.append((key, value))
-        return layers
+        changes = [
+            tuple(F.pad(self._parameters[f"{kind}.{index}"], (0, 0, self._first, 0)) for kind in ("key", "value"))
+            for index in range(len(self._units))
+        ]
+        return _moved(self._start, changes, self._units)
 
 
 class Reparametrised:
-    """start + units · MLP(one embedding per position). The MLP's last layer starts small, so training begins near `start`."""
+    """start + MLP(one embedding per position) · units. The MLP's last layer starts small, so training begins near `start`."""
 
     def __init__(
         self, start: PrefixTensors, units: Sequence[Unit], *, width: int, sink: bool, generator: torch.Generator
@@ -91,18 +81,20 @@ class Reparametrised:
 
     def prefix(self) -> PrefixTensors:
         flat = self._net(self._embedding)  # [P, all layers' keys and values]
-        layers, at = [], 0
-        for (key, value), unit in zip(self._start, self._units, strict=True):
-            moved = []
-            for start, scale in ((key, unit.key), (value, unit.value)):
-                H, P, D = start.shape
-                change = flat[:, at : at + H * D].view(P, H, D).transpose(0, 1) * scale
-                at += H * D
-                if self._sink:
-                    change = torch.cat([torch.zeros_like(change[:, :1]), change[:, 1:]], dim=1)
-                moved.append(start + change)
-            layers.append((moved[0], moved[1]))
-        return layers
+        if self._sink:
+            flat = torch.cat([torch.zeros_like(flat[:1]), flat[1:]])
+        shapes = [tensor.shape for pair in self._start for tensor in pair]
+        parts = flat.split([H * D for H, _, D in shapes], dim=1)
+        changes = [part.view(P, H, D).transpose(0, 1) for part, (H, P, D) in zip(parts, shapes, strict=True)]
+        return _moved(self._start, list(zip(changes[::2], changes[1::2], strict=True)), self._units)
+
+
+def _moved(start: PrefixTensors, changes: Sequence[tuple[Tensor, ...]], units: Sequence[Unit]) -> PrefixTensors:
+    """Keys and values after changes [H, P, D] that are measured in units."""
+    return [
+        (key + key_change @ unit.key, value + value_change * unit.value)
+        for (key, value), (key_change, value_change), unit in zip(start, changes, units, strict=True)
+    ]
 
 
 class PromptTuned:
@@ -137,11 +129,13 @@ def fold(parametrisation: Parametrisation) -> PrefixTensors:
 def random_prefix(
     shapes: Sequence[LayerShape], length: int, units: Sequence[Unit], generator: torch.Generator
 ) -> PrefixTensors:
-    """Gaussian noise: values of the base's own spread, keys of half of it (with more, few queries meet each key: measured)."""
+    """Gaussian noise: values of the base's own spread, keys of half their unit (with more, few queries meet each key: measured)."""
     return [
         (
-            torch.randn(shape.kv_heads, length, shape.key_size, generator=generator) * (_KEY_SHARE * unit.key),
-            torch.randn(shape.kv_heads, length, shape.value_size, generator=generator) * unit.value,
+            _KEY_SHARE
+            * torch.randn(shape.kv_heads, length, shape.key_size, generator=generator).to(unit.key)
+            @ unit.key,
+            unit.value * torch.randn(shape.kv_heads, length, shape.value_size, generator=generator).to(unit.key),
         )
         for shape, unit in zip(shapes, units, strict=True)
     ]

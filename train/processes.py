@@ -30,7 +30,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """This process' part of a batch's rows; like lengths lie together, so every process gets some of each."""
+        """This process' part of a batch's rows; give them in order of length, so that every process gets some of each."""
         return rows[self.rank :: self.count]
 
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:

@@ -24,7 +24,7 @@ from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig, to_json
 from edgeprefix.train.data import DataReport, Example, TrainingData, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import OnTeacher, Teacher
-from edgeprefix.train.initialise import measure_units, prefix_file_length, start_embeddings, start_prefix
+from edgeprefix.train.initialise import prefix_file_length, start_embeddings, start_prefix
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
 from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import NAdamW
@@ -35,6 +35,7 @@ from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
 from edgeprefix.train.search import Candidate, chosen_in, search, trial_steps
 from edgeprefix.train.sources import TARGET, DataSource
 from edgeprefix.train.tensorboard import TensorBoard
+from edgeprefix.train.units import measure_units
 
 DEFAULT_PROMPT = "{input}\n"
 
@@ -260,7 +261,7 @@ def _parametrisation(setting: _Setting) -> Parametrisation:
                 setting.base, setting.prefix, length=setting.plan.length, examples=setting.data.train, seed=train.seed
             ),
         )
-    units = measure_units(setting.base, setting.data.train, seed=train.seed)
+    units = measure_units(setting.base, setting.data.train, length=setting.plan.length, seed=train.seed)
     start = start_prefix(
         setting.base,
         setting.prefix,

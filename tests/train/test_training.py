@@ -18,7 +18,8 @@ from edgeprefix.runtime.errors import BaseMismatchError, TrainingError
 from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, load_base, train_prefix
 from edgeprefix.train.batches import collate
 from edgeprefix.train.data import load_data
-from edgeprefix.train.initialise import measure_units, start_prefix
+from edgeprefix.train.initialise import start_prefix
+from edgeprefix.train.units import measure_units
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 PROMPT = "{input} ->"
@@ -56,7 +57,7 @@ def test_the_prefix_moves_the_base_stays_the_loss_falls(make: Callable[[], PreTr
 
     # 2. The prefix moved away from its start, in every layer.
     data = load_data(record_rows(), record_rows(8, start=100), tokenizer=base.tokenizer, prompt=PROMPT, max_tokens=250)
-    units = measure_units(base, data.train, seed=0)
+    units = measure_units(base, data.train, length=6, seed=0)
     start = start_prefix(base, PrefixConfig(length=6), length=6, examples=data.train, units=units, seed=0)
     for (key, value), layer in zip(start, Prefix.load(result.prefix_path).layers, strict=True):
         assert np.abs(layer.key - key.numpy()).max() > 1e-3
