@@ -137,9 +137,12 @@ class Base:
         return cache
 
     @torch.no_grad()
-    def key_values(self, ids: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """The base's own keys and values over a text, fp32 [H, len(ids), D] per layer, as they lie in its cache."""
-        return self.key_values_of(self.embeddings(ids))
+    def key_values(self, ids: Sequence[int], *, behind: KeyValues = ()) -> list[tuple[Tensor, Tensor]]:
+        """The base's own keys and values over a text, fp32 [H, len(ids), D] per layer, as they lie in its cache.
+
+        With a prefix that the text stands `behind`: that prefix and the text's, [H, P + len(ids), D].
+        """
+        return self.key_values_of(self.embeddings(ids), behind=behind)
 
     def embeddings(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings [len(ids), width] of tokens, as the model would look them up."""
@@ -147,9 +150,9 @@ class Base:
             found: Tensor = self.model.get_input_embeddings()(torch.tensor(list(ids), device=self.device))
         return found.float()
 
-    def key_values_of(self, embeddings: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values [H, P, D] per layer over input embeddings [P, width]; differentiable in them."""
-        cache: Any = DynamicCache()
+    def key_values_of(self, embeddings: Tensor, *, behind: KeyValues = ()) -> list[tuple[Tensor, Tensor]]:
+        """`key_values` over input embeddings [S, width]; differentiable in them."""
+        cache: Any = self.filled_cache(behind, 1)
         with self.autocast(), _RowSelection(self.model, torch.zeros(1, dtype=torch.long, device=embeddings.device)):
             self.model(inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True)
         return [(layer.keys[0].float(), layer.values[0].float()) for layer in cache.layers]

@@ -49,11 +49,19 @@ def label_accuracy(base: Base, prefix: KeyValues, examples: Sequence[Example], l
     """Share of rows whose own label has the highest likelihood among all labels."""
     encoded = [base.tokenizer.encode_target(label) for label in labels]
     right = 0
-    for group in in_length_order(examples, max(1, _BATCH * 4 // len(labels))):
-        scores = label_log_likelihoods(base, prefix, [example.prompt for example in group], encoded)
-        best = scores.argmax(dim=1).tolist()
-        right += sum(labels[choice] == example.text for choice, example in zip(best, group, strict=True))
+    for example in examples:
+        best = int(scores_behind_one_prompt(base, prefix, example.prompt, encoded).argmax())
+        right += labels[best] == example.text
     return right / len(examples)
+
+
+def scores_behind_one_prompt(
+    base: Base, prefix: KeyValues, prompt: Sequence[int], labels: Sequence[Sequence[int]]
+) -> Tensor:
+    """`label_log_likelihoods` of one prompt, [labels]; it is read once, and stands before all labels like a longer prefix."""
+    *before, last = prompt
+    front = base.key_values(before, behind=prefix) if before else prefix
+    return label_log_likelihoods(base, front, [[last]], labels)[0]
 
 
 @torch.no_grad()

@@ -174,7 +174,7 @@ def _backward(prefix: PrefixTensors, leaves: PrefixTensors) -> None:
     pairs = zip(itertools.chain(*prefix), itertools.chain(*leaves), strict=True)
     reached = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
     if reached:  # a process without rows in this step has none
-        torch.autograd.backward(*zip(*reached, strict=True))
+        torch.autograd.backward([tensor for tensor, _ in reached], [gradient for _, gradient in reached])
 
 
 def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> PrefixTensors:

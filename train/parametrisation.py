@@ -129,7 +129,7 @@ def fold(parametrisation: Parametrisation) -> PrefixTensors:
 def random_prefix(
     shapes: Sequence[LayerShape], length: int, units: Sequence[Unit], generator: torch.Generator
 ) -> PrefixTensors:
-    """Gaussian noise: values of the base's own spread, keys of half their unit (with more, few queries meet each key: measured)."""
+    """Gaussian noise: values of one unit, keys of half a unit (with more, few queries meet each key: measured)."""
     return [
         (
             _KEY_SHARE

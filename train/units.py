@@ -87,4 +87,5 @@ def _whitening(moment: Tensor) -> Tensor:
     sizes, directions = torch.linalg.eigh(moment)
     sizes = sizes.clamp_min(_FLATTEST * sizes.amax(-1, keepdim=True)).clamp_min(torch.finfo(sizes.dtype).tiny)
     shrink = (sizes / sizes.mean(-1, keepdim=True)).rsqrt()
-    return ((directions * shrink[:, None, :]) @ directions.transpose(1, 2)).float()
+    whitening: Tensor = (directions * shrink[:, None, :]) @ directions.transpose(1, 2)
+    return whitening.float()

@@ -18,18 +18,18 @@ THROUGH_RUNTIME = ("edgeprefix", "edgeprefix-int4")
 METHODS = (*OURS, *PEFT, "full", "few-shot", "base")
 FEW = ("edgeprefix", "peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora", "full", "few-shot")
 
-STEPS = {"e2e": 400, "clinc150_domain": 600, "banking77": 600}
-FEW_STEPS = 200
+STEPS = {"e2e": 200, "clinc150_domain": 600, "banking77": 400}
+FEW_STEPS = 100
 FEW_ROWS = (50, 100, 200, 500)
 METRIC = {"e2e": "bleu", "clinc150_domain": "accuracy", "banking77": "accuracy"}
 
-# PEFT's and full fine-tuning's peak rates: the best of those that `run.py --rates` tried on the rows that all are judged on.
-LEARNING_RATES: dict[tuple[str, str], float] = {}
+# PEFT's and full fine-tuning's peak rates: the best of those that were tried on validation rows (benchmarks/training/tries.py).
+LEARNING_RATES: dict[tuple[str, str], float] = {("e2e", "peft-lora"): 2e-2}
 _FALLBACK = {
     "peft-prefix": 1e-1,
     "peft-prefix-zero": 1e-1,
     "peft-cartridge-text": 1e-1,
-    "peft-lora": 5e-3,
+    "peft-lora": 1e-2,
     "full": 1e-3,
 }
 
@@ -54,8 +54,9 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What tells it from other cells, in a file of results."""
-        return " ".join(f"{name}={value}" for name, value in asdict(self).items())
+        """What tells it from other cells in a file of results; a method's own rate is that rate, asked for or not."""
+        known = asdict(self) | ({"lr": self.rate} if self.method in _FALLBACK else {})
+        return " ".join(f"{name}={value}" for name, value in known.items())
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Cell:

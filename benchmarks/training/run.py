@@ -5,9 +5,9 @@
     python benchmarks/training/run.py --data e2e --methods edgeprefix,peft-lora --seeds 1
     python benchmarks/training/run.py --seeds 1 --methods peft-lora,full --rates 0.002,0.005,0.02 --results rates.jsonl
 
-Each cell runs in a process of its own, so that peak memory is its own. Its result is appended to
-benchmarks/results/training-cells.jsonl at once; cells that stand there are not run again, so an interrupted run goes on where it
-was. `tables.py` turns the file into the tables of docs/training.md. Needs ../shared/data and the package peft.
+Each cell runs in a process of its own, so that peak memory is its own. Its result is appended to the results (RESULTS below) at
+once; cells that stand there are not run again, so an interrupted run goes on where it was. `tables.py` turns the file into the
+tables of docs/training.md. Needs ../shared/data and the package peft.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cells import FEW, METHODS, OURS, THROUGH_RUNTIME, Cell, few_cells, main_cel
 from data import missing, rows_of
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "training-cells.jsonl"
+RESULTS = ROOT / "benchmarks" / "results" / "training-cells-2026-11-25.jsonl"
 
 
 def main() -> None:

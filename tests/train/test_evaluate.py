@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from test_attention import random_prefix
+from transformers import PreTrainedModel
 
-from edgeprefix.train import Base
+from edgeprefix.train import Base, load_base
 from edgeprefix.train.data import encode_example
 from edgeprefix.train.evaluate import (
     bleu,
@@ -14,8 +18,10 @@ from edgeprefix.train.evaluate import (
     generation_metric,
     label_accuracy,
     label_log_likelihoods,
+    scores_behind_one_prompt,
     target_loss,
 )
+from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 
 def test_generation_equals_reading_everything_anew_for_each_token(llama: Base) -> None:
@@ -63,6 +69,23 @@ def test_accuracy_counts_the_likeliest_label(llama: Base) -> None:
         for text, b in zip(prompts, best, strict=True)
     ]
     assert label_accuracy(llama, prefix, wrong, labels) == 0.0
+
+
+@pytest.mark.parametrize(
+    "make", [tiny_llama, tiny_gpt2, lambda: tiny_mistral(window=5)], ids=["llama", "gpt2", "window"]
+)
+@pytest.mark.parametrize("length", [0, 3])
+@torch.no_grad()
+def test_a_prompt_that_is_read_once_scores_its_labels_as_one_that_is_read_with_each(
+    make: Callable[[], PreTrainedModel], length: int, tmp_path: Path
+) -> None:
+    base = load_base(save_checkpoint(make(), tmp_path / "base"), precision="fp32")
+    prefix = [(key[:, :length], value[:, :length]) for key, value in random_prefix(base)] if length else []
+    labels = [base.tokenizer.encode_target(text) for text in ("yes", "no thanks", "maybe")]
+    for text in ("a", "the river and the fox", "please help"):
+        prompt = base.tokenizer.encode_prompt(text)
+        together = scores_behind_one_prompt(base, prefix, prompt, labels)
+        torch.testing.assert_close(together, label_log_likelihoods(base, prefix, [prompt], labels)[0])
 
 
 def test_loss_without_a_prefix_is_the_bases_own(llama: Base) -> None:
