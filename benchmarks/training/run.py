@@ -64,6 +64,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--methods", default="", help="only these")
     parser.add_argument("--rates", default="", help="peak learning rates to try, instead of each method's own")
     parser.add_argument("--jobs", type=int, default=1, help="cells at once, each with its share of the cores")
+    parser.add_argument("--threads", type=int, default=0, help="of each cell, instead of its share of the cores")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--bundles", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
@@ -100,7 +101,7 @@ def in_process(cell: Cell, options: argparse.Namespace, bundles: str) -> dict[st
         "--bundles",
         bundles,
     ]
-    threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
+    threads = str(options.threads or max(1, (os.cpu_count() or 1) // options.jobs))
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": threads}
     )
