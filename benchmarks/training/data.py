@@ -47,6 +47,11 @@ def rows_of(cell: Cell) -> Rows:
     return Rows(train=[_plain(row) for row in train], held_out=[_plain(row) for row in kept], labels=labels)
 
 
+def validation_rows(data: str) -> list[dict[str, Any]]:
+    """All validation rows: settings are chosen on them, methods are judged on the test rows."""
+    return [_plain(row) for row in _read(data, "validation")]
+
+
 def prose() -> str | None:
     """General text that no method was trained on."""
     file = SHARED / "corpus_en" / "validation.txt"

@@ -24,7 +24,7 @@ _CHUNK = 256
 def judged(cell: Cell, rows: Rows, base: Path, prefix: Prefix | None) -> dict[str, Any]:
     """Held-out loss per target token in nats, the task's metric, and the perplexity of prose without the prefix."""
     loaded = load_base(base, precision="fp32")
-    tensors = [] if prefix is None else _tensors(prefix)
+    tensors = [] if prefix is None else adapter_tensors(prefix)
     data = load_data(
         rows.held_out, rows.held_out, tokenizer=loaded.tokenizer, prompt=PROMPT, labels=rows.labels,
         max_tokens=loaded.max_positions - cell.length,
@@ -41,7 +41,8 @@ def judged(cell: Cell, rows: Rows, base: Path, prefix: Prefix | None) -> dict[st
     }
 
 
-def _tensors(prefix: Prefix) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def adapter_tensors(prefix: Prefix) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values [H, P, D] of each layer."""
     return [(torch.from_numpy(layer.key.copy()), torch.from_numpy(layer.value.copy())) for layer in prefix.layers]
 
 

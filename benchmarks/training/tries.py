@@ -1,0 +1,119 @@
+"""One training with other settings, judged on validation rows: how the defaults were found, and the rates of PEFT's methods.
+
+    python benchmarks/training/tries.py --data e2e --steps 200 lr=0.2 value_lr_ratio=1
+    python benchmarks/training/tries.py --data banking77 --steps 400 betas=0.9,0.99
+    python benchmarks/training/tries.py --data clinc150_domain --steps 600 --method peft-lora lr=0.01
+
+Settings are fields of PrefixConfig and TrainConfig, or names of `variants.py`. The result is printed and appended to --results.
+Needs ../shared/data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cells import METHODS, METRIC, Cell
+from data import PROMPT, Rows, missing, rows_of, validation_rows
+from judge import adapter_tensors
+from run import ROOT, today
+from variants import VARIANTS
+
+from edgeprefix.runtime import Prefix
+from edgeprefix.train import PrefixConfig, TrainConfig, load_base, train_prefix
+from edgeprefix.train.data import load_data
+from edgeprefix.train.evaluate import label_accuracy, target_loss
+
+ROWS = {"e2e": 400, "clinc150_domain": 300, "banking77": 150}
+
+
+def main() -> None:
+    """Trains, judges, prints and appends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    parser.add_argument("--data", default="e2e", choices=sorted(METRIC))
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", default="edgeprefix", choices=METHODS)
+    parser.add_argument("--base", type=Path, default=ROOT / "demo" / "base")
+    parser.add_argument("--results", type=Path)
+    options = parser.parse_args()
+    if reason := missing(options.data):
+        sys.exit(f"skipped: {reason}")
+    settings = dict(setting.split("=", 1) for setting in options.settings)
+    cell = Cell(data=options.data, method=options.method, seed=options.seed, rows=0, steps=options.steps)
+    rows = rows_of(cell)
+    held_out = validation_rows(options.data)
+    random.Random(1).shuffle(held_out)
+    rows = dataclasses.replace(rows, held_out=held_out[: ROWS[options.data]])
+    with tempfile.TemporaryDirectory(prefix="edgeprefix-try-") as work:
+        train = train_ours if options.method == "edgeprefix" else train_theirs
+        found = train(cell, rows, options.base, Path(work), settings)
+    tried = {name: getattr(cell, name) for name in ("data", "method", "seed", "steps")} | {"settings": settings}
+    line = json.dumps(tried | found | {"date": today()})
+    print(line)
+    if options.results:
+        with open(options.results, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def train_ours(cell: Cell, rows: Rows, base: Path, work: Path, settings: dict[str, str]) -> dict[str, Any]:
+    """Our trainer with these settings."""
+    for name in VARIANTS.keys() & settings.keys():
+        VARIANTS[name](*(float(number) for number in settings[name].split(",") if number))
+    known = {"steps": cell.steps, "validate_every": cell.steps, "seed": cell.seed, "batch_size": 16, "metric": "loss"}
+    result = train_prefix(
+        base, rows.train, rows.held_out[:16], task="try", out=work / "run", prompt=PROMPT, labels=rows.labels,
+        prefix=PrefixConfig(**{"length": cell.length, **_fields(PrefixConfig, settings)}),
+        train=TrainConfig(**{**known, **_fields(TrainConfig, settings)}),
+    )  # fmt: skip
+    prefix = Prefix.load(result.prefix_path)
+    return judged(rows, base, adapter_tensors(prefix)) | {"seconds": round(result.seconds, 1)}
+
+
+def train_theirs(cell: Cell, rows: Rows, base: Path, work: Path, settings: dict[str, str]) -> dict[str, Any]:
+    """PEFT's method, or full fine-tuning, with a rate."""
+    from theirs import train_theirs as train
+
+    from edgeprefix.export.prefix import read_prefix
+
+    cell = dataclasses.replace(cell, lr=float(settings.get("lr", 0)))
+    saved, adapter, facts = train(cell, rows, base, work)
+    tensors = [] if adapter == saved else adapter_tensors(read_prefix(adapter, base=base, task="try"))
+    return judged(rows, saved, tensors) | {"seconds": facts["seconds"]}
+
+
+def judged(rows: Rows, base: Path, tensors: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """Loss per target token, and accuracy where there are labels."""
+    loaded = load_base(base, precision="fp32")
+    data = load_data(
+        rows.held_out, rows.held_out, tokenizer=loaded.tokenizer, prompt=PROMPT, labels=rows.labels,
+        max_tokens=loaded.max_positions - 100,
+    )  # fmt: skip
+    found: dict[str, Any] = {"loss": round(target_loss(loaded, tensors, data.validation), 4)}
+    if rows.labels:
+        found["accuracy"] = round(100 * label_accuracy(loaded, tensors, data.validation, rows.labels), 1)
+    return found
+
+
+def _fields(config: type, settings: dict[str, str]) -> dict[str, Any]:
+    """The settings that a configuration has a field for, read as that field's type."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return {name: _value(text) for name, text in settings.items() if name in names}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+if __name__ == "__main__":
+    main()

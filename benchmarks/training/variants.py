@@ -1,0 +1,123 @@
+"""Changes of the trainer that were tried and are not options of the product, so that `tries.py` can measure them again.
+
+Each replaces a constant or a function of edgeprefix.train for this process. What they gave stands in docs/training.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeprefix.train import Base, batches, optimiser, parametrisation, trainer, units
+from edgeprefix.train.data import Example
+
+_LIKE_LENGTHS = 16  # batches' worth of rows that are sorted together
+
+
+def betas(first: float, second: float) -> None:
+    """Memories of the optimiser's two moments."""
+    optimiser._BETAS = (first, second)
+
+
+def key_share(share: float) -> None:
+    """Size of the first keys, in units."""
+    parametrisation._KEY_SHARE = share
+
+
+def flattest(share: float) -> None:
+    """The least second moment of a query's direction, as a share of the largest."""
+    units._FLATTEST = share
+
+
+def key_power(power: float) -> None:
+    """How far queries are whitened: 0 not at all, 0.5 as the product does it."""
+
+    def partly(moment: Tensor) -> Tensor:
+        sizes, directions = torch.linalg.eigh(moment)
+        sizes = sizes.clamp_min(units._FLATTEST * sizes.amax(-1, keepdim=True))
+        shrunk = (directions * sizes.pow(-power)[:, None, :]) @ directions.transpose(1, 2)
+        plain = moment.diagonal(dim1=1, dim2=2).sum(-1)  # the same spread of scores as in plain units
+        now = torch.einsum("hij,hjk,hki->h", shrunk, moment, shrunk)
+        return (shrunk * (plain / now).sqrt()[:, None, None]).float()
+
+    units._whitening = partly
+
+
+def value_share(share: float) -> None:
+    """Size of the first values, in units."""
+    start = trainer.start_prefix
+
+    def smaller(*positional: Any, **named: Any) -> parametrisation.PrefixTensors:
+        return [(key, value * share) for key, value in start(*positional, **named)]
+
+    trainer.start_prefix = smaller
+
+
+def low_mass(logit: float) -> None:
+    """First keys get a share of the direction that all queries have in common, so that each scores `logit` more on average."""
+    start = trainer.start_prefix
+
+    def shifted(base: Base, *positional: Any, **named: Any) -> parametrisation.PrefixTensors:
+        prefix = start(base, *positional, **named)
+        moments, means = _query_statistics(base, prefix, named["examples"])
+        moved = []
+        for index, (key, value) in enumerate(prefix):
+            common = torch.linalg.solve(moments[index], means[index][..., None])[..., 0]
+            common = common / (common * means[index]).sum(-1, keepdim=True)  # q · common is one on average
+            moved.append((key + logit * key.shape[-1] ** 0.5 * common[:, None, :].float(), value))
+        return moved
+
+    trainer.start_prefix = shifted
+
+
+def like_lengths() -> None:
+    """Rows of like length share a batch."""
+    plan = batches.Batches._plan
+
+    def sorted_plan(self: batches.Batches, epoch: int) -> tuple[tuple[int, ...], ...]:
+        rows = [row for batch in plan(self, epoch) for row in batch]
+        window = self._size * _LIKE_LENGTHS
+        result: list[tuple[int, ...]] = []
+        for at in range(0, len(rows), window):
+            part = sorted(rows[at : at + window], key=lambda row: self._examples[row].length)
+            result += [tuple(part[start : start + self._size]) for start in range(0, len(part), self._size)]
+        batches.random.Random(f"{self._seed}/{epoch}/order").shuffle(result)
+        return tuple(result)
+
+    batches.Batches._plan = sorted_plan  # type: ignore[method-assign]
+
+
+VARIANTS: dict[str, Callable[..., None]] = {
+    "betas": betas,
+    "key_share": key_share,
+    "key_power": key_power,
+    "flattest": flattest,
+    "value_share": value_share,
+    "low_mass": low_mass,
+    "like_lengths": like_lengths,
+}
+
+
+@torch.no_grad()
+def _query_statistics(
+    base: Base, prefix: parametrisation.PrefixTensors, examples: Sequence[Example]
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Second moments [H, D, D] and means [H, D] of the queries by layer."""
+    seen: dict[int, list[Tensor]] = {}
+
+    def note(layer: int, query: Tensor) -> None:
+        grouped = query[0].double().reshape(base.layers[layer].kv_heads, -1, query.shape[-1])
+        seen.setdefault(layer, []).append(grouped)
+
+    with units.queries_watched(note):
+        for example in examples[:64]:
+            ids = torch.tensor([example.prompt + example.target], device=base.device)
+            base.logits(prefix, ids, rows=torch.zeros_like(ids[0, :1]))
+    queries = {layer: torch.cat(parts, dim=1) for layer, parts in seen.items()}
+    return (
+        {layer: all_.transpose(1, 2) @ all_ / all_.shape[1] for layer, all_ in queries.items()},
+        {layer: all_.mean(1) for layer, all_ in queries.items()},
+    )
