@@ -77,7 +77,7 @@ class TrainConfig:
     """Rows in one forward pass."""
     accumulation: int = 1
     """Forward passes per optimiser step."""
-    warmup: float = 0.05
+    warmup: float = 0.02
     """Share of the steps in which the learning rate rises from zero."""
     weight_decay: float = 0.0
     clip: float = 0.0
