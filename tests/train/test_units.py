@@ -55,9 +55,7 @@ def test_scores_vary_alike_in_every_direction(make, tmp_path: Path) -> None:  # 
         sizes = torch.linalg.eigvalsh(moment)
         plain = torch.linalg.eigvalsh(queries[index].transpose(1, 2) @ queries[index])
         assert bool((sizes.amax(-1) / sizes.amin(-1) < 3).all()), sizes
-        assert bool((plain.amax(-1) / plain.amin(-1) > 5).all()), (
-            "the queries had no favourite direction to begin with"
-        )
+        assert bool((plain.amax(-1) / plain.amin(-1) > 5).all()), "the queries had no favourite direction to begin with"
 
 
 def test_values_are_measured_in_the_bases_own_spread(llama: Base) -> None:
