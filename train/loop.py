@@ -12,7 +12,6 @@ import math
 import signal
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,8 +34,8 @@ from edgeprefix.train.processes import Processes
 from edgeprefix.train.record import RunFolder
 
 # Rows of a step are read in groups of like length of about so many tokens. Smaller groups save padding, larger ones fill the
-# machine: on two cores 512 is best for rows of 70 tokens, and rows of 17 stay whole (benchmarks/training/groups.py).
-_GROUP_TOKENS = defaultdict(lambda: 8192, cpu=512)
+# machine (benchmarks/training/groups.py; the GPU's number was not measured).
+_CPU_GROUP_TOKENS, _GPU_GROUP_TOKENS = 512, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +152,11 @@ def _step(job: Job, batches: Batches) -> float:
     prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
     leaves = [(key.detach().requires_grad_(), value.detach().requires_grad_()) for key, value in prefix]
     total = torch.zeros((), device=job.base.device)
+    tokens = _CPU_GROUP_TOKENS if job.base.device.type == "cpu" else _GPU_GROUP_TOKENS
     for examples in chosen:
         job.progressed.tokens += sum(example.length - 1 for example in examples)
         mine = job.processes.share(sorted(examples, key=lambda example: example.length))
-        for group in groups_of_like_length(mine, _GROUP_TOKENS[job.base.device.type]):
+        for group in groups_of_like_length(mine, tokens):
             loss = job.objective.loss(leaves, group) * (job.objective.weight(group) / whole)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
