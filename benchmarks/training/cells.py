@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ class Cell:
         return cls(**{name: record[name] for name in cls.__dataclass_fields__})
 
 
-def main_cells(data: str, seeds: int, methods: tuple[str, ...] = METHODS) -> list[Cell]:
+def main_cells(data: str, seeds: int, methods: tuple[str, ...]) -> list[Cell]:
     """All rows."""
     return [
         Cell(data=data, method=method, seed=seed, rows=0, steps=STEPS[data])
@@ -73,11 +74,11 @@ def main_cells(data: str, seeds: int, methods: tuple[str, ...] = METHODS) -> lis
     ]
 
 
-def few_cells(data: str, seeds: int, methods: tuple[str, ...] = FEW) -> list[Cell]:
-    """50, 100, 200 and 500 rows."""
+def few_cells(data: str, seeds: int, methods: tuple[str, ...], counts: Sequence[int]) -> list[Cell]:
+    """Few rows."""
     return [
         Cell(data=data, method=method, seed=seed, rows=rows, steps=FEW_STEPS)
-        for rows in FEW_ROWS
+        for rows in counts
         for seed in range(seeds)
         for method in methods
     ]

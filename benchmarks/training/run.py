@@ -27,7 +27,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cells import FEW, METHODS, OURS, THROUGH_RUNTIME, Cell, few_cells, main_cells
+from cells import FEW, FEW_ROWS, METHODS, OURS, THROUGH_RUNTIME, Cell, few_cells, main_cells
 from data import missing, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--data", default="e2e,clinc150_domain,banking77", help="folders of ../shared/data")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--few", action="store_true", help="few rows instead of all")
+    parser.add_argument("--rows", default=",".join(map(str, FEW_ROWS)), help="how many, with --few")
     parser.add_argument("--methods", default="", help="only these")
     parser.add_argument("--rates", default="", help="peak learning rates to try, instead of each method's own")
     parser.add_argument("--jobs", type=int, default=1, help="cells at once, each with its share of the cores")
@@ -78,7 +79,8 @@ def cells_of(data: str, options: argparse.Namespace) -> list[Cell]:
         print(f"skipped {data}: {reason}", file=sys.stderr)
         return []
     methods = tuple(options.methods.split(",")) if options.methods else FEW if options.few else METHODS
-    cells = (few_cells if options.few else main_cells)(data, options.seeds, methods)
+    counts = [int(count) for count in options.rows.split(",")]
+    cells = few_cells(data, options.seeds, methods, counts) if options.few else main_cells(data, options.seeds, methods)
     rates = [float(rate) for rate in options.rates.split(",")] if options.rates else [0.0]
     return [replace(cell, lr=rate) for cell in cells for rate in rates]
 
