@@ -48,7 +48,9 @@ def train(
     labels: Annotated[str, typer.Option(help="Label options of a classification task: a,b,c.")] = "",
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends a generation (may be given again).")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="Prefix positions.")] = None,
-    init: Annotated[str, typer.Option(help="text, vocab, random, or a prefix file to go on from.")] = _PREFIX.init,
+    init: Annotated[
+        str, typer.Option(help="text, vocab, random, a prefix file to go on from, or auto.")
+    ] = _PREFIX.init,
     init_text: Annotated[str | None, typer.Option(help="Text for --init text; training rows when not given.")] = None,
     reparam: Annotated[bool, typer.Option("--reparam/--no-reparam", help="Train through an MLP.")] = _PREFIX.reparam,
     mlp_width: Annotated[int, typer.Option(min=1, help="Width of that MLP.")] = _PREFIX.mlp_width,
@@ -197,7 +199,7 @@ def _plan_text(plan: Plan, report: DataReport, base: Base) -> str:
         f"{' (set apart from the training data)' if report.validation_from_train else ''}; "
         f"tokens median/95 %/longest: prompt {'/'.join(map(str, report.prompt_tokens))}, "
         f"target {'/'.join(map(str, report.target_tokens))}\n"
-        f"plan length {plan.length}, {plan.steps} steps of {plan.batch_size} rows, learning rate {plan.lr:g}, "
+        f"plan length {plan.length}, start {plan.init}, {plan.steps} steps of {plan.batch_size} rows, learning rate {plan.lr:g}, "
         f"objective {plan.objective}, best by {plan.metric} every {plan.validate_every} steps"
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 from edgeprefix.runtime.errors import TrainingError
 
 INITS = ("text", "vocab", "random")
+AUTO = "auto"
 METRICS = ("loss", "accuracy", "bleu", "exact", "kl")
 OBJECTIVES = ("auto", "target", "labels", "distill")
 
@@ -22,9 +23,9 @@ class PrefixConfig:
 
     length: int | None = None
     """P, positions."""
-    init: str = "random"
-    """"text" (the base's keys and values over `init_text`, or over training rows), "vocab" (over random words), "random"
-    (noise with the base's own statistics), or the path of a prefix file of the same base to go on from."""
+    init: str = AUTO
+    """"auto" (chosen from the data), "text" (the base's keys and values over `init_text`, or over training rows), "vocab" (over
+    random words), "random" (noise of the base's own size), or the path of a prefix file of the same base to go on from."""
     init_text: str | None = None
     """Text for init "text"; training rows with their targets when not given."""
     reparam: bool = False
@@ -43,12 +44,12 @@ class PrefixConfig:
         _require(self.mlp_width >= 1, f"mlp_width is {self.mlp_width}, expected at least 1")
         _require(0 <= self.dropout < 1, f"dropout is {self.dropout}, expected 0 up to but not including 1")
         _require(
-            self.init_text is None or self.init == "text",
+            self.init_text is None or self.init in (AUTO, "text"),
             f"an init text was given with init {self.init!r}; it goes with init 'text' only",
         )
         known = ", ".join(INITS)
         _require(
-            self.init in INITS or self.init.endswith(".safetensors"),
+            self.init in (AUTO, *INITS) or self.init.endswith(".safetensors"),
             f"init {self.init!r} is unknown; choose {known}, or give a prefix file (.safetensors)",
         )
         _require(not (self.reparam and self.prompt_tuning), "reparam and prompt_tuning were both given; choose one")

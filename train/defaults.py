@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train.base import Base
-from edgeprefix.train.config import PrefixConfig, TrainConfig
+from edgeprefix.train.config import AUTO, PrefixConfig, TrainConfig
 from edgeprefix.train.data import TrainingData
 
 _LENGTH = 100
@@ -15,6 +15,9 @@ _SHORTEST_ROOM = 16  # positions that must stay for the text
 _BATCH_SIZE = 16
 _STEPS_LEAST, _STEPS_MOST, _EPOCHS = 300, 3000, 5
 _VALIDATIONS = 8
+# A prefix learns few rows by heart. Below this number, without labels, it starts from the base's own keys and values over rows
+# like them and takes steps in proportion to the rows (measured; Li & Liang 2021, section 7.4, found the same of the start).
+_FEW_ROWS = 500
 # Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is a faint signal in the
 # gradients, and Adam's steps in the noise around it drown it (measured: 0.1 stays at chance where 0.05 learns).
 _LR, _LR_LABELS, _LR_MLP, _LR_PROMPT = 0.1, 0.05, 5e-3, 0.05
@@ -25,6 +28,7 @@ class Plan:
     """The settings of a run with nothing left open; stored in run.json and in the prefix file."""
 
     length: int
+    init: str
     steps: int
     batch_size: int
     lr: float
@@ -79,11 +83,13 @@ def plan(
     steps = max(1, round(train.epochs * per_epoch)) if train.epochs is not None else train.steps
     if steps is None:
         steps = min(_STEPS_MOST, max(_STEPS_LEAST, _EPOCHS * per_epoch))
+    share = 1.0 if labels or distilled else min(1.0, len(data.train) / _FEW_ROWS)
     return Plan(
         length=length,
+        init=_choose_init(prefix, few=share < 1),
         steps=steps,
         batch_size=batch_size,
-        lr=train.lr or _default_lr(prefix, labels),
+        lr=train.lr or _default_lr(prefix, labels, share),
         metric=train.metric or ("kl" if distilled else "accuracy" if labels else "loss"),
         objective=train.objective if train.objective != "auto" else "distill" if distilled else "target",
         validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
@@ -91,9 +97,15 @@ def plan(
     )
 
 
-def _default_lr(prefix: PrefixConfig, labels: Sequence[str]) -> float:
+def _choose_init(prefix: PrefixConfig, *, few: bool) -> str:
+    if prefix.init != AUTO:
+        return prefix.init
+    return "text" if few or prefix.init_text is not None else "random"
+
+
+def _default_lr(prefix: PrefixConfig, labels: Sequence[str], share: float) -> float:
     if prefix.reparam:
         return _LR_MLP
     if prefix.prompt_tuning:
         return _LR_PROMPT
-    return _LR_LABELS if labels else _LR
+    return _LR_LABELS if labels else _LR * share

@@ -128,6 +128,7 @@ def train_prefix(
         window=loaded.window, seed=train.seed,
     )  # fmt: skip
     chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels, distilled=guide is not None)
+    prefix = dataclasses.replace(prefix, init=chosen.init)
     if on_plan is not None:
         on_plan(chosen, rows.report, loaded)
     setting = _Setting(

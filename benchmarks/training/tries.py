@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--data", default="e2e", choices=sorted(METRIC))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=0, help="training rows; all when 0")
     parser.add_argument("--method", default="edgeprefix", choices=METHODS)
     parser.add_argument("--base", type=Path, default=ROOT / "demo" / "base")
     parser.add_argument("--results", type=Path)
@@ -47,7 +48,7 @@ def main() -> None:
     if reason := missing(options.data):
         sys.exit(f"skipped: {reason}")
     settings = dict(setting.split("=", 1) for setting in options.settings)
-    cell = Cell(data=options.data, method=options.method, seed=options.seed, rows=0, steps=options.steps)
+    cell = Cell(data=options.data, method=options.method, seed=options.seed, rows=options.rows, steps=options.steps)
     rows = rows_of(cell)
     held_out = validation_rows(options.data)
     random.Random(1).shuffle(held_out)
@@ -55,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgeprefix-try-") as work:
         train = train_ours if options.method == "edgeprefix" else train_theirs
         found = train(cell, rows, options.base, Path(work), settings)
-    tried = {name: getattr(cell, name) for name in ("data", "method", "seed", "steps")} | {"settings": settings}
+    tried = {name: getattr(cell, name) for name in ("data", "method", "seed", "rows", "steps")} | {"settings": settings}
     line = json.dumps(tried | found | {"date": today()})
     print(line)
     if options.results:

@@ -47,7 +47,7 @@ def test_the_prefix_moves_the_base_stays_the_loss_falls(make: Callable[[], PreTr
     seen: list[Progress] = []
     result = train_prefix(
         base, record_rows(), record_rows(8, start=100), task="cities", out=tmp_path / "run", prompt=PROMPT,
-        prefix=PrefixConfig(length=6), train=QUICK, progress=seen.append,
+        prefix=PrefixConfig(length=6, init="random"), train=QUICK, progress=seen.append,
     )  # fmt: skip
 
     # 1. The base is bit-identical, in memory and on disk.
@@ -58,7 +58,9 @@ def test_the_prefix_moves_the_base_stays_the_loss_falls(make: Callable[[], PreTr
     # 2. The prefix moved away from its start, in every layer.
     data = load_data(record_rows(), record_rows(8, start=100), tokenizer=base.tokenizer, prompt=PROMPT, max_tokens=250)
     units = measure_units(base, data.train, length=6, seed=0)
-    start = start_prefix(base, PrefixConfig(length=6), length=6, examples=data.train, units=units, seed=0)
+    start = start_prefix(
+        base, PrefixConfig(length=6, init="random"), length=6, examples=data.train, units=units, seed=0
+    )
     for (key, value), layer in zip(start, Prefix.load(result.prefix_path).layers, strict=True):
         assert np.abs(layer.key - key.numpy()).max() > 1e-3
         assert np.abs(layer.value - value.numpy()).max() > 1e-3
@@ -203,7 +205,7 @@ def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> 
     [
         (lambda: PrefixConfig(length=0), "prefix length is 0, expected at least 1"),
         (lambda: PrefixConfig(init="zeros"), "init 'zeros' is unknown; choose text, vocab, random"),
-        (lambda: PrefixConfig(init_text="x"), "goes with init 'text' only"),
+        (lambda: PrefixConfig(init="random", init_text="x"), "goes with init 'text' only"),
         (lambda: PrefixConfig(dropout=1.0), "dropout is 1.0"),
         (lambda: PrefixConfig(length=1, sink=True), "leaves nothing to train"),
         (lambda: TrainConfig(steps=1, epochs=1), "both steps and epochs were given"),
@@ -233,3 +235,21 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(llama_base: Path, tmp_path: Pa
         expected = [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line]
         assert [(event.step, event.value) for event in events.Scalars(name)] == expected
         assert len(expected) == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "labels", "init", "lr"),
+    [(40, (), "text", 0.008), (600, (), "random", 0.1), (40, ("yes", "no"), "random", 0.05)],
+    ids=["few", "many", "labels"],
+)
+def test_few_rows_start_from_text_and_take_small_steps(
+    llama_base: Path, tmp_path: Path, count: int, labels: tuple[str, ...], init: str, lr: float
+) -> None:
+    rows = label_rows(count) if labels else record_rows(count)
+    result = train_prefix(
+        llama_base, rows, rows[:4], task="t", out=tmp_path / "run", labels=labels, prefix=PrefixConfig(length=4),
+        train=TrainConfig(steps=1, batch_size=2, metric="loss", validation_rows=2),
+    )  # fmt: skip
+    assert (result.plan.init, result.plan.lr) == (init, pytest.approx(lr))
+    recipe = Prefix.load(result.prefix_path).pack.recipe
+    assert recipe["prefix"]["init"] == recipe["plan"]["init"] == init
