@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from cells import METHODS, METRIC
+from cells import METHODS, METRIC, THROUGH_RUNTIME
 from run import RESULTS
 
 
@@ -38,10 +38,11 @@ def table(records: list[dict[str, Any]], metric: str) -> str:
         mine = [record for record in records if record["method"] == method]
         if mine:
             lines.append(row(method, mine, metric))
-    runtime = [record["runtime"] for record in records if "runtime" in record]
-    if runtime:
-        scores = (f"{name} {spread([one[name] for one in runtime], 1)}" for name in runtime[0])
-        lines.append(f"\nOur default through the runtime, {metric}: {', '.join(scores)}.")
+    for method in THROUGH_RUNTIME:
+        runtime = [record["runtime"] for record in records if record["method"] == method and "runtime" in record]
+        if runtime:
+            scores = (f"{name} {spread([one[name] for one in runtime], 1)}" for name in runtime[0])
+            lines.append(f"\n{method} through the runtime, {metric}: {', '.join(scores)}.")
     return "\n".join(lines)
 
 
