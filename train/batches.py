@@ -1,7 +1,7 @@
 """Which rows are in which step: a pure function of (seed, step), so that a resumed run sees what it would have seen.
 
 A batch is a random choice of rows: batches of like lengths would save padding, but each step would then see one kind of text,
-and the prefix ends worse (docs/training.md, "What was tried"). The padding is saved inside a step instead, by `groups_of_like_length`.
+and the prefix ends worse (docs/training.md, "What was tried"). `groups_of_like_length` saves the padding inside a step instead.
 """
 
 from __future__ import annotations
