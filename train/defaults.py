@@ -16,8 +16,9 @@ _BATCH_SIZE = 16
 _STEPS_LEAST, _STEPS_MOST, _EPOCHS = 300, 3000, 5
 _VALIDATIONS = 8
 # A prefix learns few rows by heart. Below this number, without labels, it starts from the base's own keys and values over rows
-# like them and takes steps in proportion to the rows (measured; Li & Liang 2021, section 7.4, found the same of the start).
+# like them and takes steps in proportion to the rows, down to a tenth (measured; Li & Liang 2021, section 7.4, on the start).
 _FEW_ROWS = 500
+_LEAST_SHARE = 0.1
 # Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is a faint signal in the
 # gradients, and Adam's steps in the noise around it drown it (measured: 0.1 stays at chance where 0.05 learns).
 _LR, _LR_LABELS, _LR_MLP, _LR_PROMPT = 0.1, 0.05, 5e-3, 0.05
@@ -108,4 +109,4 @@ def _default_lr(prefix: PrefixConfig, labels: Sequence[str], share: float) -> fl
         return _LR_MLP
     if prefix.prompt_tuning:
         return _LR_PROMPT
-    return _LR_LABELS if labels else _LR * share
+    return _LR_LABELS if labels else _LR * max(_LEAST_SHARE, share)

@@ -76,7 +76,7 @@ def test_the_engine_gives_a_conversation_the_ids_of_training(chat_base: Path, tm
         assert tuple(engine.chat_prompt(CONVERSATION[:-1])) == data.train[0].prompt
     result = train_prefix(
         base, rows * 8, rows, task="chat", out=tmp_path / "run", prompt=CONVERSATION_PROMPT,
-        prefix=PrefixConfig(length=4), train=TrainConfig(steps=4, batch_size=4, precision="fp32"),
+        prefix=PrefixConfig(length=4), train=TrainConfig(steps=4, lr=0.1, batch_size=4, precision="fp32"),
     )  # fmt: skip
     assert result.validation_loss < result.base_validation_loss
 

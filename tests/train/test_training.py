@@ -239,8 +239,8 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(llama_base: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("count", "labels", "init", "lr"),
-    [(40, (), "text", 0.008), (600, (), "random", 0.1), (40, ("yes", "no"), "random", 0.05)],
-    ids=["few", "many", "labels"],
+    [(20, (), "text", 0.01), (100, (), "text", 0.02), (600, (), "random", 0.1), (40, ("yes", "no"), "random", 0.05)],
+    ids=["very few", "few", "many", "labels"],
 )
 def test_few_rows_start_from_text_and_take_small_steps(
     llama_base: Path, tmp_path: Path, count: int, labels: tuple[str, ...], init: str, lr: float
