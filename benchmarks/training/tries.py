@@ -48,6 +48,9 @@ def main() -> None:
     if reason := missing(options.data):
         sys.exit(f"skipped: {reason}")
     settings = dict(setting.split("=", 1) for setting in options.settings)
+    known = {"lr"} if options.method != "edgeprefix" else {*VARIANTS, *_names(PrefixConfig), *_names(TrainConfig)}
+    if unknown := sorted(settings.keys() - known):
+        parser.error(f"{', '.join(unknown)}: no such setting of {options.method}; known are {', '.join(sorted(known))}")
     cell = Cell(data=options.data, method=options.method, seed=options.seed, rows=options.rows, steps=options.steps)
     rows = rows_of(cell)
     held_out = validation_rows(options.data)
@@ -105,8 +108,11 @@ def judged(rows: Rows, base: Path, tensors: list[tuple[Any, Any]]) -> dict[str, 
 
 def _fields(config: type, settings: dict[str, str]) -> dict[str, Any]:
     """The settings that a configuration has a field for, read as that field's type."""
-    names = {field.name for field in dataclasses.fields(config)}
-    return {name: _value(text) for name, text in settings.items() if name in names}
+    return {name: _value(text) for name, text in settings.items() if name in _names(config)}
+
+
+def _names(config: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(config)}
 
 
 def _value(text: str) -> Any:
