@@ -61,7 +61,10 @@ def train(
     teacher_text: Annotated[str | None, typer.Option(help="Long prompt that the prefix shall stand for.")] = None,
     teacher_file: Annotated[Path | None, typer.Option(help="The same from a file.")] = None,
     search: Annotated[float, typer.Option(min=0, help="Seconds to spend on trying settings first.")] = 0.0,
-    dropout: Annotated[float, typer.Option(help="Share of prefix entries zeroed in each step.")] = _PREFIX.dropout,
+    dropout: Annotated[
+        float | None,
+        typer.Option(help="Share of prefix positions hidden in each step; chosen from the number of rows."),
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the keys.")] = None,
@@ -199,8 +202,9 @@ def _plan_text(plan: Plan, report: DataReport, base: Base) -> str:
         f"{' (set apart from the training data)' if report.validation_from_train else ''}; "
         f"tokens median/95 %/longest: prompt {'/'.join(map(str, report.prompt_tokens))}, "
         f"target {'/'.join(map(str, report.target_tokens))}\n"
-        f"plan length {plan.length}, start {plan.init}, {plan.steps} steps of {plan.batch_size} rows, learning rate {plan.lr:g}, "
-        f"objective {plan.objective}, best by {plan.metric} every {plan.validate_every} steps"
+        f"plan length {plan.length}, start {plan.init}, {plan.steps} steps of {plan.batch_size} rows, "
+        f"learning rate {plan.lr:.3g}, dropout {plan.dropout:.2g}, objective {plan.objective}, "
+        f"best by {plan.metric} every {plan.validate_every} steps"
     )
 
 

@@ -36,13 +36,16 @@ class PrefixConfig:
     """Train input embeddings instead, and let the base turn them into keys and values."""
     sink: bool = False
     """Keep the first position as it was initialised (the attention sink)."""
-    dropout: float = 0.0
-    """Share of prefix positions hidden in each training step."""
+    dropout: float | None = None
+    """Share of each head's positions that a training step hides; chosen from the number of rows when not given."""
 
     def __post_init__(self) -> None:
         _require(self.length is None or self.length >= 1, f"prefix length is {self.length}, expected at least 1")
         _require(self.mlp_width >= 1, f"mlp_width is {self.mlp_width}, expected at least 1")
-        _require(0 <= self.dropout < 1, f"dropout is {self.dropout}, expected 0 up to but not including 1")
+        _require(
+            self.dropout is None or 0 <= self.dropout < 1,
+            f"dropout is {self.dropout}, expected 0 up to but not including 1",
+        )
         _require(
             self.init_text is None or self.init in (AUTO, "text"),
             f"an init text was given with init {self.init!r}; it goes with init 'text' only",

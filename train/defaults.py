@@ -15,10 +15,12 @@ _SHORTEST_ROOM = 16  # positions that must stay for the text
 _BATCH_SIZE = 16
 _STEPS_LEAST, _STEPS_MOST, _EPOCHS = 300, 3000, 5
 _VALIDATIONS = 8
-# A prefix learns few rows by heart. Below this number, without labels, it starts from the base's own keys and values over rows
-# like them and takes steps in proportion to the rows, down to a tenth (measured; Li & Liang 2021, section 7.4, on the start).
+# A prefix learns few rows by heart. Below this number of rows a part of its positions is hidden in every step; without labels it
+# starts from the base's own keys and values over rows like them, and takes smaller steps, by the root of the rows' share (all
+# measured; Li & Liang 2021, section 7.4, on the start).
 _FEW_ROWS = 500
-_LEAST_SHARE = 0.1
+_MOST_DROPOUT = 0.2
+_LEAST_LR_SHARE = 0.2
 # Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is a faint signal in the
 # gradients, and Adam's steps in the noise around it drown it (measured: 0.1 stays at chance where 0.05 learns).
 _LR, _LR_LABELS, _LR_MLP, _LR_PROMPT = 0.1, 0.05, 5e-3, 0.05
@@ -33,6 +35,7 @@ class Plan:
     steps: int
     batch_size: int
     lr: float
+    dropout: float
     metric: str
     objective: str
     validate_every: int
@@ -84,13 +87,14 @@ def plan(
     steps = max(1, round(train.epochs * per_epoch)) if train.epochs is not None else train.steps
     if steps is None:
         steps = min(_STEPS_MOST, max(_STEPS_LEAST, _EPOCHS * per_epoch))
-    share = 1.0 if labels or distilled else min(1.0, len(data.train) / _FEW_ROWS)
+    share = 1.0 if distilled else min(1.0, len(data.train) / _FEW_ROWS)
     return Plan(
         length=length,
-        init=_choose_init(prefix, few=share < 1),
+        init=_choose_init(prefix, few=share < 1 and not labels),
         steps=steps,
         batch_size=batch_size,
         lr=train.lr or _default_lr(prefix, labels, share),
+        dropout=_MOST_DROPOUT * (1 - share) if prefix.dropout is None else prefix.dropout,
         metric=train.metric or ("kl" if distilled else "accuracy" if labels else "loss"),
         objective=train.objective if train.objective != "auto" else "distill" if distilled else "target",
         validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
@@ -109,4 +113,4 @@ def _default_lr(prefix: PrefixConfig, labels: Sequence[str], share: float) -> fl
         return _LR_MLP
     if prefix.prompt_tuning:
         return _LR_PROMPT
-    return _LR_LABELS if labels else _LR * max(_LEAST_SHARE, share)
+    return _LR_LABELS if labels else _LR * max(_LEAST_LR_SHARE, share**0.5)

@@ -23,7 +23,7 @@ from edgeprefix.runtime.errors import CapacityError, TrainingError
 from edgeprefix.train.base import Base
 from edgeprefix.train.batches import Batches, groups_of_like_length
 from edgeprefix.train.checkpoint import CHECKPOINT, Progressed, checkpoint_bytes, load_checkpoint
-from edgeprefix.train.config import PrefixConfig, TrainConfig
+from edgeprefix.train.config import TrainConfig
 from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.evaluate import HIGHER_IS_BETTER
@@ -68,7 +68,6 @@ class Job:
     held_out: Sequence[Example]
     """The validation rows that are measured."""
     plan: Plan
-    prefix: PrefixConfig
     train: TrainConfig
     objective: Objective
     parametrisation: Parametrisation
@@ -149,7 +148,7 @@ def _step(job: Job, batches: Batches) -> float:
     chosen = [[job.data.train[index] for index in batches.indices(step * parts + part)] for part in range(parts)]
     whole = sum(job.objective.weight(examples) for examples in chosen)
     job.optimiser.zero_gradients()
-    prefix = _dropped(job.parametrisation.prefix(), job.prefix.dropout, seed=(job.train.seed, step))
+    prefix = _dropped(job.parametrisation.prefix(), job.plan.dropout, seed=(job.train.seed, step))
     leaves = [(key.detach().requires_grad_(), value.detach().requires_grad_()) for key, value in prefix]
     total = torch.zeros((), device=job.base.device)
     tokens = _CPU_GROUP_TOKENS if job.base.device.type == "cpu" else _GPU_GROUP_TOKENS
@@ -178,14 +177,17 @@ def _backward(prefix: PrefixTensors, leaves: PrefixTensors) -> None:
 
 
 def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> PrefixTensors:
-    """Sets a share of the entries to zero and scales the rest up, by noise that follows from seed and step alone."""
+    """Hides a share of each head's keys, and of its values, by noise that follows from seed and step alone; scales the rest up.
+
+    Whole positions: zeroing single entries drowns the faint signal of labels (measured, docs/training.md).
+    """
     if not share:
         return prefix
     generator = torch.Generator().manual_seed(hash(seed) % (1 << 63))
 
     def mask(like: Tensor) -> Tensor:
-        kept = torch.rand(like.shape, generator=generator) >= share
-        return kept.to(like.device) * (1 / (1 - share))
+        kept = torch.rand(*like.shape[:2], 1, generator=generator) >= share
+        return kept.to(like.device) / (1 - share)
 
     return [(key * mask(key), value * mask(value)) for key, value in prefix]
 

@@ -190,7 +190,6 @@ def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None
         data=setting.data,
         held_out=setting.held_out,
         plan=setting.plan,
-        prefix=setting.prefix,
         train=train,
         objective=setting.objective,
         parametrisation=parametrisation,

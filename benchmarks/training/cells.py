@@ -20,7 +20,7 @@ METHODS = (*OURS, *PEFT, "full", "few-shot", "base")
 FEW = ("edgeprefix", "peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora", "full", "few-shot")
 
 STEPS = {"e2e": 200, "clinc150_domain": 600, "banking77": 400}
-FEW_STEPS = 100
+FEW_STEPS = {"e2e": 100, "clinc150_domain": 300, "banking77": 300}
 FEW_ROWS = (50, 100, 200, 500)
 METRIC = {"e2e": "bleu", "clinc150_domain": "accuracy", "banking77": "accuracy"}
 
@@ -77,7 +77,7 @@ def main_cells(data: str, seeds: int, methods: tuple[str, ...]) -> list[Cell]:
 def few_cells(data: str, seeds: int, methods: tuple[str, ...], counts: Sequence[int]) -> list[Cell]:
     """Few rows."""
     return [
-        Cell(data=data, method=method, seed=seed, rows=rows, steps=FEW_STEPS)
+        Cell(data=data, method=method, seed=seed, rows=rows, steps=FEW_STEPS[data])
         for rows in counts
         for seed in range(seeds)
         for method in methods

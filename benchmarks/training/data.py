@@ -31,25 +31,24 @@ def missing(data: str) -> str | None:
     return None if file.is_file() else f"{file} is not there"
 
 
-def rows_of(cell: Cell) -> Rows:
+def rows_of(cell: Cell, split: str = "test") -> Rows:
     """A seeded choice of training rows, and the same held-out rows for every method and seed.
 
-    E2E is held out by distinct meaning representation, with all its references as rows.
+    Methods are judged on the test rows; their settings are chosen on the split "validation". E2E is held out by distinct meaning
+    representation, with all its references as rows.
     """
     train = _read(cell.data, "train")
     labels = tuple(sorted({row["target"] for row in train})) if METRIC[cell.data] == "accuracy" else ()
     if cell.rows:
         train = random.Random(f"{cell.data}/{cell.seed}").sample(train, cell.rows)
-    held_out = _read(cell.data, "test")
-    order = sorted({row["input"] for row in held_out})
-    chosen = set(random.Random(0).sample(order, min(HELD_OUT[cell.data], len(order))))
-    kept = [row for row in held_out if row["input"] in chosen]
-    return Rows(train=[_plain(row) for row in train], held_out=[_plain(row) for row in kept], labels=labels)
+    return Rows(train=[_plain(row) for row in train], held_out=_held_out(cell.data, split), labels=labels)
 
 
-def validation_rows(data: str) -> list[dict[str, Any]]:
-    """All validation rows: settings are chosen on them, methods are judged on the test rows."""
-    return [_plain(row) for row in _read(data, "validation")]
+def _held_out(data: str, split: str) -> list[dict[str, Any]]:
+    rows = _read(data, split)
+    order = sorted({row["input"] for row in rows})
+    chosen = set(random.Random(0).sample(order, min(HELD_OUT[data], len(order))))
+    return [_plain(row) for row in rows if row["input"] in chosen]
 
 
 def prose() -> str | None:

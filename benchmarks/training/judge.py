@@ -16,29 +16,28 @@ from data import PROMPT, PROSE_TOKENS, Rows, prose
 from edgeprefix.runtime import Prefix
 from edgeprefix.train import Base, load_base
 from edgeprefix.train.data import load_data
-from edgeprefix.train.evaluate import label_accuracy, measure, target_loss
+from edgeprefix.train.evaluate import measure, target_loss
 
 _CHUNK = 256
 
 
 def judged(cell: Cell, rows: Rows, base: Path, prefix: Prefix | None) -> dict[str, Any]:
-    """Held-out loss per target token in nats, the task's metric, and the perplexity of prose without the prefix."""
+    """Held-out loss per target token in nats, the task's metric, and the loss of prose without the prefix."""
     loaded = load_base(base, precision="fp32")
+    return task_scores(cell, rows, loaded, prefix) | {"prose_loss": _prose_loss(loaded)}
+
+
+def task_scores(cell: Cell, rows: Rows, base: Base, prefix: Prefix | None) -> dict[str, float]:
+    """Held-out loss per target token in nats, and the task's metric."""
     tensors = [] if prefix is None else adapter_tensors(prefix)
     data = load_data(
-        rows.held_out, rows.held_out, tokenizer=loaded.tokenizer, prompt=PROMPT, labels=rows.labels,
-        max_tokens=loaded.max_positions - cell.length,
+        rows.held_out, rows.held_out, tokenizer=base.tokenizer, prompt=PROMPT, labels=rows.labels,
+        max_tokens=base.max_positions - cell.length,
     )  # fmt: skip
     metric = METRIC[cell.data]
-    if metric == "accuracy":
-        score = 100 * label_accuracy(loaded, tensors, data.validation, rows.labels)
-    else:
-        score = measure(loaded, tensors, data.validation, metric=metric, labels=rows.labels)
-    return {
-        "loss": round(target_loss(loaded, tensors, data.validation), 4),
-        metric: round(score, 2),
-        "prose_loss": _prose_loss(loaded),
-    }
+    score = measure(base, tensors, data.validation, metric=metric, labels=rows.labels)
+    scale = 100 if metric == "accuracy" else 1
+    return {"loss": round(target_loss(base, tensors, data.validation), 4), metric: round(scale * score, 2)}
 
 
 def adapter_tensors(prefix: Prefix) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -13,24 +13,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import random
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from cells import METHODS, METRIC, Cell
-from data import PROMPT, Rows, missing, rows_of, validation_rows
-from judge import adapter_tensors
+from data import PROMPT, Rows, missing, rows_of
+from judge import task_scores
 from run import ROOT, today
 from variants import VARIANTS
 
 from edgeprefix.runtime import Prefix
 from edgeprefix.train import PrefixConfig, TrainConfig, load_base, train_prefix
-from edgeprefix.train.data import load_data
-from edgeprefix.train.evaluate import label_accuracy, target_loss
-
-ROWS = {"e2e": 400, "clinc150_domain": 300, "banking77": 150}
 
 
 def main() -> None:
@@ -52,10 +47,7 @@ def main() -> None:
     if unknown := sorted(settings.keys() - known):
         parser.error(f"{', '.join(unknown)}: no such setting of {options.method}; known are {', '.join(sorted(known))}")
     cell = Cell(data=options.data, method=options.method, seed=options.seed, rows=options.rows, steps=options.steps)
-    rows = rows_of(cell)
-    held_out = validation_rows(options.data)
-    random.Random(1).shuffle(held_out)
-    rows = dataclasses.replace(rows, held_out=held_out[: ROWS[options.data]])
+    rows = rows_of(cell, "validation")
     with tempfile.TemporaryDirectory(prefix="edgeprefix-try-") as work:
         train = train_ours if options.method == "edgeprefix" else train_theirs
         found = train(cell, rows, options.base, Path(work), settings)
@@ -77,8 +69,8 @@ def train_ours(cell: Cell, rows: Rows, base: Path, work: Path, settings: dict[st
         prefix=PrefixConfig(**{"length": cell.length, **_fields(PrefixConfig, settings)}),
         train=TrainConfig(**{**known, **_fields(TrainConfig, settings)}),
     )  # fmt: skip
-    prefix = Prefix.load(result.prefix_path)
-    return judged(rows, base, adapter_tensors(prefix)) | {"seconds": round(result.seconds, 1)}
+    scores = task_scores(cell, rows, load_base(base, precision="fp32"), Prefix.load(result.prefix_path))
+    return scores | {"seconds": round(result.seconds, 1), "best_step": result.best_step}
 
 
 def train_theirs(cell: Cell, rows: Rows, base: Path, work: Path, settings: dict[str, str]) -> dict[str, Any]:
@@ -89,21 +81,8 @@ def train_theirs(cell: Cell, rows: Rows, base: Path, work: Path, settings: dict[
 
     cell = dataclasses.replace(cell, lr=float(settings.get("lr", 0)))
     saved, adapter, facts = train(cell, rows, base, work)
-    tensors = [] if adapter == saved else adapter_tensors(read_prefix(adapter, base=base, task="try"))
-    return judged(rows, saved, tensors) | {"seconds": facts["seconds"]}
-
-
-def judged(rows: Rows, base: Path, tensors: list[tuple[Any, Any]]) -> dict[str, Any]:
-    """Loss per target token, and accuracy where there are labels."""
-    loaded = load_base(base, precision="fp32")
-    data = load_data(
-        rows.held_out, rows.held_out, tokenizer=loaded.tokenizer, prompt=PROMPT, labels=rows.labels,
-        max_tokens=loaded.max_positions - 100,
-    )  # fmt: skip
-    found: dict[str, Any] = {"loss": round(target_loss(loaded, tensors, data.validation), 4)}
-    if rows.labels:
-        found["accuracy"] = round(100 * label_accuracy(loaded, tensors, data.validation, rows.labels), 1)
-    return found
+    prefix = None if adapter == saved else read_prefix(adapter, base=base, task="try")
+    return task_scores(cell, rows, load_base(saved, precision="fp32"), prefix) | {"seconds": facts["seconds"]}
 
 
 def _fields(config: type, settings: dict[str, str]) -> dict[str, Any]:

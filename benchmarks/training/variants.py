@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeprefix.train import Base, batches, optimiser, parametrisation, trainer, units
+from edgeprefix.train import Base, batches, loop, optimiser, parametrisation, trainer, units
 from edgeprefix.train.data import Example
 
 _LIKE_LENGTHS = 16  # batches' worth of rows that are sorted together
@@ -90,6 +90,22 @@ def like_lengths() -> None:
     batches.Batches._plan = sorted_plan  # type: ignore[method-assign]
 
 
+def drop(key: float, value: float, whole: float) -> None:
+    """Dropout of keys and of values apart: of entries, or with `whole` 1 of positions."""
+
+    def mask(like: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        shape = (*like.shape[:2], 1) if whole else like.shape
+        return (torch.rand(shape, generator=generator) >= share) / (1 - share)
+
+    def dropped(
+        prefix: parametrisation.PrefixTensors, _: float, *, seed: tuple[int, int]
+    ) -> parametrisation.PrefixTensors:
+        generator = torch.Generator().manual_seed(hash(seed) % (1 << 63))
+        return [(k * mask(k, key, generator), v * mask(v, value, generator)) for k, v in prefix]
+
+    loop._dropped = dropped
+
+
 VARIANTS: dict[str, Callable[..., None]] = {
     "betas": betas,
     "key_share": key_share,
@@ -98,6 +114,7 @@ VARIANTS: dict[str, Callable[..., None]] = {
     "value_share": value_share,
     "low_mass": low_mass,
     "like_lengths": like_lengths,
+    "drop": drop,
 }
 
 

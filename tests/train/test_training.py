@@ -238,18 +238,24 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(llama_base: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("count", "labels", "init", "lr"),
-    [(20, (), "text", 0.01), (100, (), "text", 0.02), (600, (), "random", 0.1), (40, ("yes", "no"), "random", 0.05)],
-    ids=["very few", "few", "many", "labels"],
+    ("count", "labels", "init", "lr", "dropout"),
+    [
+        (10, (), "text", 0.02, 0.196),
+        (125, (), "text", 0.05, 0.15),
+        (600, (), "random", 0.1, 0.0),
+        (50, ("yes", "no"), "random", 0.05, 0.18),
+        (600, ("yes", "no"), "random", 0.05, 0.0),
+    ],
+    ids=["very few", "few", "many", "few with labels", "many with labels"],
 )
-def test_few_rows_start_from_text_and_take_small_steps(
-    llama_base: Path, tmp_path: Path, count: int, labels: tuple[str, ...], init: str, lr: float
+def test_few_rows_start_from_text_hide_positions_and_take_small_steps(
+    llama_base: Path, tmp_path: Path, count: int, labels: tuple[str, ...], init: str, lr: float, dropout: float
 ) -> None:
     rows = label_rows(count) if labels else record_rows(count)
     result = train_prefix(
         llama_base, rows, rows[:4], task="t", out=tmp_path / "run", labels=labels, prefix=PrefixConfig(length=4),
         train=TrainConfig(steps=1, batch_size=2, metric="loss", validation_rows=2),
     )  # fmt: skip
-    assert (result.plan.init, result.plan.lr) == (init, pytest.approx(lr))
+    assert (result.plan.init, result.plan.lr, result.plan.dropout) == (init, pytest.approx(lr), pytest.approx(dropout))
     recipe = Prefix.load(result.prefix_path).pack.recipe
     assert recipe["prefix"]["init"] == recipe["plan"]["init"] == init
