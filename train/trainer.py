@@ -9,30 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from edgeprefix.runtime.contracts.identity import BaseIdentity
-from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
-from edgeprefix.runtime.contracts.task_pack import GenerationDefaults, TaskPack
+from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.runtime.version import __version__
 from edgeprefix.train.base import Base, load_base
-from edgeprefix.train.batches import Batches, sample
 from edgeprefix.train.checkpoint import Progressed
-from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig, to_json
-from edgeprefix.train.data import DataReport, Example, TrainingData, load_data
+from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig
+from edgeprefix.train.data import DataReport, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import OnTeacher, Teacher
+from edgeprefix.train.facts import packed_prefix, prefix_layers, run_facts
 from edgeprefix.train.initialise import prefix_file_length, start_embeddings, start_prefix
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
-from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import NAdamW
-from edgeprefix.train.parametrisation import Direct, Parametrisation, PrefixTensors, PromptTuned, Reparametrised
+from edgeprefix.train.parametrisation import Direct, Parametrisation, PromptTuned, Reparametrised
 from edgeprefix.train.plot import draw_curve
-from edgeprefix.train.processes import Processes, join_processes
+from edgeprefix.train.processes import join_processes
 from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
 from edgeprefix.train.search import Candidate, chosen_in, search, trial_steps
+from edgeprefix.train.setting import Setting
 from edgeprefix.train.sources import TARGET, DataSource
 from edgeprefix.train.tensorboard import TensorBoard
 from edgeprefix.train.units import measure_units
@@ -131,59 +128,24 @@ def train_prefix(
     prefix = dataclasses.replace(prefix, init=chosen.init)
     if on_plan is not None:
         on_plan(chosen, rows.report, loaded)
-    setting = _Setting(
+    setting = Setting(
         loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence, guide, processes
     )
     if guide is not None:
-        guide.prepare([*_visited(setting), *setting.held_out], run, on_teacher)
+        guide.prepare([*setting.visited, *setting.held_out], run, on_teacher)
     found = _searched(setting, run, search_s, progress, resume=resume)
     return _run(found, run, progress=progress, resume=resume)
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """The inputs of a run, all resolved."""
-
-    base: Base
-    data: TrainingData
-    plan: Plan
-    prefix: PrefixConfig
-    train: TrainConfig
-    task: str
-    prompt: str
-    labels: tuple[str, ...]
-    stop: tuple[str, ...]
-    licence: str
-    teacher: Teacher | None
-    processes: Processes
-    search: Mapping[str, Any] | None = None
-    """What a search tried and chose, for run.json."""
-
-    @property
-    def held_out(self) -> list[Example]:
-        """The validation rows that are measured: a seeded sample."""
-        return sample(self.data.validation, self.train.validation_rows, self.train.seed)
-
-    @property
-    def objective(self) -> Objective:
-        """Loss and metric."""
-        return Objective(
-            base=self.base,
-            name=self.plan.objective,
-            metric_name=self.plan.metric,
-            labels=self.labels,
-            label_smoothing=self.train.label_smoothing,
-            teacher=self.teacher,
-        )
-
-
-def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool) -> TrainResult:
+def _run(setting: Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool) -> TrainResult:
     base, train = setting.base, setting.train
     before = base.fingerprint()
     parametrisation = _parametrisation(setting)
     baseline = _baseline(setting)
-    facts = _facts(setting, baseline)
-    Prefix(name=setting.task, base=base.identity, layers=_layers(parametrisation.prefix()))  # refuses a bad name now
+    facts = run_facts(setting, baseline)
+    Prefix(
+        name=setting.task, base=base.identity, layers=prefix_layers(parametrisation.prefix())
+    )  # refuses a bad name now
     run.write_facts(facts)
     job = Job(
         base=base,
@@ -203,7 +165,7 @@ def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None
         run=run,
         processes=setting.processes,
         settings=facts["settings"],
-        save_best=lambda tensors, done: _save_prefix(setting, run, tensors, done),
+        save_best=lambda tensors, done: run.write(PREFIX_FILE, packed_prefix(setting, tensors, done).to_bytes()),
         progress=progress,
     )
     done = train_loop(job, resume=resume)
@@ -213,8 +175,8 @@ def _run(setting: _Setting, run: RunFolder, *, progress: ProgressCallback | None
 
 
 def _searched(
-    setting: _Setting, run: RunFolder, budget_s: float, progress: ProgressCallback | None, *, resume: bool
-) -> _Setting:
+    setting: Setting, run: RunFolder, budget_s: float, progress: ProgressCallback | None, *, resume: bool
+) -> Setting:
     """The setting with what a search chose: now, or when the run that is resumed began."""
     before = run.read_facts().get("search") if resume else None
     chosen = chosen_in({"search": before})
@@ -240,8 +202,8 @@ def _searched(
 
 
 def _with(
-    setting: _Setting, candidate: Candidate, *, steps: int | None = None, search: Mapping[str, Any] | None = None
-) -> _Setting:
+    setting: Setting, candidate: Candidate, *, steps: int | None = None, search: Mapping[str, Any] | None = None
+) -> Setting:
     """The setting with a candidate's values; with `steps`, as a trial that is measured once, at its end."""
     plan = dataclasses.replace(setting.plan, lr=candidate.lr)
     if steps is not None:
@@ -252,7 +214,7 @@ def _with(
     return dataclasses.replace(setting, plan=plan, train=train, prefix=prefix, search=search)
 
 
-def _parametrisation(setting: _Setting) -> Parametrisation:
+def _parametrisation(setting: Setting) -> Parametrisation:
     train = setting.train
     if setting.prefix.prompt_tuning:
         return PromptTuned(
@@ -278,16 +240,7 @@ def _parametrisation(setting: _Setting) -> Parametrisation:
     return Direct(start, units, sink=setting.prefix.sink)
 
 
-def _visited(setting: _Setting) -> list[Example]:
-    """The training rows that the run will see."""
-    batches = Batches(setting.data.train, batch_size=setting.plan.batch_size, seed=setting.train.seed)
-    count = min(setting.plan.steps * setting.train.accumulation, batches.per_epoch)
-    if count == batches.per_epoch:
-        return list(setting.data.train)
-    return [setting.data.train[index] for step in range(count) for index in batches.indices(step)]
-
-
-def _baseline(setting: _Setting) -> dict[str, float]:
+def _baseline(setting: Setting) -> dict[str, float]:
     """The base alone on the validation rows."""
     loss, metric = setting.objective.measure([], setting.held_out)
     return (
@@ -297,80 +250,8 @@ def _baseline(setting: _Setting) -> dict[str, float]:
     )
 
 
-def _facts(setting: _Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
-    """run.json; its part "settings" is what a resume must find unchanged."""
-    base = setting.base
-    return {
-        "edgeprefix": __version__,
-        "task": setting.task,
-        "settings": {
-            "base": base.identity.sha256,
-            "precision": base.precision,
-            "weights": base.weights,
-            "route": base.route,
-            "data": setting.data.fingerprint(),
-            "prompt": setting.prompt,
-            "labels": list(setting.labels),
-            "teacher": None if setting.teacher is None else setting.teacher.key,
-            "prefix": to_json(setting.prefix),
-            "train": to_json(setting.train),
-            "plan": dataclasses.asdict(setting.plan),
-        },
-        "base": {**base.identity.to_json(), "source": base.source, "parameters": base.parameters},
-        "data": dataclasses.asdict(setting.data.report),
-        "baseline": dict(baseline),
-        "search": setting.search,
-        "versions": {"torch": torch.__version__, "numpy": np.__version__},
-        "processes": setting.processes.count,
-        "threads": torch.get_num_threads(),
-        "device": str(base.device),
-    }
-
-
-def _save_prefix(setting: _Setting, run: RunFolder, tensors: PrefixTensors, done: Progressed) -> None:
-    """Writes the best prefix so far as a complete prefix file."""
-    longest = setting.data.report.target_tokens[2]
-    metrics = {"validation_loss": done.best_loss or 0.0}
-    if setting.plan.metric != "loss":
-        metrics[setting.plan.metric] = done.best_metric or 0.0
-    recipe = {
-        "edgeprefix": __version__,
-        "method": _method(setting.prefix),
-        "teacher_tokens": 0 if setting.teacher is None else setting.teacher.tokens,
-        "step": done.best_step,
-        "train_rows": setting.data.report.train_rows,
-        "precision": setting.base.precision,
-        "plan": dataclasses.asdict(setting.plan),
-        "prefix": {key: value for key, value in to_json(setting.prefix).items() if key != "init_text"},
-        "train": to_json(setting.train),
-    }
-    pack = TaskPack(
-        prompt=setting.prompt,
-        labels=setting.labels,
-        stop=setting.stop,
-        generation=GenerationDefaults(max_new_tokens=longest + max(8, longest // 2), temperature=0.0),
-        recipe=recipe,
-        metrics=metrics,
-        licence=setting.licence,
-    )
-    prefix = Prefix(name=setting.task, base=setting.base.identity, layers=_layers(tensors), pack=pack)
-    run.write(PREFIX_FILE, prefix.to_bytes())
-
-
-def _method(prefix: PrefixConfig) -> str:
-    if prefix.prompt_tuning:
-        return "prompt tuning"
-    return "prefix tuning, MLP reparametrisation" if prefix.reparam else "prefix tuning"
-
-
-def _layers(tensors: PrefixTensors) -> tuple[PrefixLayer, ...]:
-    return tuple(
-        PrefixLayer(key.detach().float().cpu().numpy(), value.detach().float().cpu().numpy()) for key, value in tensors
-    )
-
-
 def _finish(
-    setting: _Setting, run: RunFolder, done: Progressed, baseline: Mapping[str, float], parametrisation: Parametrisation
+    setting: Setting, run: RunFolder, done: Progressed, baseline: Mapping[str, float], parametrisation: Parametrisation
 ) -> TrainResult:
     metric = setting.plan.metric
     curve = draw_curve(run.read_metrics(), title=setting.task, metric=metric, best_step=done.best_step)

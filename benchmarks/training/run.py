@@ -5,9 +5,9 @@
     python benchmarks/training/run.py --data e2e --methods edgeprefix,peft-lora --seeds 1
     python benchmarks/training/run.py --seeds 1 --methods peft-lora,full --rates 0.002,0.005,0.02 --results rates.jsonl
 
-Each cell runs in a process of its own, so that peak memory is its own. Its result is appended to the results (RESULTS below) at
-once; cells that stand there are not run again, so an interrupted run goes on where it was. `tables.py` turns the file into the
-tables of docs/training.md. Needs ../shared/data and the package peft.
+Each cell runs in a process of its own, so that peak memory is its own. Its result is appended to the results (RESULTS below, or
+FEW_RESULTS) at once; cells that stand there are not run again, so an interrupted run goes on where it was. `tables.py` turns a
+file into the tables of docs/training.md. Needs ../shared/data and the package peft.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from data import missing, rows_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "training-cells-2026-11-25.jsonl"
+FEW_RESULTS = RESULTS.with_name("training-few-2026-11-25.jsonl")
 
 
 def main() -> None:
@@ -66,10 +67,16 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rates", default="", help="peak learning rates to try, instead of each method's own")
     parser.add_argument("--jobs", type=int, default=1, help="cells at once, each with its share of the cores")
     parser.add_argument("--threads", type=int, default=0, help="of each cell, instead of its share of the cores")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="appended to; a file for all rows and one for few in benchmarks/results when not given",
+    )
     parser.add_argument("--bundles", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.results = options.results or (FEW_RESULTS if options.few else RESULTS)
+    return options
 
 
 def cells_of(data: str, options: argparse.Namespace) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""Tables out of benchmarks/results/training-cells-2026-11-25.jsonl: mean over seeds, and the spread behind it.
+"""Tables out of the results of `run.py` (all rows when no file is given): mean over seeds, and the spread behind it.
 
 python benchmarks/training/tables.py [FILE]
 """

@@ -167,7 +167,7 @@ def test_labels_are_trained_and_measured_by_likelihood(llama_base: Path, tmp_pat
         result = train_prefix(
             llama_base, label_rows(), label_rows(20, start=200), task="help", out=tmp_path / objective, prompt="{input} ->",
             labels=["yes", "no"], prefix=PrefixConfig(length=6),
-            train=TrainConfig(steps=40, lr=0.3, batch_size=8, precision="fp32", objective=objective),
+            train=TrainConfig(steps=80, lr=0.3, batch_size=8, precision="fp32", objective=objective),
         )  # fmt: skip
         assert result.metric_name == "accuracy"
         assert result.metric >= 0.9, objective
