@@ -13,7 +13,8 @@ from edgeprefix.train.data import TrainingData
 _LENGTH = 100
 _SHORTEST_ROOM = 16  # positions that must stay for the text
 _BATCH_SIZE = 16
-_STEPS_LEAST, _STEPS_MOST, _EPOCHS = 300, 3000, 5
+# Labels are a faint signal that takes long to learn (measured).
+_STEPS_LEAST, _STEPS_LEAST_LABELS, _STEPS_MOST, _EPOCHS = 300, 600, 3000, 5
 _VALIDATIONS = 8
 # A prefix learns few rows by heart. Below this number of rows a part of its positions is hidden in every step; without labels it
 # starts from the base's own keys and values over rows like them, and takes smaller steps, by the root of the rows' share (all
@@ -86,7 +87,8 @@ def plan(
     per_epoch = max(1, len(data.train) // (batch_size * train.accumulation))
     steps = max(1, round(train.epochs * per_epoch)) if train.epochs is not None else train.steps
     if steps is None:
-        steps = min(_STEPS_MOST, max(_STEPS_LEAST, _EPOCHS * per_epoch))
+        least = _STEPS_LEAST_LABELS if labels else _STEPS_LEAST
+        steps = min(_STEPS_MOST, max(least, _EPOCHS * per_epoch))
     share = 1.0 if distilled else min(1.0, len(data.train) / _FEW_ROWS)
     return Plan(
         length=length,

@@ -20,7 +20,7 @@ METHODS = (*OURS, *PEFT, "full", "few-shot", "base")
 FEW = ("edgeprefix", "peft-prefix", "peft-prefix-zero", "peft-cartridge-text", "peft-lora", "full", "few-shot")
 
 STEPS = {"e2e": 200, "clinc150_domain": 600, "banking77": 400}
-FEW_STEPS = {"e2e": 100, "clinc150_domain": 300, "banking77": 300}
+FEW_STEPS = {"e2e": 100, "clinc150_domain": 600, "banking77": 400}
 FEW_ROWS = (50, 100, 200, 500)
 METRIC = {"e2e": "bleu", "clinc150_domain": "accuracy", "banking77": "accuracy"}
 
