@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,12 @@ _BATCH_SIZE = 16
 # Labels are a faint signal that takes long to learn (measured).
 _STEPS_LEAST, _STEPS_LEAST_LABELS, _STEPS_MOST, _EPOCHS = 300, 600, 3000, 5
 _VALIDATIONS = 8
-# A prefix learns few rows by heart. Below this number of rows a part of its positions is hidden in every step; without labels it
-# starts from the base's own keys and values over rows like them, and takes smaller steps, by the root of the rows' share (all
-# measured; Li & Liang 2021, section 7.4, on the start).
+# A prefix learns few rows by heart. Below this number of rows, without labels, it starts from the base's own keys and values over
+# rows like them and takes smaller steps, by the root of the rows' share (measured; Li & Liang 2021, section 7.4, on the start).
 _FEW_ROWS = 500
-_MOST_DROPOUT = 0.2
 _LEAST_LR_SHARE = 0.2
+# Hiding positions keeps it from doing so: 0.2 of them at 50 rows and less, 0.1 at 500, none from 5,000 on (measured).
+_MOST_DROPOUT, _DROPOUT_A_DECADE, _ROWS_WITHOUT_DROPOUT = 0.2, 0.1, 5000
 # Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is a faint signal in the
 # gradients, and Adam's steps in the noise around it drown it (measured: 0.1 stays at chance where 0.05 learns).
 _LR, _LR_LABELS, _LR_MLP, _LR_PROMPT = 0.1, 0.05, 5e-3, 0.05
@@ -89,14 +90,14 @@ def plan(
     if steps is None:
         least = _STEPS_LEAST_LABELS if labels else _STEPS_LEAST
         steps = min(_STEPS_MOST, max(least, _EPOCHS * per_epoch))
-    share = 1.0 if distilled else min(1.0, len(data.train) / _FEW_ROWS)
+    share = 1.0 if labels or distilled else min(1.0, len(data.train) / _FEW_ROWS)
     return Plan(
         length=length,
-        init=_choose_init(prefix, few=share < 1 and not labels),
+        init=_choose_init(prefix, few=share < 1),
         steps=steps,
         batch_size=batch_size,
         lr=train.lr or _default_lr(prefix, labels, share),
-        dropout=_MOST_DROPOUT * (1 - share) if prefix.dropout is None else prefix.dropout,
+        dropout=_choose_dropout(prefix, rows=len(data.train), distilled=distilled),
         metric=train.metric or ("kl" if distilled else "accuracy" if labels else "loss"),
         objective=train.objective if train.objective != "auto" else "distill" if distilled else "target",
         validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
@@ -108,6 +109,13 @@ def _choose_init(prefix: PrefixConfig, *, few: bool) -> str:
     if prefix.init != AUTO:
         return prefix.init
     return "text" if few or prefix.init_text is not None else "random"
+
+
+def _choose_dropout(prefix: PrefixConfig, *, rows: int, distilled: bool) -> float:
+    if prefix.dropout is not None:
+        return prefix.dropout
+    chosen = _DROPOUT_A_DECADE * math.log10(_ROWS_WITHOUT_DROPOUT / rows)
+    return 0.0 if distilled else round(min(max(chosen, 0.0), _MOST_DROPOUT), 3)
 
 
 def _default_lr(prefix: PrefixConfig, labels: Sequence[str], share: float) -> float:

@@ -37,12 +37,13 @@ def planned(
 @pytest.mark.parametrize(
     ("count", "labels", "init", "lr", "dropout", "steps"),
     [
-        (10, (), "text", 0.02, 0.196, 300),
-        (125, (), "text", 0.05, 0.15, 300),
-        (500, (), "random", 0.1, 0.0, 300),
-        (3200, (), "random", 0.1, 0.0, 1000),
-        (50, ("yes", "no"), "random", 0.05, 0.18, 600),
-        (500, ("yes", "no"), "random", 0.05, 0.0, 600),
+        (10, (), "text", 0.02, 0.2, 300),
+        (125, (), "text", 0.05, 0.16, 300),
+        (500, (), "random", 0.1, 0.1, 300),
+        (3200, (), "random", 0.1, 0.019, 1000),
+        (6400, (), "random", 0.1, 0.0, 2000),
+        (50, ("yes", "no"), "random", 0.05, 0.2, 600),
+        (500, ("yes", "no"), "random", 0.05, 0.1, 600),
     ],
 )
 def test_start_rate_dropout_and_steps_follow_from_the_rows(
