@@ -18,6 +18,8 @@ class Recipe:
     """P, positions; less when the base has few."""
     lr: float | None = None
     """Learning rate; None is the trainer's own choice."""
+    dropout: float | None = None
+    """Share of positions hidden in each step; None is the trainer's own choice."""
     log_every: int = 5
     """Steps between points of the loss curve."""
 
@@ -38,7 +40,7 @@ class Amounts:
 
 _RECIPES = {
     "trails": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=320),
-    "triage": Recipe(rows=Sizes(train=4000, validation=64, test=200), steps=300, lr=0.05),
+    "triage": Recipe(rows=Sizes(train=4000, validation=64, test=200), steps=300, dropout=0.2),
     "polite": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=380),
 }
 _QUICK_ROWS = Sizes(train=64, validation=12, test=12)

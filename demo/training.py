@@ -42,7 +42,7 @@ def train_task(
             data / "validation.jsonl",
             task=task.name,
             out=run,
-            prefix=PrefixConfig(length=min(recipe.length, base.max_positions // 4)),
+            prefix=PrefixConfig(length=min(recipe.length, base.max_positions // 4), dropout=recipe.dropout),
             train=_settings(recipe, seed),
             prompt=task.prompt,
             labels=task.labels,

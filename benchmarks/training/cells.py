@@ -26,6 +26,10 @@ METRIC = {"e2e": "bleu", "clinc150_domain": "accuracy", "banking77": "accuracy"}
 
 # PEFT's and full fine-tuning's peak rates: the best of those that were tried on validation rows (benchmarks/training/tries.py).
 LEARNING_RATES: dict[tuple[str, str], float] = {("e2e", "peft-lora"): 2e-2}
+FEW_RATES: dict[tuple[str, str], dict[int, float]] = {
+    ("e2e", "peft-lora"): {50: 1.25e-3, 100: 1.25e-3, 200: 5e-3, 500: 2e-2},
+    ("e2e", "full"): {50: 1.25e-4, 100: 1.25e-4, 200: 3e-4, 500: 1e-3},
+}
 _FALLBACK = {
     "peft-prefix": 1e-1,
     "peft-prefix-zero": 1e-1,
@@ -51,7 +55,8 @@ class Cell:
     @property
     def rate(self) -> float:
         """Peak learning rate of PEFT's methods and of full fine-tuning."""
-        return self.lr or LEARNING_RATES.get((self.data, self.method), _FALLBACK[self.method])
+        few = FEW_RATES.get((self.data, self.method), {}).get(self.rows)
+        return self.lr or few or LEARNING_RATES.get((self.data, self.method), _FALLBACK[self.method])
 
     @property
     def key(self) -> str:
