@@ -35,7 +35,7 @@ from edgeprefix.train.record import RunFolder
 
 # Rows of a step are read in groups of like length of about so many tokens. Smaller groups save padding, larger ones fill the
 # machine (benchmarks/training/groups.py; the GPU's number was not measured).
-_CPU_GROUP_TOKENS, _GPU_GROUP_TOKENS = 512, 8192
+_CPU_GROUP_TOKENS, _GPU_GROUP_TOKENS = 256, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
