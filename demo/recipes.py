@@ -1,4 +1,4 @@
-"""How much of everything a run of the demo does: rows, steps, requests. Chosen so that all fits five minutes on two quiet cores."""
+"""How much of everything a run of the demo does: rows, steps, requests. Chosen to fit five minutes on two quiet cores."""
 
 from __future__ import annotations
 
