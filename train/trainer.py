@@ -143,9 +143,8 @@ def _run(setting: Setting, run: RunFolder, *, progress: ProgressCallback | None,
     parametrisation = _parametrisation(setting)
     baseline = _baseline(setting)
     facts = run_facts(setting, baseline)
-    Prefix(
-        name=setting.task, base=base.identity, layers=prefix_layers(parametrisation.prefix())
-    )  # refuses a bad name now
+    # A bad name is refused now, not after the first validation.
+    Prefix(name=setting.task, base=base.identity, layers=prefix_layers(parametrisation.prefix()))
     run.write_facts(facts)
     job = Job(
         base=base,
