@@ -1,11 +1,12 @@
-"""Attention over a prefix that all rows of a batch share.
+"""Attention over a prefix that all rows of a batch share, registered with transformers like any attention implementation.
 
 transformers would copy the prefix into every row's cache and hand the lot to one kernel. Here the prefix stays [H, P, D]:
 its scores are one large matrix product for the whole batch, and its gradient comes out summed already. On a CPU a training
-step takes about 0.6 of the time of `scaled_dot_product_attention`, whose bf16 backward is slow there (docs/training.md).
+step takes about half of the time of `scaled_dot_product_attention`, whose bf16 backward is slow there (docs/training.md).
 
-Registered with transformers under the name ROUTE, like any attention implementation; no model code is touched.
-Letters: B rows, S text tokens, H key/value heads, G query heads per key/value head, P prefix length, D head size.
+The name is ROUTE; no model code is touched. The computation itself is in `shared_prefix.py`.
+Letters: B rows, S text tokens, H key/value heads, G query heads per key/value head, P prefix length, D head size. A packing of
+rows comes to the model as one row, B = 1.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.cache_utils import Cache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from edgeprefix.train import shared_prefix
+from edgeprefix.train.packing import Packing
+from edgeprefix.train.shared_prefix import SharedPrefixAttention, Visible
 
 ROUTE = "edgeprefix_shared_prefix"
 
@@ -29,18 +33,44 @@ KeyValues = Sequence[tuple[Tensor, Tensor]]
 # Above this many scores (B·H·G·S·(P+S)) the score matrix is not kept; the library's kernel, which never stores it, is used.
 _MAX_STORED_SCORES = 1 << 26
 
-# The prefix of the forward pass that runs now. Attention functions get no argument of ours from every model, hence a stack.
-_active: list[KeyValues] = []
+
+class _Reading:
+    """What the forward pass that runs now reads: attention functions get no argument of ours from every model."""
+
+    def __init__(self, prefix: KeyValues, packing: Packing | None) -> None:
+        self.prefix = prefix
+        self._packing = packing
+        self._visible: dict[int, Visible] = {}
+
+    def packing(self, query: Tensor) -> Packing:
+        """As it was given; else the batch's rows, all of one length."""
+        if self._packing is None:
+            self._packing = Packing([query.shape[2]] * query.shape[0], query.device)
+        return self._packing
+
+    def visible(self, mask: Tensor | None, packing: Packing, prefix_length: int, device: torch.device) -> Visible:
+        """What the model's mask [1 or B, 1, S, P+S] shows; layers of one kind share theirs."""
+        if id(mask) not in self._visible:
+            longest = packing.longest
+            if mask is None:
+                seen = torch.ones(longest, prefix_length + longest, dtype=torch.bool, device=device).tril(prefix_length)
+            else:  # rows differ in length only, so what the first tokens see is what every row's first tokens see
+                seen = mask[0, 0, :longest, : prefix_length + longest]
+            self._visible[id(mask)] = Visible.of(seen, packing)
+        return self._visible[id(mask)]
+
+
+_readings: list[_Reading] = []
 
 
 @contextlib.contextmanager
-def active_prefix(prefix: KeyValues) -> Iterator[None]:
-    """Makes `prefix` the one that the registered attention function puts before the text."""
-    _active.append(prefix)
+def active_prefix(prefix: KeyValues, packing: Packing | None = None) -> Iterator[None]:
+    """Makes `prefix` the one that the registered attention function puts before the text, or before each row of `packing`."""
+    _readings.append(_Reading(prefix, packing))
     try:
         yield
     finally:
-        _active.pop()
+        _readings.pop()
 
 
 QueryWatcher = Callable[[int, Tensor], None]
@@ -112,113 +142,32 @@ def shared_prefix_attention(
     `attention_mask` is True where a query may look, [1 or B, 1, S, P+S]; rows are padded on the right, so that all share one.
     """
     del dropout  # the base is frozen and in evaluation mode
-    prefix_key, prefix_value = _active[-1][module.layer_idx]
+    reading = _readings[-1]
     for watcher in _watchers:
         watcher(module.layer_idx, query)
     B, heads, S, D = query.shape
-    H = key.shape[1]
-    dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else query.dtype
-    query = query.to(dtype).reshape(B, H, heads // H * S, D)
-    key, value, prefix_key, prefix_value = (part.to(dtype) for part in (key, value, prefix_key, prefix_value))
-    mask = _mask(attention_mask, S, prefix_key.shape[1], query.device)
+    packing = reading.packing(query)
+    pk, pv = reading.prefix[module.layer_idx]
+    visible = reading.visible(attention_mask, packing, pk.shape[1], query.device)
     scale = D**-0.5 if scaling is None else scaling
     softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
+    dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else query.dtype
+    q, key, value = (_end_to_end(part).to(dtype) for part in (query, key, value))
+    pk, pv = pk.to(dtype), pv.to(dtype)
     if softcap is not None or sinks is not None:
-        out = _plain(query, key, value, prefix_key, prefix_value, mask, scale, softcap, sinks)
-    elif B * heads * S * mask.shape[-1] > _MAX_STORED_SCORES:
-        out = _long(query, key, value, prefix_key, prefix_value, mask, scale)
+        out = shared_prefix.plain(q, key, value, pk, pv, packing, visible, scale, softcap, sinks)
+    elif heads * packing.tokens * visible.all.shape[1] > _MAX_STORED_SCORES:
+        out = shared_prefix.long(q, key, value, pk, pv, packing, visible, scale)
     else:
-        out = cast(Tensor, _SharedPrefix.apply(query, key, value, prefix_key, prefix_value, mask, scale))  # type: ignore[no-untyped-call]
-    return out.reshape(B, heads, S, -1).transpose(1, 2), None
+        everything = (q, key, value, pk, pv, packing, visible, scale)
+        out = cast(Tensor, SharedPrefixAttention.apply(*everything))  # type: ignore[no-untyped-call]
+    return out.view(heads, B, S, -1).permute(1, 2, 0, 3), None
+
+
+def _end_to_end(part: Tensor) -> Tensor:
+    """[B, heads, S, D] → [heads, B·S, D]."""
+    return part.transpose(0, 1).reshape(part.shape[1], -1, part.shape[3])
 
 
 ALL_ATTENTION_FUNCTIONS.register(ROUTE, shared_prefix_attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(ROUTE, sdpa_mask)
-
-
-def _mask(mask: Tensor | None, length: int, prefix: int, device: torch.device) -> Tensor:
-    """True where a query may look, [S, P+S]."""
-    if mask is not None:
-        return mask[0, 0, :, : prefix + length]
-    return torch.ones(length, prefix + length, dtype=torch.bool, device=device).tril(prefix)
-
-
-class _SharedPrefix(torch.autograd.Function):
-    """softmax(scale · q·[prefix | keys]) · [prefix values | values] with its own backward.
-
-    q [B, H, G·S, D]; key, value [B, H, S, D]; prefix [H, P, D]; mask [S, P+S]; gives [B, H, G·S, Dv]. Scores are fp32.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, key: Tensor, value: Tensor, pk: Tensor, pv: Tensor, mask: Tensor, scale: float
-    ) -> Tensor:
-        B, H, rows, D = q.shape
-        S, P = key.shape[2], pk.shape[1]
-        across = q.transpose(0, 1).reshape(H, B * rows, D)  # all rows of the batch, per head
-        scores = torch.empty(B, H, rows, P + S, dtype=torch.float32, device=q.device)
-        scores[..., :P] = torch.bmm(across, pk.transpose(1, 2)).view(H, B, rows, P).transpose(0, 1)
-        scores[..., P:] = torch.matmul(q, key.transpose(2, 3))
-        scores.mul_(scale)
-        scores.view(B, H, rows // S, S, P + S).masked_fill_(~mask, float("-inf"))
-        weights = torch.softmax(scores, dim=-1).to(q.dtype)
-        on_prefix = weights[..., :P].transpose(0, 1).reshape(H, B * rows, P)
-        on_text = weights[..., P:]
-        out = torch.bmm(on_prefix, pv).view(H, B, rows, -1).transpose(0, 1) + torch.matmul(on_text, value)
-        ctx.save_for_backward(across, key, value, pk, pv, on_prefix, on_text, out)
-        ctx.scale = scale
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        across, key, value, pk, pv, on_prefix, on_text, out = ctx.saved_tensors
-        B, H, rows, _ = out.shape
-        D = pk.shape[2]
-        d_out = gradients[0].to(out.dtype)
-        q = across.view(H, B, rows, D).transpose(0, 1)
-        d_across = d_out.transpose(0, 1).reshape(H, B * rows, -1)
-        # Softmax's own term: every score's gradient is weight · (d_weight − sum over weights of d_weight).
-        mean = (d_out.float() * out.float()).sum(-1, keepdim=True).to(out.dtype)
-        mean_across = mean.transpose(0, 1).reshape(H, B * rows, 1)
-        d_pv = torch.bmm(on_prefix.transpose(1, 2), d_across)
-        d_value = torch.matmul(on_text.transpose(2, 3), d_out)
-        d_prefix_scores = torch.bmm(d_across, pv.transpose(1, 2)).sub_(mean_across).mul_(on_prefix)
-        d_text_scores = torch.matmul(d_out, value.transpose(2, 3)).sub_(mean).mul_(on_text)
-        d_pk = torch.bmm(d_prefix_scores.transpose(1, 2), across).mul_(ctx.scale)
-        d_key = torch.matmul(d_text_scores.transpose(2, 3), q).mul_(ctx.scale)
-        d_q = torch.bmm(d_prefix_scores, pk).view(H, B, rows, D).transpose(0, 1) + torch.matmul(d_text_scores, key)
-        return d_q.mul_(ctx.scale), d_key, d_value, d_pk, d_pv, None, None
-
-
-def _plain(
-    q: Tensor, key: Tensor, value: Tensor, pk: Tensor, pv: Tensor, mask: Tensor, scale: float,
-    softcap: float | None, sinks: Tensor | None,
-) -> Tensor:  # fmt: skip
-    """The same by autograd, with soft-capped scores and attention sinks (a learned logit per query head that takes mass)."""
-    B, H, rows, _ = q.shape
-    S = key.shape[2]
-    scores = (
-        torch.cat([torch.matmul(q, pk.transpose(1, 2)), torch.matmul(q, key.transpose(2, 3))], dim=-1).float() * scale
-    )
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.view(B, H, rows // S, S, -1).masked_fill(~mask, float("-inf")).view(B, H, rows, -1)
-    if sinks is not None:
-        sink = sinks.float().view(1, H, rows // S, 1, 1).expand(B, -1, -1, S, 1).reshape(B, H, rows, 1)
-        scores = torch.cat([scores, sink], dim=-1)
-    weights = torch.softmax(scores, dim=-1).to(q.dtype)
-    P = pk.shape[1]
-    return torch.matmul(weights[..., :P], pv) + torch.matmul(weights[..., P : P + S], value)
-
-
-def _long(q: Tensor, key: Tensor, value: Tensor, pk: Tensor, pv: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """The same by torch's kernel, which stores no scores: for long texts."""
-    B, H, rows, D = q.shape
-    S = key.shape[2]
-    keys = torch.cat([pk.expand(B, -1, -1, -1), key], dim=2)
-    values = torch.cat([pv.expand(B, -1, -1, -1), value], dim=2)
-    groups = rows // S
-    out = F.scaled_dot_product_attention(
-        q.view(B, H * groups, S, D), keys, values, attn_mask=mask, scale=scale, enable_gqa=groups > 1
-    )
-    return out.reshape(B, H, rows, -1)

@@ -18,12 +18,14 @@ from edgeprefix.train.data import Example
 
 
 class Batch(NamedTuple):
-    """Right-padded ids [B, S], the N positions (in B·S) before a target token, those target tokens, and each one's row."""
+    """Right-padded ids [B, S], the N positions (in B·S) before a target token, those target tokens, each one's row, and the rows'
+    lengths."""
 
     ids: Tensor
     rows: Tensor
     targets: Tensor
     owner: Tensor
+    lengths: tuple[int, ...]
 
     @property
     def tokens(self) -> int:
@@ -32,7 +34,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return Batch(*(part.to(device) for part in self))
+        ids, rows, targets, owner = (part.to(device) for part in self[:4])
+        return Batch(ids, rows, targets, owner, self.lengths)
 
 
 def collate(examples: Sequence[Example]) -> Batch:
@@ -46,7 +49,8 @@ def collate(examples: Sequence[Example]) -> Batch:
         rows.append(torch.arange(len(example.prompt) - 1, example.length - 1) + index * S)
         targets.append(torch.tensor(example.target))
         owner.append(torch.full((len(example.target),), index))
-    return Batch(ids, torch.cat(rows), torch.cat(targets), torch.cat(owner))
+    lengths = tuple(example.length - 1 for example in examples)
+    return Batch(ids, torch.cat(rows), torch.cat(targets), torch.cat(owner), lengths)
 
 
 class Batches:

@@ -71,7 +71,7 @@ class Teacher:
 
     def _compute(self, examples: Sequence[Example]) -> None:
         batch = collate(examples).to(self._base.device)
-        logs = self._base.logits(self._prefix, batch.ids, batch.rows).log_softmax(-1)
+        logs = self._base.logits(self._prefix, batch.ids, batch.rows, batch.lengths).log_softmax(-1)
         values, ids = logs.topk(min(TOP, logs.shape[-1]), dim=-1)
         counts = [len(example.target) for example in examples]
         for example, some_ids, some_values in zip(
@@ -120,7 +120,7 @@ def teacher_divergence(base: Base, prefix: KeyValues, examples: Sequence[Example
     for start in range(0, len(ordered), _BATCH):
         group = ordered[start : start + _BATCH]
         batch = collate(group).to(base.device)
-        logits = base.logits(prefix, batch.ids, batch.rows)
+        logits = base.logits(prefix, batch.ids, batch.rows, batch.lengths)
         total += float(divergence(logits, *teacher.targets(group))) * len(batch.targets)
         count += len(batch.targets)
     return total / count

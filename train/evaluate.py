@@ -27,7 +27,7 @@ def target_loss(base: Base, prefix: KeyValues, examples: Sequence[Example], *, b
     total, count = 0.0, 0
     for group in in_length_order(examples, batch_size):
         batch = collate(group).to(base.device)
-        logits = base.logits(prefix, batch.ids, batch.rows)
+        logits = base.logits(prefix, batch.ids, batch.rows, batch.lengths)
         total += float(F.cross_entropy(logits, batch.targets, reduction="sum"))
         count += len(batch.targets)
     return total / count
@@ -39,7 +39,7 @@ def label_log_likelihoods(
     """log p(label | prompt), summed over the label's tokens: [prompts, labels], differentiable in the prefix."""
     options = [Example(prompt=tuple(prompt), target=tuple(label), text="") for prompt in prompts for label in labels]
     batch = collate(options).to(base.device)
-    losses = F.cross_entropy(base.logits(prefix, batch.ids, batch.rows), batch.targets, reduction="none")
+    losses = F.cross_entropy(base.logits(prefix, batch.ids, batch.rows, batch.lengths), batch.targets, reduction="none")
     scores = torch.zeros(len(options), device=losses.device).index_add(0, batch.owner, -losses)
     return scores.view(len(prompts), len(labels))
 

@@ -33,9 +33,9 @@ from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fol
 from edgeprefix.train.processes import Processes
 from edgeprefix.train.record import RunFolder
 
-# Rows of a step are read in groups of like length of about so many tokens. Smaller groups save padding, larger ones fill the
-# machine (benchmarks/training/groups.py; the GPU's number was not measured).
-_CPU_GROUP_TOKENS, _GPU_GROUP_TOKENS = 256, 8192
+# Rows of a step are read in groups of like length of about so many tokens. Smaller groups save memory, and padding where rows are
+# not packed; larger ones fill the machine (benchmarks/training/groups.py; the GPU's number was not measured).
+_PACKED_TOKENS, _CPU_TOKENS, _GPU_TOKENS = 1024, 512, 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ def _step(job: Job, batches: Batches) -> float:
     prefix = _dropped(job.parametrisation.prefix(), job.plan.dropout, seed=(job.train.seed, step))
     leaves = [(key.detach().requires_grad_(), value.detach().requires_grad_()) for key, value in prefix]
     total = torch.zeros((), device=job.base.device)
-    tokens = _CPU_GROUP_TOKENS if job.base.device.type == "cpu" else _GPU_GROUP_TOKENS
+    tokens = _group_tokens(job.base)
     for examples in chosen:
         job.progressed.tokens += sum(example.length - 1 for example in examples)
         mine = job.processes.share(sorted(examples, key=lambda example: example.length))
@@ -166,6 +166,12 @@ def _step(job: Job, batches: Batches) -> float:
         job.optimiser.step(step + 1, factor)
         return float(total)
     return math.nan
+
+
+def _group_tokens(base: Base) -> int:
+    if base.route == "packed":
+        return _PACKED_TOKENS
+    return _CPU_TOKENS if base.device.type == "cpu" else _GPU_TOKENS
 
 
 def _backward(prefix: PrefixTensors, leaves: PrefixTensors) -> None:

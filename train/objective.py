@@ -37,7 +37,7 @@ class Objective:
         if self.name == "labels":
             return self._label_loss(prefix, examples)
         batch = collate(examples).to(self.base.device)
-        logits = self.base.logits(prefix, batch.ids, batch.rows)
+        logits = self.base.logits(prefix, batch.ids, batch.rows, batch.lengths)
         if self.name == "distill" and self.teacher is not None:
             return divergence(logits, *self.teacher.targets(examples))
         return F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)

@@ -74,7 +74,7 @@ def _query_moments(
         grouped = query[0].double().reshape(base.layers[layer].kv_heads, -1, query.shape[-1])
         sums[layer] = sums.get(layer, 0.0) + grouped.transpose(1, 2) @ grouped
 
-    if base.route == "shared":
+    if base.shares_prefix:
         with queries_watched(add):
             for row in rows:
                 ids = torch.tensor([row], device=base.device)

@@ -1,4 +1,4 @@
-"""Time of forward and backward for a batch of 16: rows of like length, random rows, and random rows read in groups.
+"""Time of forward and backward for a batch of 16 random rows: padded, padded in groups of like length, and packed.
 
 python benchmarks/training/groups.py [--data e2e] [--rounds 5] [--out FILE]
 
@@ -8,6 +8,7 @@ In both precisions, all in turns in one process; medians. Give the machine nothi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import statistics
@@ -21,13 +22,13 @@ from cells import METRIC, Cell
 from data import PROMPT, missing, rows_of
 from run import ROOT, machine, today
 
-from edgeprefix.train import load_base
-from edgeprefix.train.batches import groups_of_like_length, in_length_order
+from edgeprefix.train import Base, load_base
+from edgeprefix.train.batches import groups_of_like_length
 from edgeprefix.train.data import Example, load_data
 from edgeprefix.train.objective import Objective
 
 ROWS, BATCH, LENGTH = 128, 16, 100
-TOKENS = (128, 256, 512, 1024)
+PADDED_TOKENS, PACKED_TOKENS = (256, 512), (256, 512, 1024)
 
 
 def main() -> None:
@@ -54,7 +55,6 @@ def medians(options: argparse.Namespace, precision: str) -> dict[str, float]:
     base = load_base(options.base, precision=precision)
     rows = rows_of(Cell(data=options.data, method="edgeprefix", seed=0, rows=ROWS, steps=0)).train
     data = load_data(rows, rows[:2], tokenizer=base.tokenizer, prompt=PROMPT, max_tokens=400)
-    objective = Objective(base=base, name="target", metric_name="loss")
     generator = torch.Generator().manual_seed(0)
     prefix = [
         (
@@ -65,18 +65,21 @@ def medians(options: argparse.Namespace, precision: str) -> dict[str, float]:
     ]
     mixed = random.Random(0).sample(list(data.train), len(data.train))
     batches = [mixed[at : at + BATCH] for at in range(0, len(mixed), BATCH)]
-    ways: dict[str, list[list[list[Example]]]] = {"like lengths": [[batch] for batch in in_length_order(mixed, BATCH)]}
-    ways["random"] = [[batch] for batch in batches]
-    ways |= {f"groups of {tokens}": [groups_of_like_length(batch, tokens) for batch in batches] for tokens in TOKENS}
+    padded, packed = (dataclasses.replace(base, route=route) for route in ("shared", "packed"))
+    ways: dict[str, tuple[Base, list[list[list[Example]]]]] = {"padded": (padded, [[batch] for batch in batches])}
+    for name, reader, sizes in (("padded", padded, PADDED_TOKENS), ("packed", packed, PACKED_TOKENS)):
+        for tokens in sizes:
+            ways[f"{name}, {tokens}"] = reader, [groups_of_like_length(batch, tokens) for batch in batches]
 
-    def seconds(plan: Sequence[Sequence[Sequence[Example]]]) -> float:
+    def seconds(reader: Base, plan: Sequence[Sequence[Sequence[Example]]]) -> float:
+        objective = Objective(base=reader, name="target", metric_name="loss")
         began = time.perf_counter()
         for groups in plan:
             for group in groups:
                 objective.loss(prefix, group).backward()  # type: ignore[no-untyped-call]
         return (time.perf_counter() - began) / len(plan)
 
-    turns = [{way: seconds(plan) for way, plan in ways.items()} for _ in range(options.rounds + 1)][1:]
+    turns = [{way: seconds(*way_of) for way, way_of in ways.items()} for _ in range(options.rounds + 1)][1:]
     return {way: round(1000 * statistics.median(turn[way] for turn in turns), 1) for way in ways}
 
 

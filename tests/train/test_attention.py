@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, GptOssConfig, GptOssForCausalLM, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from edgeprefix.train import Base, load_base
 from edgeprefix.train import attention as attention_module
@@ -63,37 +65,80 @@ def random_prefix(base: Base) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def logits_and_gradients(base: Base, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+def random_ids(*shape: int, seed: int = 2) -> Tensor:
+    return torch.randint(2, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def logits_and_gradients(
+    base: Base, ids: Tensor, *, route: str, lengths: Sequence[int] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Of all tokens that are no padding."""
     prefix = random_prefix(base)
-    logits = base.logits(prefix, ids)
-    torch.nn.functional.cross_entropy(logits, ids.flatten()).backward()
+    B, S = ids.shape
+    rows = torch.cat([torch.arange(length) + row * S for row, length in enumerate(lengths or [S] * B)])
+    logits = dataclasses.replace(base, route=route).logits(prefix, ids, rows, lengths)
+    torch.nn.functional.cross_entropy(logits, ids.flatten()[rows]).backward()
     gradients = [tensor.grad for pair in prefix for tensor in pair]
     return logits.detach(), [gradient for gradient in gradients if gradient is not None]
 
 
-def test_logits_and_gradients_equal_the_models_own_attention(base: Base) -> None:
-    ids = torch.randint(2, VOCABULARY, (3, 20), generator=torch.Generator().manual_seed(2))
-    assert base.route == "shared"
-    logits, gradients = logits_and_gradients(base, ids)
-    expected, expected_gradients = logits_and_gradients(dataclasses.replace(base, route="cache"), ids)
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    assert len(gradients) == len(expected_gradients) == 2 * len(base.layers)
-    for gradient, other in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-6)
+def assert_equal(one: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Tensor]]) -> None:
+    torch.testing.assert_close(one[0], other[0], rtol=1e-4, atol=1e-4)
+    assert len(one[1]) == len(other[1]) > 0
+    for gradient, expected in zip(one[1], other[1], strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_long_texts_take_the_kernel_that_stores_no_scores(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = torch.randint(2, VOCABULARY, (2, 30), generator=torch.Generator().manual_seed(2))
-    logits, gradients = logits_and_gradients(llama, ids)
+@pytest.mark.parametrize("lengths", [(20, 20, 20), (3, 20, 11), (1, 2, 4, 5, 8, 9, 10, 12, 13, 19, 20)], ids=str)
+def test_logits_and_gradients_equal_the_models_own_attention(base: Base, lengths: Sequence[int]) -> None:
+    ids = random_ids(len(lengths), 20)
+    assert base.route == "packed"
+    expected = logits_and_gradients(base, ids, route="cache", lengths=lengths)
+    assert len(expected[1]) == 2 * len(base.layers)
+    for route in ("packed", "shared"):
+        assert_equal(logits_and_gradients(base, ids, route=route, lengths=lengths), expected)
+
+
+@pytest.mark.parametrize("route", ["packed", "shared"])
+def test_long_texts_take_the_kernel_that_stores_no_scores(
+    llama: Base, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    ids, lengths = random_ids(3, 30), (7, 30, 29)
+    stored = logits_and_gradients(llama, ids, route=route, lengths=lengths)
     monkeypatch.setattr(attention_module, "_MAX_STORED_SCORES", 1)
-    long_logits, long_gradients = logits_and_gradients(llama, ids)
-    torch.testing.assert_close(long_logits, logits, rtol=1e-4, atol=1e-4)
-    for gradient, other in zip(long_gradients, gradients, strict=True):
-        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-6)
+    assert_equal(logits_and_gradients(llama, ids, route=route, lengths=lengths), stored)
+
+
+def test_packed_rows_carry_no_padding(llama: Base) -> None:
+    """The model reads as many tokens as there are, in one row, each row's positions counted from the prefix."""
+    seen: list[Tensor] = []
+    handle = llama.model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        with torch.no_grad():
+            llama.logits(random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4))
+    finally:
+        handle.remove()
+    assert [ids.shape for ids in seen] == [(1, 35)]
+
+
+def test_a_model_that_takes_no_positions_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed, its second row would stand at the wrong place: found by comparison, and rows are padded instead."""
+    folder = save_checkpoint(tiny_llama(), tmp_path / "llama")
+    forward = LlamaModel.forward
+
+    def without_positions(self: LlamaModel, *args: Any, position_ids: Tensor | None = None, **kwargs: Any) -> Any:
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(LlamaModel, "forward", without_positions)
+    base = load_base(folder, precision="fp32")
+    assert base.route == "shared"
+    ids, lengths = random_ids(2, 9), (4, 9)
+    expected = logits_and_gradients(base, ids, route="cache", lengths=lengths)
+    assert_equal(logits_and_gradients(base, ids, route=base.route, lengths=lengths), expected)
 
 
 def test_only_the_wanted_rows_are_projected_and_they_are_exact(base: Base) -> None:
-    ids = torch.randint(2, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(3))
+    ids = random_ids(2, 9, seed=3)
     rows = torch.tensor([0, 7, 17])
     with torch.no_grad():
         prefix = random_prefix(base)
@@ -102,7 +147,7 @@ def test_only_the_wanted_rows_are_projected_and_they_are_exact(base: Base) -> No
 
 def test_what_stands_behind_a_row_does_not_change_it(base: Base) -> None:
     """Rows are padded on the right without a mask; a causal model must not notice."""
-    ids = torch.randint(2, VOCABULARY, (1, 9), generator=torch.Generator().manual_seed(4))
+    ids = random_ids(1, 9, seed=4)
     padded = torch.cat([ids, torch.ones(1, 4, dtype=torch.long)], dim=1)
     with torch.no_grad():
         prefix = random_prefix(base)
@@ -111,7 +156,7 @@ def test_what_stands_behind_a_row_does_not_change_it(base: Base) -> None:
 
 def test_text_after_the_bases_own_keys_and_values_equals_the_whole_text(base: Base) -> None:
     """The prefix made of a text's keys and values stands for that text: positions and rotation are right."""
-    ids = torch.randint(2, VOCABULARY, (14,), generator=torch.Generator().manual_seed(5))
+    ids = random_ids(14, seed=5)
     with torch.no_grad():
         prefix = base.key_values(ids[:6].tolist())
         torch.testing.assert_close(
