@@ -1,4 +1,4 @@
-"""Which rows are in which step: a pure function of (seed, step), so that a resumed run sees what it would have seen.
+"""Which rows are in which step, and how: a pure function of (seed, step), so that a resumed run sees what it would have seen.
 
 A batch is a random choice of rows: batches of like lengths would save padding, but each step would then see one kind of text,
 and the prefix ends worse (docs/training.md, "What was tried"). `groups_of_like_length` saves the padding inside a step instead.
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from edgeprefix.train.data import Example
+from edgeprefix.train.prompt_dropout import PromptDropout
 
 
 class Batch(NamedTuple):
@@ -54,10 +55,11 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 class Batches:
-    """The training batches: `batches[step]` for step 0, 1, 2, … without end."""
+    """The training batches for step 0, 1, 2, … without end."""
 
-    def __init__(self, examples: Sequence[Example], *, batch_size: int, seed: int) -> None:
+    def __init__(self, examples: Sequence[Example], *, batch_size: int, seed: int, prompt_dropout: float = 0.0) -> None:
         self._examples = examples
+        self._dropout = PromptDropout.over(examples, prompt_dropout) if prompt_dropout else None
         self._size = min(batch_size, len(examples))
         self._seed = seed
         self._epoch = lru_cache(maxsize=2)(self._plan)
@@ -72,8 +74,13 @@ class Batches:
         epoch, place = divmod(step, self.per_epoch)
         return self._epoch(epoch)[place]
 
-    def __getitem__(self, step: int) -> Batch:
-        return collate([self._examples[index] for index in self.indices(step)])
+    def examples(self, step: int) -> list[Example]:
+        """Rows of a step, as it reads them."""
+        rows = [self._examples[index] for index in self.indices(step)]
+        if self._dropout is None:
+            return rows
+        chance = random.Random(f"{self._seed}/{step}/prompts")
+        return [self._dropout.shortened(row, chance) for row in rows]
 
     def _plan(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         shuffle = random.Random(f"{self._seed}/{epoch}")

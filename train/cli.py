@@ -65,6 +65,9 @@ def train(
         float | None,
         typer.Option(help="Share of prefix positions hidden in each step; chosen from the number of rows."),
     ] = None,
+    prompt_dropout: Annotated[
+        float | None, typer.Option(help="Share of a prompt's tokens left out in each step; chosen from the rows.")
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the keys.")] = None,
@@ -109,8 +112,9 @@ def train(
     train_config = TrainConfig(
         steps=steps, epochs=epochs, lr=lr, value_lr_ratio=value_lr_ratio, batch_size=batch_size, accumulation=accumulation,
         warmup=warmup, weight_decay=weight_decay, clip=clip, label_smoothing=label_smoothing, seed=seed,
-        precision=precision, device=device, weights=weights, metric=metric, objective=objective, validate_every=validate_every,
-        validation_rows=validation_rows, patience=patience, max_tokens=max_tokens, recompute=recompute, tensorboard=tensorboard,
+        prompt_dropout=prompt_dropout, precision=precision, device=device, weights=weights, metric=metric,
+        objective=objective, validate_every=validate_every, validation_rows=validation_rows, patience=patience,
+        max_tokens=max_tokens, recompute=recompute, tensorboard=tensorboard,
     )  # fmt: skip
     rows = _rows(base, data, validation, prompt=prompt, chat=chat, system=system)
     main = join_processes().main
@@ -203,7 +207,8 @@ def _plan_text(plan: Plan, report: DataReport, base: Base) -> str:
         f"tokens median/95 %/longest: prompt {'/'.join(map(str, report.prompt_tokens))}, "
         f"target {'/'.join(map(str, report.target_tokens))}\n"
         f"plan length {plan.length}, start {plan.init}, {plan.steps} steps of {plan.batch_size} rows, "
-        f"learning rate {plan.lr:.3g}, dropout {plan.dropout:.2g}, objective {plan.objective}, "
+        f"learning rate {plan.lr:.3g}, dropout {plan.dropout:.2g} of the prefix and "
+        f"{plan.prompt_dropout:.2g} of prompts, objective {plan.objective}, "
         f"best by {plan.metric} every {plan.validate_every} steps"
     )
 

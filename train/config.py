@@ -87,6 +87,8 @@ class TrainConfig:
     clip: float = 0.0
     """Largest gradient norm; 0 clips nothing."""
     label_smoothing: float = 0.0
+    prompt_dropout: float | None = None
+    """Share of a prompt's tokens that are left out in a step; chosen when not given."""
     seed: int = 0
     precision: str = "auto"
     """"fp32", "bf16", or "auto": bf16 where the machine multiplies it quickly."""
@@ -123,6 +125,10 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, expected 0 or more")
         _require(0 <= self.warmup < 1, f"warmup is {self.warmup}, expected a share of the steps from 0 to below 1")
         _require(0 <= self.label_smoothing < 1, f"label_smoothing is {self.label_smoothing}, expected 0 to below 1")
+        _require(
+            self.prompt_dropout is None or 0 <= self.prompt_dropout < 1,
+            f"prompt_dropout is {self.prompt_dropout}, expected 0 up to but not including 1",
+        )
         _require(self.value_lr_ratio > 0, f"value_lr_ratio is {self.value_lr_ratio}, expected more than 0")
         _require(
             self.metric is None or self.metric in METRICS,

@@ -23,6 +23,8 @@ _FEW_ROWS = 500
 _LEAST_LR_SHARE = 0.2
 # Hiding positions keeps it from doing so: 0.2 of them at 50 rows and less, 0.1 at 500, none from 5,000 on (measured).
 _MOST_DROPOUT, _DROPOUT_A_DECADE, _ROWS_WITHOUT_DROPOUT = 0.2, 0.1, 5000
+# Shortened prompts do the same for few rows with labels: 0.3 of their tokens are left out up to 100 rows, none from 500 on.
+_MOST_PROMPT_DROPOUT, _FEW_LABEL_ROWS = 0.3, (100, 500)
 # Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is a faint signal in the
 # gradients, and Adam's steps in the noise around it drown it (measured: 0.1 stays at chance where 0.05 learns).
 _LR, _LR_LABELS, _LR_MLP, _LR_PROMPT = 0.1, 0.05, 5e-3, 0.05
@@ -38,6 +40,7 @@ class Plan:
     batch_size: int
     lr: float
     dropout: float
+    prompt_dropout: float
     metric: str
     objective: str
     validate_every: int
@@ -98,6 +101,7 @@ def plan(
         batch_size=batch_size,
         lr=train.lr or _default_lr(prefix, labels, share),
         dropout=_choose_dropout(prefix, rows=len(data.train), distilled=distilled),
+        prompt_dropout=_choose_prompt_dropout(train, rows=len(data.train), labels=labels, distilled=distilled),
         metric=train.metric or ("kl" if distilled else "accuracy" if labels else "loss"),
         objective=train.objective if train.objective != "auto" else "distill" if distilled else "target",
         validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
@@ -116,6 +120,18 @@ def _choose_dropout(prefix: PrefixConfig, *, rows: int, distilled: bool) -> floa
         return prefix.dropout
     chosen = _DROPOUT_A_DECADE * math.log10(_ROWS_WITHOUT_DROPOUT / rows)
     return 0.0 if distilled else round(min(max(chosen, 0.0), _MOST_DROPOUT), 3)
+
+
+def _choose_prompt_dropout(train: TrainConfig, *, rows: int, labels: Sequence[str], distilled: bool) -> float:
+    if train.prompt_dropout is not None:
+        if train.prompt_dropout and distilled:
+            raise TrainingError("the teacher has answered whole prompts; leave prompt_dropout out with a teacher")
+        return train.prompt_dropout
+    if distilled or not labels:
+        return 0.0
+    least, most = _FEW_LABEL_ROWS
+    share = math.log(most / rows) / math.log(most / least)
+    return round(_MOST_PROMPT_DROPOUT * min(max(share, 0.0), 1.0), 3)
 
 
 def _default_lr(prefix: PrefixConfig, labels: Sequence[str], share: float) -> float:

@@ -89,7 +89,10 @@ def train_loop(job: Job, *, resume: bool) -> Progressed:
     cannot be written. The best prefix and the last checkpoint are in the run folder in every case.
     """
     _begin(job, resume=resume)
-    batches = Batches(job.data.train, batch_size=job.plan.batch_size, seed=job.train.seed)
+    plan = job.plan
+    batches = Batches(
+        job.data.train, batch_size=plan.batch_size, seed=job.train.seed, prompt_dropout=plan.prompt_dropout
+    )
     clock = _Clock(job)
     losses: list[float] = []
     with _interrupt_flag() as interrupted:
@@ -145,7 +148,7 @@ def _guarded_step(job: Job, batches: Batches) -> float:
 def _step(job: Job, batches: Batches) -> float:
     """Forward, backward, update; the mean loss over the step's rows. Nothing is updated when it is no number."""
     step, parts = job.progressed.step, job.train.accumulation
-    chosen = [[job.data.train[index] for index in batches.indices(step * parts + part)] for part in range(parts)]
+    chosen = [batches.examples(step * parts + part) for part in range(parts)]
     whole = sum(job.objective.weight(examples) for examples in chosen)
     job.optimiser.zero_gradients()
     prefix = _dropped(job.parametrisation.prefix(), job.plan.dropout, seed=(job.train.seed, step))

@@ -19,10 +19,16 @@ from data import PROMPT, Rows
 
 from edgeprefix.train import Base, load_base
 from edgeprefix.train.data import Example, TrainingData, load_data
+from edgeprefix.train.prompt_dropout import PromptDropout
 
 
-def train_theirs(cell: Cell, rows: Rows, base: Path, work: Path) -> tuple[Path, Path, dict[str, Any]]:
-    """Trains a cell. Gives the base's folder, the adapter's folder (the same folder where weights were changed), and facts."""
+def train_theirs(
+    cell: Cell, rows: Rows, base: Path, work: Path, *, prompt_dropout: float = 0.0
+) -> tuple[Path, Path, dict[str, Any]]:
+    """Trains a cell. Gives the base's folder, the adapter's folder (the same folder where weights were changed), and facts.
+
+    `prompt_dropout` gives them our trainer's shortened prompts.
+    """
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     loaded = load_base(base)
@@ -40,7 +46,11 @@ def train_theirs(cell: Cell, rows: Rows, base: Path, work: Path) -> tuple[Path, 
         bf16=loaded.precision == "bf16", use_cpu=loaded.device.type == "cpu", report_to=[], save_strategy="no",
         logging_strategy="no", seed=cell.seed, remove_unused_columns=False, disable_tqdm=True,
     )  # fmt: skip
-    trainer = Trainer(model=model, args=arguments, train_dataset=list(data.train), data_collator=_padded)
+    dropout, chance = PromptDropout.over(data.train, prompt_dropout), random.Random(cell.seed)
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=list(data.train),
+        data_collator=lambda examples: _padded([dropout.shortened(example, chance) for example in examples]),
+    )  # fmt: skip
     began = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - began

@@ -43,7 +43,11 @@ def main() -> None:
     if reason := missing(options.data):
         sys.exit(f"skipped: {reason}")
     settings = dict(setting.split("=", 1) for setting in options.settings)
-    known = {"lr"} if options.method != "edgeprefix" else {*VARIANTS, *_names(PrefixConfig), *_names(TrainConfig)}
+    known = (
+        {"lr", "prompt_dropout"}
+        if options.method != "edgeprefix"
+        else {*VARIANTS, *_names(PrefixConfig), *_names(TrainConfig)}
+    )
     if unknown := sorted(settings.keys() - known):
         parser.error(f"{', '.join(unknown)}: no such setting of {options.method}; known are {', '.join(sorted(known))}")
     cell = Cell(data=options.data, method=options.method, seed=options.seed, rows=options.rows, steps=options.steps)
@@ -74,13 +78,13 @@ def train_ours(cell: Cell, rows: Rows, base: Path, work: Path, settings: dict[st
 
 
 def train_theirs(cell: Cell, rows: Rows, base: Path, work: Path, settings: dict[str, str]) -> dict[str, Any]:
-    """PEFT's method, or full fine-tuning, with a rate."""
+    """PEFT's method, or full fine-tuning, with a rate and our shortened prompts."""
     from theirs import train_theirs as train
 
     from edgeprefix.export.prefix import read_prefix
 
     cell = dataclasses.replace(cell, lr=float(settings.get("lr", 0)))
-    saved, adapter, facts = train(cell, rows, base, work)
+    saved, adapter, facts = train(cell, rows, base, work, prompt_dropout=float(settings.get("prompt_dropout", 0)))
     prefix = None if adapter == saved else read_prefix(adapter, base=base, task="try")
     return task_scores(cell, rows, load_base(saved, precision="fp32"), prefix) | {"seconds": facts["seconds"]}
 

@@ -35,29 +35,38 @@ def planned(
 
 
 @pytest.mark.parametrize(
-    ("count", "labels", "init", "lr", "dropout", "steps"),
+    ("count", "labels", "init", "lr", "dropout", "prompt_dropout", "steps"),
     [
-        (10, (), "text", 0.02, 0.2, 300),
-        (125, (), "text", 0.05, 0.16, 300),
-        (500, (), "random", 0.1, 0.1, 300),
-        (3200, (), "random", 0.1, 0.019, 1000),
-        (6400, (), "random", 0.1, 0.0, 2000),
-        (50, ("yes", "no"), "random", 0.05, 0.2, 600),
-        (500, ("yes", "no"), "random", 0.05, 0.1, 600),
+        (10, (), "text", 0.02, 0.2, 0.0, 300),
+        (125, (), "text", 0.05, 0.16, 0.0, 300),
+        (500, (), "random", 0.1, 0.1, 0.0, 300),
+        (3200, (), "random", 0.1, 0.019, 0.0, 1000),
+        (6400, (), "random", 0.1, 0.0, 0.0, 2000),
+        (50, ("yes", "no"), "random", 0.05, 0.2, 0.3, 600),
+        (200, ("yes", "no"), "random", 0.05, 0.14, 0.171, 600),
+        (500, ("yes", "no"), "random", 0.05, 0.1, 0.0, 600),
     ],
 )
 def test_start_rate_dropout_and_steps_follow_from_the_rows(
-    llama: Base, count: int, labels: tuple[str, ...], init: str, lr: float, dropout: float, steps: int
+    llama: Base,
+    count: int,
+    labels: tuple[str, ...],
+    init: str,
+    lr: float,
+    dropout: float,
+    prompt_dropout: float,
+    steps: int,
 ) -> None:
     chosen = planned(llama, count, labels=labels)
     assert (chosen.init, chosen.steps, chosen.batch_size) == (init, steps, min(16, count))
     assert (chosen.lr, chosen.dropout) == (pytest.approx(lr), pytest.approx(dropout))
+    assert chosen.prompt_dropout == prompt_dropout
     assert chosen.metric == ("accuracy" if labels else "loss")
 
 
 def test_a_prefix_that_follows_a_teacher_is_not_one_of_few_rows(llama: Base) -> None:
     chosen = planned(llama, 40, distilled=True)
-    assert (chosen.init, chosen.lr, chosen.dropout) == ("random", 0.1, 0.0)
+    assert (chosen.init, chosen.lr, chosen.dropout, chosen.prompt_dropout) == ("random", 0.1, 0.0, 0.0)
     assert (chosen.objective, chosen.metric) == ("distill", "kl")
 
 
@@ -66,11 +75,13 @@ def test_what_was_asked_for_stays(llama: Base) -> None:
         llama,
         50,
         prefix=PrefixConfig(init="vocab", dropout=0.0),
-        train=TrainConfig(steps=7, lr=0.3, batch_size=4, metric="exact", validate_every=2),
+        labels=("yes", "no"),
+        train=TrainConfig(prompt_dropout=0.0, steps=7, lr=0.3, batch_size=4, metric="exact", validate_every=2),
     )
     asked = {
         "init": "vocab",
         "dropout": 0.0,
+        "prompt_dropout": 0.0,
         "steps": 7,
         "lr": 0.3,
         "batch_size": 4,

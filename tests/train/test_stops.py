@@ -43,15 +43,17 @@ def go(base: Path, out: Path, *, resume: bool = False, stop_at: int | None = Non
 
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
 @pytest.mark.parametrize(
-    "config", [PrefixConfig(length=5), PrefixConfig(length=5, reparam=True, mlp_width=16, dropout=0.2)]
+    ("config", "prompt_dropout"),
+    [(PrefixConfig(length=5), 0.0), (PrefixConfig(length=5, reparam=True, mlp_width=16, dropout=0.2), 0.3)],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
-    llama_base: Path, tmp_path: Path, stop_at: int, config: PrefixConfig
+    llama_base: Path, tmp_path: Path, stop_at: int, config: PrefixConfig, prompt_dropout: float
 ) -> None:
-    whole = go(llama_base, tmp_path / "whole", prefix=config)
+    train = dataclasses.replace(CONFIG, prompt_dropout=prompt_dropout)
+    whole = go(llama_base, tmp_path / "whole", prefix=config, train=train)
     with pytest.raises(TrainingError, match=rf"interrupted at step {stop_at} of 12; nothing is lost.*--resume"):
-        go(llama_base, tmp_path / "parts", stop_at=stop_at, prefix=config)
-    resumed = go(llama_base, tmp_path / "parts", resume=True, prefix=config)
+        go(llama_base, tmp_path / "parts", stop_at=stop_at, prefix=config, train=train)
+    resumed = go(llama_base, tmp_path / "parts", resume=True, prefix=config, train=train)
     expected, actual = (load_file(run / "last.safetensors") for run in (whole.run, resumed.run))
     assert set(expected) == set(actual)
     for name, array in expected.items():

@@ -167,7 +167,9 @@ def test_labels_are_trained_and_measured_by_likelihood(llama_base: Path, tmp_pat
         result = train_prefix(
             llama_base, label_rows(), label_rows(20, start=200), task="help", out=tmp_path / objective, prompt="{input} ->",
             labels=["yes", "no"], prefix=PrefixConfig(length=6),
-            train=TrainConfig(steps=80, lr=0.3, batch_size=8, precision="fp32", objective=objective),
+            train=TrainConfig(
+                steps=80, lr=0.3, batch_size=8, precision="fp32", objective=objective, prompt_dropout=0.0
+            ),
         )  # fmt: skip
         assert result.metric_name == "accuracy"
         assert result.metric >= 0.9, objective
@@ -211,6 +213,7 @@ def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> 
         (lambda: TrainConfig(steps=1, epochs=1), "both steps and epochs were given"),
         (lambda: TrainConfig(lr=0), "lr is 0, expected more than 0"),
         (lambda: TrainConfig(warmup=1.0), "warmup is 1.0"),
+        (lambda: TrainConfig(prompt_dropout=1.0), "prompt_dropout is 1.0"),
         (lambda: TrainConfig(metric="f1"), "metric 'f1' is unknown; choose loss, accuracy, bleu, exact"),
         (lambda: TrainConfig(objective="x"), "objective 'x' is unknown"),
     ],
