@@ -106,6 +106,27 @@ def drop(key: float, value: float, whole: float) -> None:
     loop._dropped = dropped
 
 
+def average(memory: float) -> None:
+    """The prefix that is kept is a moving average over the steps."""
+    step, fold = loop._step, loop.fold
+    kept: dict[str, Tensor] = {}
+
+    def averaged_step(job: loop.Job, rows: batches.Batches) -> float:
+        loss = step(job, rows)
+        for name, tensor in job.parametrisation.parameters().items():
+            kept.setdefault(name, tensor.detach().clone()).lerp_(tensor.detach(), 1 - memory)
+        return loss
+
+    def averaged(trained: parametrisation.Parametrisation) -> parametrisation.PrefixTensors:
+        now = {name: tensor.detach().clone() for name, tensor in trained.parameters().items()}
+        parametrisation.load_parameters(trained, kept)
+        prefix = [(key.clone(), value.clone()) for key, value in fold(trained)]
+        parametrisation.load_parameters(trained, now)
+        return prefix
+
+    loop._step, loop.fold = averaged_step, averaged
+
+
 VARIANTS: dict[str, Callable[..., None]] = {
     "betas": betas,
     "key_share": key_share,
@@ -115,6 +136,7 @@ VARIANTS: dict[str, Callable[..., None]] = {
     "low_mass": low_mass,
     "like_lengths": like_lengths,
     "drop": drop,
+    "average": average,
 }
 
 
