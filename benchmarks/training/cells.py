@@ -41,7 +41,7 @@ _FALLBACK = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One training; `rows` 0 takes all rows, `lr` 0 the method's own rate."""
+    """One training; `rows` 0 takes all rows, `lr` 0 the method's own rate, `held_out` 0 the usual number of held-out inputs."""
 
     data: str
     method: str
@@ -51,6 +51,7 @@ class Cell:
     batch_size: int = 16
     length: int = 100
     lr: float = 0.0
+    held_out: int = 0
 
     @property
     def rate(self) -> float:
@@ -67,7 +68,7 @@ class Cell:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Cell:
         """The cell of a line of results."""
-        return cls(**{name: record[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
 
 
 def main_cells(data: str, seeds: int, methods: tuple[str, ...]) -> list[Cell]:

@@ -41,13 +41,13 @@ def rows_of(cell: Cell, split: str = "test") -> Rows:
     labels = tuple(sorted({row["target"] for row in train})) if METRIC[cell.data] == "accuracy" else ()
     if cell.rows:
         train = random.Random(f"{cell.data}/{cell.seed}").sample(train, cell.rows)
-    return Rows(train=[_plain(row) for row in train], held_out=_held_out(cell.data, split), labels=labels)
+    return Rows(train=[_plain(row) for row in train], held_out=_held_out(cell, split), labels=labels)
 
 
-def _held_out(data: str, split: str) -> list[dict[str, Any]]:
-    rows = _read(data, split)
+def _held_out(cell: Cell, split: str) -> list[dict[str, Any]]:
+    rows = _read(cell.data, split)
     order = sorted({row["input"] for row in rows})
-    chosen = set(random.Random(0).sample(order, min(HELD_OUT[data], len(order))))
+    chosen = set(random.Random(0).sample(order, min(cell.held_out or HELD_OUT[cell.data], len(order))))
     return [_plain(row) for row in rows if row["input"] in chosen]
 
 

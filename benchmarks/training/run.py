@@ -3,6 +3,7 @@
     python benchmarks/training/run.py --data e2e,clinc150_domain,banking77 --seeds 3       # all rows
     python benchmarks/training/run.py --few --data e2e,clinc150_domain --seeds 3           # 50, 100, 200, 500 rows
     python benchmarks/training/run.py --data e2e --methods edgeprefix,peft-lora --seeds 1
+    python benchmarks/training/run.py --few --rows 50,100 --methods edgeprefix,full --seeds 6 --held-out 5000 --results FILE
     python benchmarks/training/run.py --seeds 1 --methods peft-lora,full --rates 0.002,0.005,0.02 --results rates.jsonl
 
 Each cell runs in a process of its own, so that peak memory is its own. Its result is appended to the results (RESULTS below, or
@@ -64,6 +65,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--few", action="store_true", help="few rows instead of all")
     parser.add_argument("--rows", default=",".join(map(str, FEW_ROWS)), help="how many, with --few")
     parser.add_argument("--methods", default="", help="only these")
+    parser.add_argument("--held-out", type=int, default=0, help="inputs to judge on, instead of the usual number")
     parser.add_argument("--rates", default="", help="peak learning rates to try, instead of each method's own")
     parser.add_argument("--jobs", type=int, default=1, help="cells at once, each with its share of the cores")
     parser.add_argument("--threads", type=int, default=0, help="of each cell, instead of its share of the cores")
@@ -89,7 +91,7 @@ def cells_of(data: str, options: argparse.Namespace) -> list[Cell]:
     counts = [int(count) for count in options.rows.split(",")]
     cells = few_cells(data, options.seeds, methods, counts) if options.few else main_cells(data, options.seeds, methods)
     rates = [float(rate) for rate in options.rates.split(",")] if options.rates else [0.0]
-    return [replace(cell, lr=rate) for cell in cells for rate in rates]
+    return [replace(cell, lr=rate, held_out=options.held_out) for cell in cells for rate in rates]
 
 
 def recorded(path: Path) -> list[Cell]:

@@ -5,14 +5,18 @@ Each replaces a constant or a function of edgeprefix.train for this process. Wha
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from edgeprefix.train import Base, batches, loop, optimiser, parametrisation, trainer, units
+from edgeprefix.train import Base, batches, loop, objective, optimiser, parametrisation, trainer, units
 from edgeprefix.train.data import Example
+from edgeprefix.train.prompt_dropout import PromptDropout
 
 _LIKE_LENGTHS = 16  # batches' worth of rows that are sorted together
 
@@ -127,6 +131,43 @@ def average(memory: float) -> None:
     loop._step, loop.fold = averaged_step, averaged
 
 
+def lm(weight: float) -> None:
+    """Prompt tokens are predicted too, at this weight."""
+    plain = objective.Objective.loss
+
+    def loss(self: objective.Objective, prefix: Any, examples: Sequence[Example]) -> Tensor:
+        if not torch.is_grad_enabled():
+            return plain(self, prefix, examples)
+        texts = [Example(prompt=row.prompt[:1], target=row.prompt[1:] + row.target, text=row.text) for row in examples]
+        batch = batches.collate(texts)
+        losses = F.cross_entropy(
+            self.base.logits(prefix, batch.ids, batch.rows, batch.lengths), batch.targets, reduction="none"
+        )
+        of_target = torch.cat([torch.arange(row.length - 1) >= len(row.prompt) - 1 for row in examples])
+        return losses[of_target].mean() + weight * losses[~of_target].mean()
+
+    objective.Objective.loss = loss  # type: ignore[method-assign]
+
+
+def shortening(kind: float) -> None:
+    """Prompt dropout of other kinds: 1 a share drawn for each row, 2 every second row whole, 3 neighbours swapped as well."""
+    plain = PromptDropout.shortened
+
+    def shortened(self: PromptDropout, example: Example, chance: random.Random) -> Example:
+        if kind == 1:
+            self = dataclasses.replace(self, share=chance.random() * 2 * self.share)
+        if kind == 2 and chance.random() < 0.5:
+            return example
+        row = plain(self, example, chance)
+        prompt = list(row.prompt)
+        for at in range(self.head, len(prompt) - self.tail - 1 if kind == 3 else 0):
+            if chance.random() < 0.2:
+                prompt[at], prompt[at + 1] = prompt[at + 1], prompt[at]
+        return dataclasses.replace(row, prompt=tuple(prompt))
+
+    PromptDropout.shortened = shortened  # type: ignore[method-assign]
+
+
 VARIANTS: dict[str, Callable[..., None]] = {
     "betas": betas,
     "key_share": key_share,
@@ -137,6 +178,8 @@ VARIANTS: dict[str, Callable[..., None]] = {
     "like_lengths": like_lengths,
     "drop": drop,
     "average": average,
+    "lm": lm,
+    "shortening": shortening,
 }
 
 
