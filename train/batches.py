@@ -2,6 +2,8 @@
 
 A batch is a random choice of rows: batches of like lengths would save padding, but each step would then see one kind of text,
 and the prefix ends worse (docs/training.md, "What was tried"). `groups_of_like_length` saves the padding inside a step instead.
+Labels alone are not left to chance: what their numbers differ by from batch to batch is noise in the faint signal that tells them
+apart.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from torch import Tensor
 
 from edgeprefix.train.data import Example
 from edgeprefix.train.prompt_dropout import PromptDropout
+
+_LEAST_ROWS_A_LABEL = 2  # on average; else targets are texts
 
 
 class Batch(NamedTuple):
@@ -83,12 +87,26 @@ class Batches:
         return [self._dropout.shortened(row, chance) for row in rows]
 
     def _plan(self, epoch: int) -> tuple[tuple[int, ...], ...]:
-        shuffle = random.Random(f"{self._seed}/{epoch}")
-        order = list(range(len(self._examples)))
-        shuffle.shuffle(order)
+        order = _shuffled([example.target for example in self._examples], random.Random(f"{self._seed}/{epoch}"))
         missing = self.per_epoch * self._size - len(order)
         order += order[:missing]
         return tuple(tuple(order[at : at + self._size]) for at in range(0, len(order), self._size))
+
+
+def _shuffled(targets: Sequence[tuple[int, ...]], chance: random.Random) -> list[int]:
+    """A random order of rows; where targets are labels, each label's rows are spread evenly over it (stratified sampling)."""
+    order = list(range(len(targets)))
+    chance.shuffle(order)
+    by_target: dict[tuple[int, ...], list[int]] = {}
+    for row in order:
+        by_target.setdefault(targets[row], []).append(row)
+    if len(by_target) * _LEAST_ROWS_A_LABEL > len(order):
+        return order
+    places = []
+    for rows in by_target.values():
+        first = chance.random()
+        places += [((rank + first) / len(rows), row) for rank, row in enumerate(rows)]
+    return [row for _, row in sorted(places)]
 
 
 def groups_of_like_length(examples: Sequence[Example], tokens: int) -> list[list[Example]]:

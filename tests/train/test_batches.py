@@ -47,6 +47,27 @@ def test_a_batch_mixes_lengths() -> None:
     assert min(widest) > 100, "rows of like length share a batch"
 
 
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(1, 16), st.integers(0, 5))
+def test_every_batch_has_its_share_of_each_label(counts: list[int], size: int, seed: int) -> None:
+    rows = [
+        Example(prompt=(3,), target=(5 + label, 0), text=str(label))
+        for label, count in enumerate(counts)
+        for _ in range(2 * count)
+    ]
+    batches = Batches(rows, batch_size=size, seed=seed)
+    for step in range(len(rows) // min(size, len(rows))):
+        batch = [rows[index].text for index in batches.indices(step)]
+        for label, count in enumerate(counts):
+            share = 2 * count / len(rows) * len(batch)
+            assert abs(batch.count(str(label)) - share) < 2
+
+
+def test_rows_of_one_label_come_in_an_order_of_the_seed() -> None:
+    rows = [Example(prompt=(3 + index,), target=(index % 2, 0), text="") for index in range(40)]
+    orders = {Batches(rows, batch_size=40, seed=seed).indices(epoch) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 4
+
+
 def test_groups_give_the_batchs_gradient(llama: Base) -> None:
     rows = [{"input": "river " * (1 + index), "target": f"yes {index}"} for index in range(8)]
     data = load_data(rows, record_rows(2), tokenizer=llama.tokenizer, prompt="{input}\n", max_tokens=200)
