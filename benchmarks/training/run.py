@@ -32,7 +32,7 @@ from cells import FEW, FEW_ROWS, METHODS, OURS, THROUGH_RUNTIME, Cell, few_cells
 from data import missing, rows_of
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "training-cells-2026-11-25.jsonl"
+RESULTS = ROOT / "benchmarks" / "results" / "training-cells-2026-11-26.jsonl"
 FEW_RESULTS = RESULTS.with_name("training-few-2026-11-26.jsonl")
 
 

@@ -94,6 +94,11 @@ def like_lengths() -> None:
     batches.Batches._plan = sorted_plan  # type: ignore[method-assign]
 
 
+def shuffled() -> None:
+    """Labels come as chance has it, not spread evenly."""
+    batches._LEAST_ROWS_A_LABEL = 1 << 30
+
+
 def drop(key: float, value: float, whole: float) -> None:
     """Dropout of keys and of values apart: of entries, or with `whole` 1 of positions."""
 
@@ -176,6 +181,7 @@ VARIANTS: dict[str, Callable[..., None]] = {
     "value_share": value_share,
     "low_mass": low_mass,
     "like_lengths": like_lengths,
+    "shuffled": shuffled,
     "drop": drop,
     "average": average,
     "lm": lm,
