@@ -19,8 +19,6 @@ from torch import Tensor
 from edgeprefix.train.data import Example
 from edgeprefix.train.prompt_dropout import PromptDropout
 
-_LEAST_ROWS_A_LABEL = 2  # on average; else targets are texts
-
 
 class Batch(NamedTuple):
     """Right-padded ids [B, S], the N positions (in B·S) before a target token, those target tokens, each one's row, and the rows'
@@ -87,20 +85,24 @@ class Batches:
         return [self._dropout.shortened(row, chance) for row in rows]
 
     def _plan(self, epoch: int) -> tuple[tuple[int, ...], ...]:
-        order = _shuffled([example.target for example in self._examples], random.Random(f"{self._seed}/{epoch}"))
+        targets = [example.target for example in self._examples]
+        order = _shuffled(targets, self._size, random.Random(f"{self._seed}/{epoch}"))
         missing = self.per_epoch * self._size - len(order)
         order += order[:missing]
         return tuple(tuple(order[at : at + self._size]) for at in range(0, len(order), self._size))
 
 
-def _shuffled(targets: Sequence[tuple[int, ...]], chance: random.Random) -> list[int]:
-    """A random order of rows; where targets are labels, each label's rows are spread evenly over it (stratified sampling)."""
+def _shuffled(targets: Sequence[tuple[int, ...]], size: int, chance: random.Random) -> list[int]:
+    """A random order of rows; where a batch has room for every target, as with a few labels, each one's rows are spread evenly.
+
+    (Stratified sampling. With more targets than a batch holds, the same ones would meet in it again and again.)
+    """
     order = list(range(len(targets)))
     chance.shuffle(order)
     by_target: dict[tuple[int, ...], list[int]] = {}
     for row in order:
         by_target.setdefault(targets[row], []).append(row)
-    if len(by_target) * _LEAST_ROWS_A_LABEL > len(order):
+    if len(by_target) > size:
         return order
     places = []
     for rows in by_target.values():
