@@ -67,7 +67,16 @@ def load_checkpoint(run: Path, *, settings: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _require_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
+    stored, given = _flat(stored), _flat(given)
     different = [key for key in sorted({*stored, *given}) if stored.get(key) != given.get(key)]
     if different:
         listed = "; ".join(f"{key} was {stored.get(key)!r}, now {given.get(key)!r}" for key in different[:5])
         raise TrainingError(f"{path} belongs to another run: {listed}; give the same settings, or leave --resume out")
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings of settings by their path, "plan.steps"."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
+    return flat

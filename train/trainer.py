@@ -15,7 +15,7 @@ from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train.base import Base, load_base
-from edgeprefix.train.checkpoint import Progressed
+from edgeprefix.train.checkpoint import Progressed, load_checkpoint
 from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
@@ -145,6 +145,8 @@ def _run(setting: Setting, run: RunFolder, *, progress: ProgressCallback | None,
     facts = run_facts(setting, baseline)
     # A bad name is refused now, not after the first validation.
     Prefix(name=setting.task, base=base.identity, layers=prefix_layers(parametrisation.prefix()))
+    if resume:
+        load_checkpoint(run.path, settings=facts["settings"])  # refused, if so, before run.json is touched
     run.write_facts(facts)
     job = Job(
         base=base,

@@ -74,10 +74,15 @@ def test_resuming_a_finished_run_gives_its_result_again(llama_base: Path, tmp_pa
 
 def test_a_resume_with_other_settings_is_refused(llama_base: Path, tmp_path: Path) -> None:
     go(llama_base, tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(TrainingError, match="belongs to another run: .*prompt was '{input} ->', now '{input}'"):
         go(llama_base, tmp_path / "run", resume=True, prompt="{input}")
     with pytest.raises(TrainingError, match="has no checkpoint to resume from"):
         go(llama_base, tmp_path / "nothing", resume=True)
+    fewer = dataclasses.replace(CONFIG, seed=7)
+    with pytest.raises(TrainingError, match="belongs to another run: train.seed was 0, now 7; give the same settings"):
+        go(llama_base, tmp_path / "run", resume=True, train=fewer)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
 def test_a_damaged_checkpoint_is_named(llama_base: Path, tmp_path: Path) -> None:
