@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
+_MOST_PACKED = (
+    4096  # tokens: models make a mask over all pairs of them, of which attention needs the longest row's alone
+)
 _BF16_SHARE = 0.8  # "auto" takes bf16 when a product of matrices takes less than this share of its time in fp32
 
 
@@ -101,11 +104,12 @@ class Base:
         """Next-token logits [N, V] in fp32 for `rows` (indices into the flattened B·S; all when None) of ids [B, S].
 
         Rows of `ids` are padded on the right: a causal model never looks at what follows, so no mask is needed. With `rows` and
-        the rows' real `lengths` given, bases of the route "packed" do not read the padding. `prefix` may be empty. Only the
-        wanted rows reach the vocabulary projection.
+        the rows' real `lengths` given, bases of the route "packed" do not read the padding (but for very large batches). `prefix`
+        may be empty. Only the wanted rows reach the vocabulary projection.
         """
         packing = None
-        if prefix and self.route == "packed" and rows is not None and lengths is not None:
+        packs = bool(prefix) and self.route == "packed"
+        if packs and rows is not None and lengths is not None and sum(lengths) <= _MOST_PACKED:
             packing = Packing(lengths, ids.device)
             ids, rows = packing.select(ids), packing.indices(rows, ids.shape[1])
         with _RowSelection(self.model, rows), self.autocast():

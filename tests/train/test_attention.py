@@ -15,6 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from edgeprefix.train import Base, load_base
 from edgeprefix.train import attention as attention_module
+from edgeprefix.train import base as base_module
 from tiny import VOCABULARY, randomise, save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 P = 5
@@ -109,16 +110,19 @@ def test_long_texts_take_the_kernel_that_stores_no_scores(
     assert_equal(logits_and_gradients(llama, ids, route=route, lengths=lengths), stored)
 
 
-def test_packed_rows_carry_no_padding(llama: Base) -> None:
-    """The model reads as many tokens as there are, in one row, each row's positions counted from the prefix."""
+def test_packed_rows_carry_no_padding_up_to_a_limit(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model reads as many tokens as there are, in one row; where they are many, it reads padded rows again."""
     seen: list[Tensor] = []
     handle = llama.model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         with torch.no_grad():
-            llama.logits(random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4))
+            packed = llama.logits(random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4))
+            monkeypatch.setattr(base_module, "_MOST_PACKED", 34)
+            padded = llama.logits(random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4))
     finally:
         handle.remove()
-    assert [ids.shape for ids in seen] == [(1, 35)]
+    assert [ids.shape for ids in seen] == [(1, 35), (3, 30)]
+    torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_that_takes_no_positions_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
