@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -334,7 +334,7 @@ def _with_best_route(base: Base) -> Base:
     # Packing was measured on CPUs only; a GPU reads groups of like length, padded.
     routes = ("packed", "shared") if base.device.type == "cpu" else ("shared",)
     for route in routes:
-        candidate = Base(**{**vars(base), "route": route})
+        candidate = replace(base, route=route)
         if _agrees(candidate, base):
             return candidate
     return base

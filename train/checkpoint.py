@@ -38,6 +38,10 @@ class Progressed:
     """Time spent in training so far, earlier sessions included."""
 
 
+Checkpoint = tuple[dict[str, Tensor], Progressed]
+"""Parameters and moments by name, and the counters that they belong to."""
+
+
 def checkpoint_bytes(tensors: Mapping[str, Tensor], *, progressed: Progressed, settings: Mapping[str, Any]) -> bytes:
     """The content of RUN/last.safetensors."""
     metadata = {
@@ -49,7 +53,7 @@ def checkpoint_bytes(tensors: Mapping[str, Tensor], *, progressed: Progressed, s
     return safetensors.torch.save(plain, metadata)
 
 
-def load_checkpoint(run: Path, *, settings: Mapping[str, Any]) -> tuple[dict[str, Tensor], Progressed]:
+def load_checkpoint(run: Path, *, settings: Mapping[str, Any]) -> Checkpoint:
     """Reads RUN/last.safetensors. Raises TrainingError when it is missing, damaged, or of other settings."""
     path = run / CHECKPOINT
     if not path.exists():

@@ -18,25 +18,31 @@ from edgeprefix.train.parametrisation import PrefixTensors
 from edgeprefix.train.setting import Setting
 
 
-def run_facts(setting: Setting, baseline: Mapping[str, float]) -> dict[str, Any]:
-    """run.json; its part "settings" is what a resume must find unchanged."""
+def run_settings(setting: Setting) -> dict[str, Any]:
+    """The part of run.json that a resume must find unchanged."""
+    base = setting.base
+    return {
+        "base": base.identity.sha256,
+        "precision": base.precision,
+        "weights": base.weights,
+        "route": base.route,
+        "data": setting.data.fingerprint(),
+        "prompt": setting.prompt,
+        "labels": list(setting.labels),
+        "teacher": None if setting.teacher is None else setting.teacher.key,
+        "prefix": to_json(setting.prefix),
+        "train": to_json(setting.train),
+        "plan": dataclasses.asdict(setting.plan),
+    }
+
+
+def run_facts(setting: Setting, settings: Mapping[str, Any], baseline: Mapping[str, float]) -> dict[str, Any]:
+    """run.json at the start of a run with these `run_settings`."""
     base = setting.base
     return {
         "edgeprefix": __version__,
         "task": setting.task,
-        "settings": {
-            "base": base.identity.sha256,
-            "precision": base.precision,
-            "weights": base.weights,
-            "route": base.route,
-            "data": setting.data.fingerprint(),
-            "prompt": setting.prompt,
-            "labels": list(setting.labels),
-            "teacher": None if setting.teacher is None else setting.teacher.key,
-            "prefix": to_json(setting.prefix),
-            "train": to_json(setting.train),
-            "plan": dataclasses.asdict(setting.plan),
-        },
+        "settings": dict(settings),
         "base": {**base.identity.to_json(), "source": base.source, "parameters": base.parameters},
         "data": dataclasses.asdict(setting.data.report),
         "baseline": dict(baseline),

@@ -22,7 +22,7 @@ from torch import Tensor
 from edgeprefix.runtime.errors import CapacityError, TrainingError
 from edgeprefix.train.base import Base
 from edgeprefix.train.batches import Batches, groups_of_like_length
-from edgeprefix.train.checkpoint import CHECKPOINT, Progressed, checkpoint_bytes, load_checkpoint
+from edgeprefix.train.checkpoint import CHECKPOINT, Checkpoint, Progressed, checkpoint_bytes
 from edgeprefix.train.config import TrainConfig
 from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
@@ -82,13 +82,13 @@ class Job:
     latest: dict[str, float] = field(default_factory=dict)
 
 
-def train_loop(job: Job, *, resume: bool) -> Progressed:
-    """Runs (or goes on with) a job to its end and gives its counters.
+def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
+    """Runs a job, or goes on from a checkpoint, to its end and gives its counters.
 
     Raises TrainingError on Ctrl-C and when the loss is no number, CapacityError when memory runs out, OutputError when a file
     cannot be written. The best prefix and the last checkpoint are in the run folder in every case.
     """
-    _begin(job, resume=resume)
+    _begin(job, checkpoint)
     plan = job.plan
     batches = Batches(
         job.data.train, batch_size=plan.batch_size, seed=job.train.seed, prompt_dropout=plan.prompt_dropout
@@ -113,9 +113,9 @@ def train_loop(job: Job, *, resume: bool) -> Progressed:
     return job.progressed
 
 
-def _begin(job: Job, *, resume: bool) -> None:
-    if resume:
-        tensors, job.progressed = load_checkpoint(job.run.path, settings=job.settings)
+def _begin(job: Job, checkpoint: Checkpoint | None) -> None:
+    if checkpoint is not None:
+        tensors, job.progressed = checkpoint
         load_parameters(job.parametrisation, tensors)
         job.optimiser.load_state(tensors)
         job.run.start_metrics(keep_until=job.progressed.step)

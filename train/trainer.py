@@ -20,7 +20,7 @@ from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import OnTeacher, Teacher
-from edgeprefix.train.facts import packed_prefix, prefix_layers, run_facts
+from edgeprefix.train.facts import packed_prefix, prefix_layers, run_facts, run_settings
 from edgeprefix.train.initialise import prefix_file_length, start_embeddings, start_prefix
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
 from edgeprefix.train.optimiser import NAdamW
@@ -139,15 +139,15 @@ def train_prefix(
 
 def _run(setting: Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool) -> TrainResult:
     base, train = setting.base, setting.train
+    settings = run_settings(setting)
+    # A resume that is refused is refused now, before anything is computed or written.
+    checkpoint = load_checkpoint(run.path, settings=settings) if resume else None
     before = base.fingerprint()
     parametrisation = _parametrisation(setting)
     baseline = _baseline(setting)
-    facts = run_facts(setting, baseline)
     # A bad name is refused now, not after the first validation.
     Prefix(name=setting.task, base=base.identity, layers=prefix_layers(parametrisation.prefix()))
-    if resume:
-        load_checkpoint(run.path, settings=facts["settings"])  # refused, if so, before run.json is touched
-    run.write_facts(facts)
+    run.write_facts(run_facts(setting, settings, baseline))
     job = Job(
         base=base,
         data=setting.data,
@@ -165,11 +165,11 @@ def _run(setting: Setting, run: RunFolder, *, progress: ProgressCallback | None,
         ),
         run=run,
         processes=setting.processes,
-        settings=facts["settings"],
+        settings=settings,
         save_best=lambda tensors, done: run.write(PREFIX_FILE, packed_prefix(setting, tensors, done).to_bytes()),
         progress=progress,
     )
-    done = train_loop(job, resume=resume)
+    done = train_loop(job, checkpoint)
     if base.fingerprint() != before:
         raise TrainingError("the base's weights changed during training; this is a bug in edgeprefix, please report it")
     return _finish(setting, run, done, baseline, parametrisation)
