@@ -1,12 +1,14 @@
-"""Which architectures can be exported? Every causal language model type of transformers, tiny and random, against torch.
+"""Which architectures can be exported? Every causal language model type of transformers, tiny and
+random, against torch.
 
     python benchmarks/architectures.py [TYPE …] [--again] [--render]
 
-Each type is exported and compared with torch in every way in which the runtime feeds it: prefill, second chunk, decode steps,
-a prefix in the cache, rows of different prefixes and lengths, a text longer than any sliding window (windows are shorter
-than the prompts). Results are kept in benchmarks/results/architectures.json, type by type, so that a run can be stopped and
-gone on with (`--again` starts over); docs/architectures.md is written from it (`--render` does only that). A type passes when
-no logit differs by more than 1e-4 of the largest.
+Each type is exported and compared with torch in every way in which the runtime feeds it: prefill,
+second chunk, decode steps, a prefix in the cache, rows of different prefixes and lengths, a text
+longer than any sliding window (windows are shorter than the prompts). Results are kept in
+benchmarks/results/architectures.json, type by type, so that a run can be stopped and gone on with
+(`--again` starts over); docs/architectures.md is written from it (`--render` does only that). A
+type passes when no logit differs by more than 1e-4 of the largest.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def main() -> None:
 
 
 def _try(model_type: str) -> dict[str, Any]:
-    """The outcome for one type: `relative` and `nodes`, or `refused` or `untried` with the reason."""
+    """The outcome for one type: `relative` and `nodes`, or `refused` or `untried` with the
+    reason.
+    """
     if reason := _no_decoder(model_type):
         return {"foreign": reason}
     if reason := _refusal(model_type):
@@ -73,8 +77,12 @@ def _try(model_type: str) -> dict[str, Any]:
         model = tiny_model(model_type)
     except TooLargeError as error:
         return {"untried": str(error)}
-    except Exception as error:  # a default configuration that cannot be made small says nothing about the exporter
-        return {"untried": f"no tiny model could be made: {type(error).__name__}: {_first_line(error)}"}
+    except (
+        Exception
+    ) as error:  # a default configuration that cannot be made small says nothing about the exporter
+        return {
+            "untried": f"no tiny model could be made: {type(error).__name__}: {_first_line(error)}"
+        }
     try:
         with tempfile.TemporaryDirectory() as folder:
             return _export(model_type, model, Path(folder))
@@ -85,7 +93,9 @@ def _try(model_type: str) -> dict[str, Any]:
 
 
 def _refusal(model_type: str) -> str | None:
-    """The exporter's own reason, from the tiny configuration or, where none can be made, from the default one."""
+    """The exporter's own reason, from the tiny configuration or, where none can be made, from the
+    default one.
+    """
     for make in (tiny_config, AutoConfig.for_model):
         try:
             return refusal(make(model_type))
@@ -95,18 +105,30 @@ def _refusal(model_type: str) -> str | None:
 
 
 def _export(model_type: str, model: Any, folder: Path) -> dict[str, Any]:
-    identity = BaseIdentity(name=model_type, weights_sha256="0", config_sha256="0", tokenizer_sha256="0")
+    identity = BaseIdentity(
+        name=model_type, weights_sha256="0", config_sha256="0", tokenizer_sha256="0"
+    )
     base = Base(folder=folder, identity=identity, model=model, tokenizer=None)
     layers, graph = build_graph(base)
     write_bundle(base, layers, graph, folder, precision="fp32")
     report = verify(folder, base)
     nodes = [node.op_type for node in ir.load(folder / GRAPH_FILE).graph]
-    outcome = {"relative": float(f"{report.relative:.1e}"), "nodes": len(nodes), "rotary_in_node": _rotates(folder)}
-    return outcome if report.relative <= BOUND else {"failed": f"differs from torch by {report.relative:.1e}"}
+    outcome = {
+        "relative": float(f"{report.relative:.1e}"),
+        "nodes": len(nodes),
+        "rotary_in_node": _rotates(folder),
+    }
+    return (
+        outcome
+        if report.relative <= BOUND
+        else {"failed": f"differs from torch by {report.relative:.1e}"}
+    )
 
 
 def _rotates(folder: Path) -> bool:
-    nodes = [node for node in ir.load(folder / GRAPH_FILE).graph if node.op_type == "GroupQueryAttention"]
+    nodes = [
+        node for node in ir.load(folder / GRAPH_FILE).graph if node.op_type == "GroupQueryAttention"
+    ]
     return any("do_rotary" in node.attributes for node in nodes)
 
 
@@ -133,24 +155,49 @@ def _counts(results: dict[str, Any]) -> dict[str, int]:
 
 def _page(results: dict[str, Any]) -> str:
     counts, types = _counts(results), results["types"]
-    versions = ", ".join(f"{name} {version}" for name, version in results.get("versions", {}).items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in results.get("versions", {}).items()
+    )
     lines = [
         "# Architectures",
         "",
         "<!-- written by benchmarks/architectures.py; do not edit -->",
         "",
-        f"transformers registers {len(types)} types of causal language models. {counts['relative']} export and equal torch;"
-        f" {counts['refused']} are refused by name, with the reason; {counts['failed']} fail; {counts['untried']} could not be",
-        f"tried. The other {counts['foreign']} are encoders and halves of encoder-decoders, which have no place here.",
+        f"transformers registers {len(types)} types of causal language models. "
+        f"{counts['relative']} export and equal torch;"
+        f" {counts['refused']} are refused by name, with the reason; {counts['failed']} "
+        f"fail; {counts['untried']} could not be",
+        (
+            f"tried. The other {counts['foreign']} are encoders and halves of encoder-decoders, "
+            "which have no place here."
+        ),
         "",
-        "Every type is a tiny model with random weights, biases and norms, exported in fp32 and compared with torch on each",
-        "logit: prompt in one piece and in two, decode steps, a prefix in the cache, three rows of different prefixes and",
-        "lengths in one batch, and a text longer than any sliding window. *Difference* is the largest over the largest logit;",
-        f"a row fails above {BOUND:.0e}. *Rotary* says whether positions are rotated inside the attention node (`node`), by the",
-        "model's own traced operations (`graph`, slower and as exact), or not at all. Of types that see and hear (gemma3,",
+        (
+            "Every type is a tiny model with random weights, biases and norms, exported in fp32 "
+            "and compared with torch on each"
+        ),
+        (
+            "logit: prompt in one piece and in two, decode steps, a prefix in the cache, three "
+            "rows of different prefixes and"
+        ),
+        (
+            "lengths in one batch, and a text longer than any sliding window. *Difference* is the "
+            "largest over the largest logit;"
+        ),
+        (
+            f"a row fails above {BOUND:.0e}. *Rotary* says whether positions are rotated inside "
+            "the attention node (`node`), by the"
+        ),
+        (
+            "model's own traced operations (`graph`, slower and as exact), or not at all. Of types "
+            "that see and hear (gemma3,"
+        ),
         "llama4, …) it is the text part that is exported.",
         "",
-        f"Made with {versions} on {results.get('date', '?')}: `python benchmarks/architectures.py`.",
+        (
+            f"Made with {versions} on {results.get('date', '?')}: `python "
+            "benchmarks/architectures.py`."
+        ),
         "",
         "| type | difference | nodes (2 layers) | rotary | note |",
         "|---|---|---|---|---|",
@@ -159,13 +206,20 @@ def _page(results: dict[str, Any]) -> str:
         if "relative" in outcome:
             note = "adapter" if name in ADAPTERS | REWRITTEN else ""
             rotary = "node" if outcome["rotary_in_node"] else "graph or none"
-            lines.append(f"| {name} | {outcome['relative']:.1e} | {outcome['nodes']} | {rotary} | {note} |")
+            lines.append(
+                f"| {name} | {outcome['relative']:.1e} | {outcome['nodes']} | {rotary} | {note} |"
+            )
     for kind, title in (("refused", "Refused"), ("failed", "Failing"), ("untried", "Not tried")):
-        chosen = [(name, outcome[kind]) for name, outcome in sorted(types.items()) if kind in outcome]
+        chosen = [
+            (name, outcome[kind]) for name, outcome in sorted(types.items()) if kind in outcome
+        ]
         if chosen:
             lines += ["", f"## {title}", "", "| type | reason |", "|---|---|"]
             lines += [f"| {name} | {_cell(reason)} |" for name, reason in chosen]
-    foreign = {kind: [name for name, o in sorted(types.items()) if o.get("foreign") == kind] for kind in _FOREIGN}
+    foreign = {
+        kind: [name for name, o in sorted(types.items()) if o.get("foreign") == kind]
+        for kind in _FOREIGN
+    }
     lines += ["", "## No decoders", ""]
     lines += [f"{title}: {', '.join(foreign[kind])}.\n" for kind, title in _FOREIGN.items()]
     return "\n".join(lines).rstrip() + "\n"

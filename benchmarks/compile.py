@@ -1,16 +1,17 @@
 """What does a compiled prefix save, and what does the precision of its file cost?
 
-    python benchmarks/compile.py bundle OUT                                      once: the shape to be timed
-    python benchmarks/compile.py gain OUT [--json FILE]                          on a quiet machine
-    python benchmarks/compile.py loss demo/base [BASE …] [--json FILE]
+    python benchmarks/compile.py bundle OUT                                      once: the shape to
+    be timed python benchmarks/compile.py gain OUT [--json FILE]                          on a quiet
+    machine python benchmarks/compile.py loss demo/base [BASE …] [--json FILE]
 
-`gain`: time to the first token of a prompt of 16 tokens behind a text of N tokens, once with the whole text in the prompt and
-once behind a prefix compiled of it; median of the rounds, both in turn. With it what compiling took, with which chunks,
-the fp16 file's size, and the time from that file to a task that can be asked for (hash, checks, packing). The bundle is
-the shape of SmolLM2-135M with 8,192 positions and random weights in int4: the time of a matrix product does not depend on
-its numbers.
-`loss`: fp16, bf16 and int8 files against fp32, behind texts that the base wrote itself (temperature 0.8, seeded), on the base's
-greedy continuation: mean and worst KL in nats, share of equal first choices. The last line is everything as JSON.
+`gain`: time to the first token of a prompt of 16 tokens behind a text of N tokens, once with the
+whole text in the prompt and once behind a prefix compiled of it; median of the rounds, both in
+turn. With it what compiling took, with which chunks, the fp16 file's size, and the time from that
+file to a task that can be asked for (hash, checks, packing). The bundle is the shape of
+SmolLM2-135M with 8,192 positions and random weights in int4: the time of a matrix product does not
+depend on its numbers. `loss`: fp16, bf16 and int8 files against fp32, behind texts that the base
+wrote itself (temperature 0.8, seeded), on the base's greedy continuation: mean and worst KL in
+nats, share of equal first choices. The last line is everything as JSON.
 """
 
 from __future__ import annotations
@@ -34,9 +35,15 @@ from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.rounding_loss import rounding_loss
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192, "tie_word_embeddings": True,
-}  # fmt: skip
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
 LENGTHS = (64, 256, 1024, 4096)
 CHUNKS = (64, 128, 256, 512, 1024)
 PROMPT_TOKENS = 16
@@ -48,7 +55,11 @@ def main() -> None:
     if options.what == "bundle":
         make_bundle(options.out)
         return
-    found = gain(options.out, options.rounds) if options.what == "gain" else loss(options.bases, options.texts)
+    found = (
+        gain(options.out, options.rounds)
+        if options.what == "gain"
+        else loss(options.bases, options.texts)
+    )
     line = {"benchmark": f"compile {options.what}", **facts(), **found}
     print(json.dumps(line))
     if options.json is not None:
@@ -56,7 +67,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="what", required=True)
     commands.add_parser("bundle").add_argument("out", type=Path)
     timed = commands.add_parser("gain")
@@ -74,7 +87,9 @@ def _options() -> argparse.Namespace:
 
 
 def make_bundle(out: Path) -> None:
-    """Exports the shape with random weights; its tokenizer is a stand-in, since prompts are token ids here."""
+    """Exports the shape with random weights; its tokenizer is a stand-in, since prompts are token
+    ids here.
+    """
     import torch
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -85,8 +100,12 @@ def make_bundle(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "smollm2-135m"
         LlamaForCausalLM(LlamaConfig(**SHAPE, eos_token_id=0, bos_token_id=0)).save_pretrained(base)
-        Tokenizer(models.WordLevel({"<end>": 0, "word": 1}, unk_token="word")).save(str(base / "tokenizer.json"))
-        (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+        Tokenizer(models.WordLevel({"<end>": 0, "word": 1}, unk_token="word")).save(
+            str(base / "tokenizer.json")
+        )
+        (base / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"})
+        )
         export_decoder(base, out, precision="int4", verify=False)
 
 
@@ -98,15 +117,18 @@ def gain(bundle: Path, rounds: int) -> dict[str, Any]:
         rows = [_row(engine, length, rounds) for length in LENGTHS]
     chunks = {str(chunk): _compile_s(bundle, chunk) for chunk in CHUNKS}
     print(
-        f"{'text':>6} {'prompt ms':>10} {'prefix ms':>10} {'gain':>7} {'compile ms':>11} {'file MB':>8} {'load ms':>8}"
+        f"{'text':>6} {'prompt ms':>10} {'prefix ms':>10} {'gain':>7} {'compile ms':>11} "
+        f"{'file MB':>8} {'load ms':>8}"
     )
     for row in rows:
         print(
-            f"{row['tokens']:6} {row['prompt_ms']:10.1f} {row['prefix_ms']:10.1f} {row['gain']:6.1f}x {row['compile_ms']:11.0f} "
+            f"{row['tokens']:6} {row['prompt_ms']:10.1f} {row['prefix_ms']:10.1f} "
+            f"{row['gain']:6.1f}x {row['compile_ms']:11.0f} "
             f"{row['file_bytes'] / 1e6:8.1f} {row['load_ms']:8.1f}"
         )
     print(
-        "compiling 1,024 tokens:", ", ".join(f"{1000 * s:.0f} ms in chunks of {chunk}" for chunk, s in chunks.items())
+        "compiling 1,024 tokens:",
+        ", ".join(f"{1000 * s:.0f} ms in chunks of {chunk}" for chunk, s in chunks.items()),
     )
     return {"rows": rows, "compile_1024_s_by_chunk": chunks, "rounds": rounds}
 
@@ -123,15 +145,26 @@ def _row(engine: Engine, length: int, rounds: int) -> dict[str, float]:
         size = file.stat().st_size
     whole, behind = [], []
     for _ in range(rounds):
-        whole.append(_timed(lambda: engine.generate([*text, *prompt], max_new_tokens=1, ignore_end=True))[0])
+        whole.append(
+            _timed(lambda: engine.generate([*text, *prompt], max_new_tokens=1, ignore_end=True))[0]
+        )
         for _ in range(3):  # short, so more of them
-            behind.append(_timed(lambda: engine.generate(prompt, prefix="t", max_new_tokens=1, ignore_end=True))[0])
+            behind.append(
+                _timed(
+                    lambda: engine.generate(prompt, prefix="t", max_new_tokens=1, ignore_end=True)
+                )[0]
+            )
     engine.unload("t")
     prompt_ms, prefix_ms = statistics.median(whole), statistics.median(behind)
     return {
-        "tokens": length, "prompt_ms": prompt_ms, "prefix_ms": prefix_ms, "gain": prompt_ms / prefix_ms,
-        "compile_ms": compile_ms, "load_ms": load_ms, "file_bytes": size,
-    }  # fmt: skip
+        "tokens": length,
+        "prompt_ms": prompt_ms,
+        "prefix_ms": prefix_ms,
+        "gain": prompt_ms / prefix_ms,
+        "compile_ms": compile_ms,
+        "load_ms": load_ms,
+        "file_bytes": size,
+    }
 
 
 def _compile_s(bundle: Path, chunk: int) -> float:
@@ -157,13 +190,23 @@ def loss(bases: list[str], texts: int) -> dict[str, Any]:
     for base in bases:
         with tempfile.TemporaryDirectory() as folder:
             export_decoder(base, Path(folder) / "bundle", verify=False)
-            with Engine.load(Path(folder) / "bundle", max_batch=1, max_length=512, chunk_tokens=256) as engine:
+            with Engine.load(
+                Path(folder) / "bundle", max_batch=1, max_length=512, chunk_tokens=256
+            ) as engine:
                 prefixes = [_own_text(engine, seed) for seed in range(texts)]
                 rows += [_loss_row(engine, prefixes, dtype) for dtype in ("fp16", "bf16", "int8")]
     print(f"{'base':14} {'file':6} {'KL mean':>9} {'KL worst':>9} {'top-1':>7}")
     for row in rows:
-        print(f"{row['base']:14} {row['dtype']:6} {row['kl_mean']:9.1e} {row['kl_max']:9.1e} {row['top1']:7.2%}")
-    return {"texts": texts, "prefix_tokens": 200, "continued_tokens": CONTINUED_TOKENS, "rows": rows}
+        print(
+            f"{row['base']:14} {row['dtype']:6} {row['kl_mean']:9.1e} {row['kl_max']:9.1e} "
+            f"{row['top1']:7.2%}"
+        )
+    return {
+        "texts": texts,
+        "prefix_tokens": 200,
+        "continued_tokens": CONTINUED_TOKENS,
+        "rows": rows,
+    }
 
 
 def _own_text(engine: Engine, seed: int) -> Prefix:

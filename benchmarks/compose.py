@@ -1,21 +1,24 @@
-"""What does a composed prefix lack? Composition against one text compiled as a whole, by what the base says next.
+"""What does a composed prefix lack? Composition against one text compiled as a whole, by what the
+base says next.
 
-    python benchmarks/compose.py demo/base [../shared/models/stories260K …] [--texts 32] [--json benchmarks/results/FILE]
+    python benchmarks/compose.py demo/base [../shared/models/stories260K …] [--texts 32] [--json
+    benchmarks/results/FILE]
 
-The base writes texts (temperature 0.8, seeded). Of each, tokens 0 … P-1 are the first prefix, P … 2P-1 the second, and
-the next ones are what is scored. In the table `one text` the second prefix goes on from the first, so it misses it most;
-in `two texts` it and what is scored come from another text, as a style and a system prompt would. Rows:
+The base writes texts (temperature 0.8, seeded). Of each, tokens 0 … P-1 are the first prefix, P …
+2P-1 the second, and the next ones are what is scored. In the table `one text` the second prefix
+goes on from the first, so it misses it most; in `two texts` it and what is scored come from another
+text, as a style and a system prompt would. Rows:
 
-  whole             both compiled as one text: the reference
-  composed          `compose`: compiled apart, keys of the second turned to their place, its begin token dropped
-  begin kept        the same with the begin token of the second left where it stands
-  no begin          the second compiled without a begin token of its own
-  not turned        keys left as they were: what a naive concatenation gives
-  second alone      without the first prefix
-  first alone       without the second prefix
+  whole             both compiled as one text: the reference composed          `compose`: compiled
+  apart, keys of the second turned to their place, its begin token dropped begin kept        the
+  same with the begin token of the second left where it stands no begin          the second compiled
+  without a begin token of its own not turned        keys left as they were: what a naive
+  concatenation gives second alone      without the first prefix first alone       without the
+  second prefix
 
-KL is the mean divergence in nats from `whole` over the scored tokens, top-1 the share of equal first choices, NLL the
-mean loss on them. fp32 bundles; nothing is timed. The last line is everything as JSON.
+KL is the mean divergence in nats from `whole` over the scored tokens, top-1 the share of equal
+first choices, NLL the mean loss on them. fp32 bundles; nothing is timed. The last line is
+everything as JSON.
 """
 
 from __future__ import annotations
@@ -50,7 +53,10 @@ def main() -> None:
             export_decoder(base, Path(folder) / "bundle", verify=False)
             with Engine.load(Path(folder) / "bundle", max_batch=1, max_length=512) as engine:
                 for length in options.lengths:
-                    results += [_measure(engine, length, options.texts, kind) for kind in ("one text", "two texts")]
+                    results += [
+                        _measure(engine, length, options.texts, kind)
+                        for kind in ("one text", "two texts")
+                    ]
     for result in results:
         _print(result)
     line = {"benchmark": "compose", "onnxruntime": ort.__version__, "results": results}
@@ -60,10 +66,14 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bases", nargs="+", help="checkpoints with rotary embeddings")
     parser.add_argument("--texts", type=int, default=32)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128], help="tokens of each prefix")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[32, 128], help="tokens of each prefix"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.json is not None and options.json.exists():
@@ -81,20 +91,31 @@ def _measure(engine: Engine, length: int, texts: int, kind: str) -> dict[str, An
         for row, found in _compare(engine, first, second, scored).items():
             sums.setdefault(row, []).append(found)
     rows = {
-        row: dict(zip(("kl", "top1", "nll"), np.mean(found, 0).tolist(), strict=True)) for row, found in sums.items()
+        row: dict(zip(("kl", "top1", "nll"), np.mean(found, 0).tolist(), strict=True))
+        for row, found in sums.items()
     }
-    return {"base": engine.manifest.base.name, "tokens": length, "texts": texts, "kind": kind, "rows": rows}
+    return {
+        "base": engine.manifest.base.name,
+        "tokens": length,
+        "texts": texts,
+        "kind": kind,
+        "rows": rows,
+    }
 
 
 def _text(engine: Engine, count: int, seed: int) -> Ids:
     """A text of the base's own, its begin token first."""
     begin = engine.manifest.begin_id
     assert begin is not None
-    made = engine.generate([begin], max_new_tokens=count - 1, temperature=0.8, seed=seed, ignore_end=True)
+    made = engine.generate(
+        [begin], max_new_tokens=count - 1, temperature=0.8, seed=seed, ignore_end=True
+    )
     return [begin, *made.tokens]
 
 
-def _compare(engine: Engine, first: Ids, second: Ids, scored: Ids) -> dict[str, tuple[float, float, float]]:
+def _compare(
+    engine: Engine, first: Ids, second: Ids, scored: Ids
+) -> dict[str, tuple[float, float, float]]:
     begin = first[0]
     one, two, begun = (engine.compile(ids, name="t") for ids in (first, second, [begin, *second]))
     manifest = engine.manifest
@@ -114,7 +135,9 @@ def _compare(engine: Engine, first: Ids, second: Ids, scored: Ids) -> dict[str, 
 def _concatenated(one: Prefix, two: Prefix) -> Prefix:
     """Keys of the second as they lie in its file, less its begin token."""
     layers = [
-        PrefixLayer(*(np.concatenate([a, b[:, 1:]], axis=1) for a, b in zip(left, right, strict=True)))
+        PrefixLayer(
+            *(np.concatenate([a, b[:, 1:]], axis=1) for a, b in zip(left, right, strict=True))
+        )
         for left, right in zip(one.layers, two.layers, strict=True)
     ]
     return Prefix(name="t", base=one.base, layers=tuple(layers), pack=one.pack)
@@ -135,7 +158,10 @@ def _difference(whole: LogProbs, found: LogProbs, scored: Ids) -> tuple[float, f
 
 
 def _print(result: dict[str, Any]) -> None:
-    print(f"\n{result['base']}, {result['kind']}, prefixes of {result['tokens']} tokens, {result['texts']} texts")
+    print(
+        f"\n{result['base']}, {result['kind']}, prefixes of {result['tokens']} tokens, "
+        f"{result['texts']} texts"
+    )
     print(f"{'':14} {'KL':>9} {'top-1':>7} {'NLL':>7}")
     for row, numbers in result["rows"].items():
         print(f"{row:14} {numbers['kl']:9.4f} {numbers['top1']:7.1%} {numbers['nll']:7.3f}")

@@ -1,13 +1,16 @@
-"""The whole pipeline on real data: train → export → runtime on the E2E NLG challenge over the embedded base.
+"""The whole pipeline on real data: train → export → runtime on the E2E NLG challenge over the
+embedded base.
 
-What is measured: multi-reference BLEU (sacrebleu, lower-cased, tokenizer 13a) of greedy generations on test_multi.jsonl, made
-by the exported runtime (numpy + onnxruntime), for the base alone and with the prefix, at each precision of the bundle.
+What is measured: multi-reference BLEU (sacrebleu, lower-cased, tokenizer 13a) of greedy generations
+on test_multi.jsonl, made by the exported runtime (numpy + onnxruntime), for the base alone and with
+the prefix, at each precision of the bundle.
 
     python benchmarks/e2e.py --steps 1500            # about ten minutes on 2 cores
     python benchmarks/e2e.py --base HuggingFaceTB/SmolLM2-135M --steps 2000
 
-Needs ../shared/data/e2e (the official splits as JSONL) and says so when it is not there. Prints a table, then one JSON line;
-writes benchmarks/results/e2e-<date>[-n].json and never overwrites a result.
+Needs ../shared/data/e2e (the official splits as JSONL) and says so when it is not there. Prints a
+table, then one JSON line; writes benchmarks/results/e2e-<date>[-n].json and never overwrites a
+result.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ def main() -> None:
     """Parses the options, runs the stages, writes the result."""
     options = parse_options()
     if not (options.data / "train.jsonl").exists():
-        print(f"skipped: {options.data} does not hold the E2E data (train.jsonl, validation.jsonl, test_multi.jsonl)")
+        print(
+            f"skipped: {options.data} does not hold the E2E data (train.jsonl, validation.jsonl, "
+            "test_multi.jsonl)"
+        )
         return
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="edgeprefix-e2e-") as work:
@@ -46,19 +52,30 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default=str(ROOT / "demo" / "base"), help="checkpoint folder or hub id")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--base", default=str(ROOT / "demo" / "base"), help="checkpoint folder or hub id"
+    )
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
-        "--steps", type=int, default=None, help="training steps; the trainer's own default when not given"
+        "--steps",
+        type=int,
+        default=None,
+        help="training steps; the trainer's own default when not given",
     )
     parser.add_argument("--length", type=int, default=None)
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--test-rows", type=int, default=None, help="only the first rows of the test set")
-    parser.add_argument("--precisions", default="fp32,int8", help="bundle precisions, comma-separated")
+    parser.add_argument(
+        "--test-rows", type=int, default=None, help="only the first rows of the test set"
+    )
+    parser.add_argument(
+        "--precisions", default="fp32,int8", help="bundle precisions, comma-separated"
+    )
     parser.add_argument("--max-batch", type=int, default=8)
     return parser.parse_args()
 
@@ -66,13 +83,18 @@ def parse_options() -> argparse.Namespace:
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Train, export, run; everything that the result file holds."""
     trained = train(options, work / "run")
-    rows = [json.loads(line) for line in (options.data / "test_multi.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (options.data / "test_multi.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     rows = rows[: options.test_rows]
     scores: dict[str, dict[str, float]] = {}
     samples: list[dict[str, Any]] = []
     for precision in options.precisions.split(","):
         bundle = export(options.base, work / precision, precision)
-        scores[precision], samples = run_bundle(bundle, trained.prefix_path, rows, options.max_batch)
+        scores[precision], samples = run_bundle(
+            bundle, trained.prefix_path, rows, options.max_batch
+        )
     return {
         "benchmark": "e2e",
         "command": " ".join(["python", "benchmarks/e2e.py", *sys.argv[1:]]),
@@ -81,7 +103,10 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "base": {"name": trained.base.name, "sha256": trained.base.sha256},
         "data": dataclasses.asdict(trained.report),
         "plan": dataclasses.asdict(trained.plan),
-        "validation_loss": {"base": trained.base_validation_loss, "prefix": trained.validation_loss},
+        "validation_loss": {
+            "base": trained.base_validation_loss,
+            "prefix": trained.validation_loss,
+        },
         "training": {
             "steps": trained.steps,
             "best_step": trained.best_step,
@@ -92,7 +117,10 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "prefix_bytes": trained.prefix_path.stat().st_size,
         "test_rows": len(rows),
         "bleu": scores,
-        "metric": "sacrebleu corpus_bleu, multi-reference, lowercase, 13a, greedy decoding through edgeprefix.runtime",
+        "metric": (
+            "sacrebleu corpus_bleu, multi-reference, lowercase, 13a, greedy decoding through "
+            "edgeprefix.runtime"
+        ),
         "samples": samples,
     }
 
@@ -104,7 +132,8 @@ def train(options: argparse.Namespace, run: Path) -> Any:
         if progress.step % 50 == 0:
             print(
                 f"  step {progress.step}/{progress.steps} loss {progress.loss:.3f} "
-                f"validation {progress.metric or float('nan'):.3f} {progress.seconds_left:.0f} s left",
+                f"validation {progress.metric or float('nan'):.3f} "
+                f"{progress.seconds_left:.0f} s left",
                 file=sys.stderr,
             )
 
@@ -115,7 +144,9 @@ def train(options: argparse.Namespace, run: Path) -> Any:
         task="e2e",
         out=run,
         prefix=PrefixConfig(length=options.length),
-        train=TrainConfig(steps=options.steps, lr=options.lr, batch_size=options.batch_size, seed=options.seed),
+        train=TrainConfig(
+            steps=options.steps, lr=options.lr, batch_size=options.batch_size, seed=options.seed
+        ),
         licence="CC BY-SA 4.0 (trained on E2E NLG data)",
         progress=show,
     )
@@ -138,7 +169,9 @@ def run_bundle(
 
     references = [row["targets"] for row in rows]
     most = max(map(len, references))
-    streams = [[row[index] if index < len(row) else row[0] for row in references] for index in range(most)]
+    streams = [
+        [row[index] if index < len(row) else row[0] for row in references] for index in range(most)
+    ]
     scores: dict[str, float] = {}
     texts: dict[str, list[str]] = {}
     with Engine.load(bundle, max_batch=max_batch, max_length=512) as engine:
@@ -147,7 +180,13 @@ def run_bundle(
         for name, chosen in (("base", None), ("prefix", task.name)):
             began = time.perf_counter()
             requests = [
-                Request(row["input"], prefix=chosen, template=task.pack.prompt, max_new_tokens=limit, temperature=0.0)
+                Request(
+                    row["input"],
+                    prefix=chosen,
+                    template=task.pack.prompt,
+                    max_new_tokens=limit,
+                    temperature=0.0,
+                )
                 for row in rows
             ]
             texts[name] = [completion.text.strip() for completion in engine.generate_many(requests)]
@@ -192,14 +231,22 @@ def free_path(folder: Path, stem: str) -> Path:
 
 
 def print_table(result: dict[str, Any]) -> None:
-    print(f"E2E, {result['test_rows']} meaning representations, base {result['base']['name']}, {result['command']}")
-    print(f"{'bundle':8} {'base alone':>12} {'with prefix':>12}   BLEU (multi-reference, lower-cased, 13a, greedy)")
+    print(
+        f"E2E, {result['test_rows']} meaning representations, base {result['base']['name']}, "
+        f"{result['command']}"
+    )
+    print(
+        f"{'bundle':8} {'base alone':>12} {'with prefix':>12}   BLEU (multi-reference, "
+        "lower-cased, 13a, greedy)"
+    )
     for precision, scores in result["bleu"].items():
         print(f"{precision:8} {scores['base']:12.2f} {scores['prefix']:12.2f}")
     training = result["training"]
     print(
-        f"validation loss {result['validation_loss']['base']:.3f} -> {result['validation_loss']['prefix']:.3f}, "
-        f"{training['trained_numbers']:,} trained numbers, {training['steps']} steps in {training['seconds']} s, "
+        f"validation loss {result['validation_loss']['base']:.3f} -> "
+        f"{result['validation_loss']['prefix']:.3f}, "
+        f"{training['trained_numbers']:,} trained numbers, {training['steps']} steps in "
+        f"{training['seconds']} s, "
         f"prefix file {result['prefix_bytes']:,} bytes"
     )
 

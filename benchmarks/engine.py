@@ -1,21 +1,21 @@
 """What the engine costs on top of the graph, and what tasks cost on top of the base.
 
-    python benchmarks/engine.py --shape smollm2-135m --precision int4 --json benchmarks/results/engine-DATE.json
-    python benchmarks/engine.py --bundle bundle/ --json FILE
+    python benchmarks/engine.py --shape smollm2-135m --precision int4 --json
+    benchmarks/results/engine-DATE.json python benchmarks/engine.py --bundle bundle/ --json FILE
 
 Measured (docs/engine.md has the bounds):
-  decode     tokens/s of Engine.generate over a bare loop on the same session (argmax, nothing else); one row, then eight
-  mixed      eight rows of eight tasks over eight rows of one task
-  batch      tokens/s of eight rows over one row
-  swap       microseconds to activate a resident prefix: the copy into a slot
-  load       milliseconds from a prefix file on disk to a task that can be asked for (hash, checks, packing)
-  ttft       time to the first token with a 20-token prefix over the same prompt without one
-  lookup     decoding time with prompt lookup over without, on a text that copies its prompt, and on one that does not
-  sampling   microseconds a token for the sampler alone
+  decode     tokens/s of Engine.generate over a bare loop on the same session (argmax, nothing
+  else); one row, then eight mixed      eight rows of eight tasks over eight rows of one task batch
+  tokens/s of eight rows over one row swap       microseconds to activate a resident prefix: the
+  copy into a slot load       milliseconds from a prefix file on disk to a task that can be asked
+  for (hash, checks, packing) ttft       time to the first token with a 20-token prefix over the
+  same prompt without one lookup     decoding time with prompt lookup over without, on a text that
+  copies its prompt, and on one that does not sampling   microseconds a token for the sampler alone
 
-The two sides of a ratio are measured in turn, round by round, and the median of the rounds' ratios is reported. On a busy
-machine use `--clock cpu --threads 1`: processor time does not count what others took. Weights of `--shape` are random: the
-time of a matrix product does not depend on its numbers. Excluded: loading the bundle, the first (warming) round.
+The two sides of a ratio are measured in turn, round by round, and the median of the rounds' ratios
+is reported. On a busy machine use `--clock cpu --threads 1`: processor time does not count what
+others took. Weights of `--shape` are random: the time of a matrix product does not depend on its
+numbers. Excluded: loading the bundle, the first (warming) round.
 """
 
 from __future__ import annotations
@@ -44,10 +44,16 @@ from edgeprefix.runtime.generation.sampler import Sampler, Vocabulary
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2-135m": {
-        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 2048, "tie_word_embeddings": True,
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
     },
-}  # fmt: skip
+}
 ROWS = 8
 SHORT_PROMPT = 8  # tokens; where decoding is measured, so that prompts hardly count
 Clock = Callable[[], float]
@@ -70,8 +76,14 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="an exported bundle; default: one of --shape with random weights")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        help="an exported bundle; default: one of --shape with random weights",
+    )
     parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
     parser.add_argument("--precision", default="int4")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens of each generation")
@@ -79,7 +91,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int)
     parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu: processor time, for a machine that is busy"
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: processor time, for a machine that is busy",
     )
     parser.add_argument("--only", nargs="*", help="some of the measurements")
     parser.add_argument("--json", type=Path, help="where to keep the results")
@@ -87,7 +102,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_bundle(folder: Path, shape: str, precision: str) -> Path:
-    """Exports a base of that shape with random weights; its tokenizer is a stand-in, since prompts are token ids here."""
+    """Exports a base of that shape with random weights; its tokenizer is a stand-in, since prompts
+    are token ids here.
+    """
     import torch
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -96,9 +113,15 @@ def make_bundle(folder: Path, shape: str, precision: str) -> Path:
 
     torch.manual_seed(0)
     base = folder / shape
-    LlamaForCausalLM(LlamaConfig(**SHAPES[shape], eos_token_id=0, bos_token_id=0)).save_pretrained(base)
-    Tokenizer(models.WordLevel({"<end>": 0, "word": 1}, unk_token="word")).save(str(base / "tokenizer.json"))
-    (base / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    LlamaForCausalLM(LlamaConfig(**SHAPES[shape], eos_token_id=0, bos_token_id=0)).save_pretrained(
+        base
+    )
+    Tokenizer(models.WordLevel({"<end>": 0, "word": 1}, unk_token="word")).save(
+        str(base / "tokenizer.json")
+    )
+    (base / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"})
+    )
     export_decoder(base, folder / "bundle", precision=precision, verify=False)
     return folder / "bundle"
 
@@ -110,13 +133,19 @@ def measure(bundle: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     prompt = random.integers(1, manifest.vocabulary, arguments.prompt).tolist()
     short, clock = prompt[:SHORT_PROMPT], CLOCKS[arguments.clock]
     with Engine.load(
-        bundle, max_batch=ROWS, max_length=capacity, threads=arguments.threads, chunk_tokens=arguments.prompt
+        bundle,
+        max_batch=ROWS,
+        max_length=capacity,
+        threads=arguments.threads,
+        chunk_tokens=arguments.prompt,
     ) as engine:
         prefixes = [random_prefix(manifest, f"task{number}") for number in range(ROWS)]
         for prefix in prefixes:
             engine.load_prefix(prefix)
         graph = engine._scheduler._decoder.graph  # the same session, idle while the bare loop runs
-        bare = Decoder(graph, Cache(graph.layers, batch=ROWS, capacity=capacity, dtype=graph.cache_dtype))
+        bare = Decoder(
+            graph, Cache(graph.layers, batch=ROWS, capacity=capacity, dtype=graph.cache_dtype)
+        )
         one, same, mixed = ["task0"], ["task0"] * ROWS, [f"task{number}" for number in range(ROWS)]
         tokens, rounds = arguments.tokens, arguments.rounds
 
@@ -155,7 +184,9 @@ def random_prefix(manifest: Manifest, name: str) -> Prefix:
     layers = [
         PrefixLayer(
             *(
-                random.standard_normal((layer.kv_heads, PREFIX_TOKENS, layer.head_size)).astype(np.float32)
+                random.standard_normal((layer.kv_heads, PREFIX_TOKENS, layer.head_size)).astype(
+                    np.float32
+                )
                 for _ in range(2)
             )
         )
@@ -164,9 +195,13 @@ def random_prefix(manifest: Manifest, name: str) -> Prefix:
     return Prefix(name=name, base=manifest.base, layers=tuple(layers))
 
 
-def generate_speed(engine: Engine, prompt: list[int], tasks: list[str], tokens: int, clock: Clock) -> float:
+def generate_speed(
+    engine: Engine, prompt: list[int], tasks: list[str], tokens: int, clock: Clock
+) -> float:
     """Tokens/s through the engine, one request for each task, all at once."""
-    requests = [Request(prompt, prefix=task, max_new_tokens=tokens, ignore_end=True) for task in tasks]
+    requests = [
+        Request(prompt, prefix=task, max_new_tokens=tokens, ignore_end=True) for task in tasks
+    ]
     started = clock()
     engine.generate_many(requests)
     return len(tasks) * tokens / (clock() - started)
@@ -179,11 +214,16 @@ def first_token_ms(engine: Engine, prompt: list[int], task: str | None, clock: C
 
 
 def bare_speed(decoder: Decoder, prompt: list[int], rows: int, tokens: int, clock: Clock) -> float:
-    """Tokens/s of the shortest loop that does the same over the same graph: feed the prompts, then decode greedily."""
+    """Tokens/s of the shortest loop that does the same over the same graph: feed the prompts, then
+    decode greedily.
+    """
     length = PREFIX_TOKENS + len(prompt)
     ids = np.asarray(prompt, np.int64)
     started = clock()
-    current = [int(decoder.feed(row, ids, start=PREFIX_TOKENS, wanted=[-1]).argmax()) for row in range(rows)]
+    current = [
+        int(decoder.feed(row, ids, start=PREFIX_TOKENS, wanted=[-1]).argmax())
+        for row in range(rows)
+    ]
     for step in range(1, tokens):
         current = decoder.step(current, [length + step] * rows).argmax(axis=1).tolist()
     return rows * tokens / (clock() - started)
@@ -227,7 +267,9 @@ def load_ms(engine: Engine, prefix: Prefix, clock: Clock, count: int = 60) -> di
 
 
 def lookup_gain(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Random weights soon repeat themselves, which prompt lookup predicts; a biased, unpredictable text shows its cost."""
+    """Random weights soon repeat themselves, which prompt lookup predicts; a biased, unpredictable
+    text shows its cost.
+    """
     prompt = np.random.default_rng(1).integers(1, engine.manifest.vocabulary, 16).tolist()
     common: Any = {"max_new_tokens": arguments.prompt, "ignore_end": True}
 
@@ -240,13 +282,17 @@ def lookup_gain(engine: Engine, arguments: argparse.Namespace) -> dict[str, Any]
     drafted = engine.generate(prompt, lookup=8, **common).tokens
     return {
         "repetitive_text": ratio(5, lambda: decode_ms(8), lambda: decode_ms(0)),
-        "never_repeating": ratio(5, lambda: decode_ms(8, no_repeat_ngram=2), lambda: decode_ms(0, no_repeat_ngram=2)),
+        "never_repeating": ratio(
+            5, lambda: decode_ms(8, no_repeat_ngram=2), lambda: decode_ms(0, no_repeat_ngram=2)
+        ),
         "same_tokens": plain == drafted,
     }
 
 
 def sampling_us(size: int, clock: Clock) -> dict[str, float]:
-    """Over a vocabulary whose probabilities fall like rank ** -1.5, about as a language model's do."""
+    """Over a vocabulary whose probabilities fall like rank ** -1.5, about as a language
+    model's do.
+    """
     ranks = np.random.default_rng(0).permutation(size) + 1
     logits = (-1.5 * np.log(ranks)).astype(np.float32)
     kinds: dict[str, GenerationOptions] = {
@@ -254,7 +300,9 @@ def sampling_us(size: int, clock: Clock) -> dict[str, float]:
         "temperature": GenerationOptions(temperature=0.8, seed=1),
         "top_k 40": GenerationOptions(top_k=40, seed=1),
         "top_p 0.95": GenerationOptions(top_p=0.95, seed=1),
-        "top_k 40, top_p 0.95, repetition": GenerationOptions(top_k=40, top_p=0.95, repetition_penalty=1.1, seed=1),
+        "top_k 40, top_p 0.95, repetition": GenerationOptions(
+            top_k=40, top_p=0.95, repetition_penalty=1.1, seed=1
+        ),
     }
     found = {}
     for name, options in kinds.items():
@@ -310,7 +358,10 @@ def print_table(results: dict[str, Any]) -> None:
             print(f"{key:42} p50 {row['p50']:.2f} {unit}   p99 {row['p99']:.2f} {unit}")
     for key in ("repetitive_text", "never_repeating"):
         if row := results.get("lookup", {}).get(key):
-            print(f"lookup, {key:34} {row['this']:9.1f} {row['other']:9.1f}   ratio {row['ratio']:.3f} (ms)")
+            print(
+                f"lookup, {key:34} {row['this']:9.1f} {row['other']:9.1f}   ratio "
+                f"{row['ratio']:.3f} (ms)"
+            )
     for kind, cost in results.get("sampling_us", {}).items():
         print(f"sampling, {kind:32} {cost:9.1f} µs a token")
 

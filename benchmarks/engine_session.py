@@ -2,9 +2,10 @@
 
     python benchmarks/engine_session.py BUNDLE --json benchmarks/results/engine_session-DATE.json
 
-For each setting: milliseconds of a decoding step (1 row, then 8), of a prefill of 128 tokens, of opening the graph, and the
-memory that opening it adds. Settings are measured in turn, round by round, so that a busy machine slows all of them; medians
-are reported. "small pages" is the engine's own setting without huge pages for the weights.
+For each setting: milliseconds of a decoding step (1 row, then 8), of a prefill of 128 tokens, of
+opening the graph, and the memory that opening it adds. Settings are measured in turn, round by
+round, so that a busy machine slows all of them; medians are reported. "small pages" is the engine's
+own setting without huge pages for the weights.
 """
 
 from __future__ import annotations
@@ -37,14 +38,22 @@ _QUIET_S = 0.1  # until the threads of the setting before have stopped spinning
 SETTINGS: dict[str, Callable[[Any], None]] = {
     "engine": lambda options: None,
     SMALL_PAGES: lambda options: None,
-    "no spinning": lambda options: options.add_session_config_entry("session.intra_op.allow_spinning", "0"),
+    "no spinning": lambda options: options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    ),
     "one thread": lambda options: setattr(options, "intra_op_num_threads", 1),
     "ONNX Runtime's own threads": lambda options: setattr(options, "intra_op_num_threads", 0),
     "no memory pattern": lambda options: setattr(options, "enable_mem_pattern", False),
     "no arena": lambda options: setattr(options, "enable_cpu_mem_arena", False),
-    "no prepacking": lambda options: options.add_session_config_entry("session.disable_prepacking", "1"),
-    "denormals as zero": lambda options: options.add_session_config_entry("session.set_denormal_as_zero", "1"),
-    "smaller pieces of work": lambda options: options.add_session_config_entry("session.dynamic_block_base", "4"),
+    "no prepacking": lambda options: options.add_session_config_entry(
+        "session.disable_prepacking", "1"
+    ),
+    "denormals as zero": lambda options: options.add_session_config_entry(
+        "session.set_denormal_as_zero", "1"
+    ),
+    "smaller pieces of work": lambda options: options.add_session_config_entry(
+        "session.dynamic_block_base", "4"
+    ),
     "second thread on its core": lambda options: options.add_session_config_entry(
         "session.intra_op_thread_affinities", "2"
     ),
@@ -52,10 +61,17 @@ SETTINGS: dict[str, Callable[[Any], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--without", nargs="*", default=(), help="settings to leave out (no prepacking takes minutes)")
+    parser.add_argument(
+        "--without",
+        nargs="*",
+        default=(),
+        help="settings to leave out (no prepacking takes minutes)",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     manifest = Manifest.load(arguments.bundle)
@@ -66,27 +82,40 @@ def main() -> None:
         pages = contextlib.nullcontext() if name == SMALL_PAGES else new_memory_in_huge_pages()
         with pages:
             decoders[name], results[name] = opened(arguments.bundle, manifest, change)
-    times: dict[str, dict[str, list[float]]] = {name: {"step_1": [], "step_8": [], "prefill": []} for name in settings}
+    times: dict[str, dict[str, list[float]]] = {
+        name: {"step_1": [], "step_8": [], "prefill": []} for name in settings
+    }
     for _ in range(arguments.rounds + 1):
         for name, decoder in decoders.items():
             for kind, milliseconds in measured(decoder, manifest.vocabulary).items():
                 times[name][kind].append(milliseconds)
     for name, kinds in times.items():
-        results[name] |= {f"{kind}_ms": round(statistics.median(values[1:]), 3) for kind, values in kinds.items()}
+        results[name] |= {
+            f"{kind}_ms": round(statistics.median(values[1:]), 3) for kind, values in kinds.items()
+        }
         print(f"{name:28} " + "  ".join(f"{key} {value}" for key, value in results[name].items()))
     facts = {
-        "base": manifest.base.name, "precision": manifest.precision, "rounds": arguments.rounds, "cores": os.cpu_count(),
-        "physical_cores": physical_cores(), "load_average": list(os.getloadavg()), "onnxruntime": ort.__version__,
+        "base": manifest.base.name,
+        "precision": manifest.precision,
+        "rounds": arguments.rounds,
+        "cores": os.cpu_count(),
+        "physical_cores": physical_cores(),
+        "load_average": list(os.getloadavg()),
+        "onnxruntime": ort.__version__,
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }  # fmt: skip
+    }
     print(json.dumps({"facts": facts, "settings": results}))
     if arguments.json:
         if arguments.json.exists():
             sys.exit(f"{arguments.json} exists already: results are not overwritten")
-        arguments.json.write_text(json.dumps({"facts": facts, "settings": results}, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(
+            json.dumps({"facts": facts, "settings": results}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
-def opened(bundle: Path, manifest: Manifest, change: Callable[[Any], None]) -> tuple[Decoder, dict[str, Any]]:
+def opened(
+    bundle: Path, manifest: Manifest, change: Callable[[Any], None]
+) -> tuple[Decoder, dict[str, Any]]:
     options = session_options()
     change(options)
     before, started = resident_bytes() or 0, time.perf_counter()

@@ -1,14 +1,17 @@
-"""Ten thousand requests over fifty tasks, with cancels and replacements at random: is every token right, is memory flat?
+"""Ten thousand requests over fifty tasks, with cancels and replacements at random: is every token
+right, is memory flat?
 
-    python benchmarks/engine_soak.py BUNDLE --requests 10000 --json benchmarks/results/engine_soak-DATE.json
+    python benchmarks/engine_soak.py BUNDLE --requests 10000 --json
+    benchmarks/results/engine_soak-DATE.json
 
-Several threads send requests of random tasks, prompts and lengths; some are cancelled, some are streamed and left, some
-score; all the while tasks are replaced by other versions of themselves. A result must be what the request gives alone on
-one of the versions of its task. Resident memory is sampled after every hundredth of the requests; the peak of the last
-tenth must be within 2 % of the peak of the second tenth (the first tenth warms up).
+Several threads send requests of random tasks, prompts and lengths; some are cancelled, some are
+streamed and left, some score; all the while tasks are replaced by other versions of themselves. A
+result must be what the request gives alone on one of the versions of its task. Resident memory is
+sampled after every hundredth of the requests; the peak of the last tenth must be within 2 % of the
+peak of the second tenth (the first tenth warms up).
 
-In fp32 no result differs. Quantised kernels round an odd row otherwise, and then a token may differ: `--tolerated` says for
-what share of the results that is accepted, `--steady` avoids it.
+In fp32 no result differs. Quantised kernels round an odd row otherwise, and then a token may
+differ: `--tolerated` says for what share of the results that is accepted, `--steady` avoids it.
 """
 
 from __future__ import annotations
@@ -40,22 +43,31 @@ class Soak:
     """The state that the sending threads share."""
 
     def __init__(self, bundle: Path, requests: int, threads: int | None, *, steady: bool) -> None:
-        self.engine = Engine.load(bundle, max_batch=8, max_length=160, threads=threads, chunk_tokens=32, steady=steady)
+        self.engine = Engine.load(
+            bundle, max_batch=8, max_length=160, threads=threads, chunk_tokens=32, steady=steady
+        )
         self.manifest, self.requests, self.steady = self.engine.manifest, requests, steady
         self.files = {
             (task, version): make_prefix(self.manifest, task, version).to_bytes()
             for task in range(TASKS)
             for version in range(VERSIONS)
         }
-        self.prompts = [np.random.default_rng(seed).integers(3, 500, 5 + 9 * seed).tolist() for seed in range(PROMPTS)]
+        self.prompts = [
+            np.random.default_rng(seed).integers(3, 500, 5 + 9 * seed).tolist()
+            for seed in range(PROMPTS)
+        ]
         self.expected: dict[tuple[int, int, int], tuple[int, ...]] = {}
-        self.counts = dict.fromkeys(("right", "wrong", "cancelled", "streams_left", "scores", "replaced"), 0)
+        self.counts = dict.fromkeys(
+            ("right", "wrong", "cancelled", "streams_left", "scores", "replaced"), 0
+        )
         self.memory: list[int] = []
         self._lock = threading.Lock()
         self._sent = 0
 
     def prepare(self) -> None:
-        """What every (task, version, prompt) gives alone, at the greatest length; shorter ones are its beginning."""
+        """What every (task, version, prompt) gives alone, at the greatest length; shorter ones are
+        its beginning.
+        """
         for (task, version), data in self.files.items():
             self.engine.load_prefix(data)
             for number, prompt in enumerate(self.prompts):
@@ -75,7 +87,11 @@ class Soak:
     def _send(self, seed: int) -> None:
         chance = random.Random(seed)
         while self._next():
-            task, number, length = chance.randrange(TASKS), chance.randrange(PROMPTS), chance.choice(LENGTHS)
+            task, number, length = (
+                chance.randrange(TASKS),
+                chance.randrange(PROMPTS),
+                chance.choice(LENGTHS),
+            )
             fate = chance.random()
             if fate < 0.05:
                 self.engine.load_prefix(self.files[task, chance.randrange(VERSIONS)])
@@ -83,13 +99,20 @@ class Soak:
             elif fate < 0.10:
                 self._leave_stream(task, number)
             elif fate < 0.15:
-                self.engine.score(self.prompts[number], ["a", "b c", "b d"], prefix=f"task{task}", include_end=False)
+                self.engine.score(
+                    self.prompts[number],
+                    ["a", "b c", "b d"],
+                    prefix=f"task{task}",
+                    include_end=False,
+                )
                 self._count("scores")
             else:
                 self._ask(task, number, length, cancel=fate < 0.25)
 
     def _ask(self, task: int, number: int, length: int, *, cancel: bool) -> None:
-        request = Request(self.prompts[number], prefix=f"task{task}", max_new_tokens=length, ignore_end=True)
+        request = Request(
+            self.prompts[number], prefix=f"task{task}", max_new_tokens=length, ignore_end=True
+        )
         ticket = self.engine.submit(request)
         if cancel:
             time.sleep(0.0005)
@@ -103,7 +126,9 @@ class Soak:
         self._count("right" if tokens in versions else "wrong")
 
     def _leave_stream(self, task: int, number: int) -> None:
-        for _ in self.engine.stream(self.prompts[number], prefix=f"task{task}", max_new_tokens=20, ignore_end=True):
+        for _ in self.engine.stream(
+            self.prompts[number], prefix=f"task{task}", max_new_tokens=20, ignore_end=True
+        ):
             break
         self._count("streams_left")
 
@@ -127,7 +152,9 @@ def make_prefix(manifest: Manifest, task: int, version: int) -> Prefix:
     layers = [
         PrefixLayer(
             *(
-                random_numbers.standard_normal((layer.kv_heads, length, layer.head_size)).astype(np.float32)
+                random_numbers.standard_normal((layer.kv_heads, length, layer.head_size)).astype(
+                    np.float32
+                )
                 for _ in range(2)
             )
         )
@@ -137,12 +164,17 @@ def make_prefix(manifest: Manifest, task: int, version: int) -> Prefix:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--tolerated", type=float, default=0.0, help="share of differing results that rounding may explain"
+        "--tolerated",
+        type=float,
+        default=0.0,
+        help="share of differing results that rounding may explain",
     )
     parser.add_argument("--steady", action="store_true", help="the engine's option of that name")
     parser.add_argument("--json", type=Path)

@@ -1,10 +1,12 @@
 """What exporting costs, and how large bundles are beside llama.cpp's files of the same weights.
 
-    python -m benchmarks.race convert --models gpt2-124m,smollm2-135m        # makes checkpoints, and llama.cpp's files
-    python benchmarks/export_cost.py WORK/checkpoints/gpt2-124m WORK/checkpoints/smollm2-135m --gguf WORK/models/llama
+    python -m benchmarks.race convert --models gpt2-124m,smollm2-135m        # makes checkpoints,
+    and llama.cpp's files python benchmarks/export_cost.py WORK/checkpoints/gpt2-124m
+    WORK/checkpoints/smollm2-135m --gguf WORK/models/llama
 
-Each export is the command `edgeprefix export decoder`, verification included, in a process of its own; peak memory is that
-process's resident set. Prints a table and writes benchmarks/results/export_cost-<date>.json (never overwritten).
+Each export is the command `edgeprefix export decoder`, verification included, in a process of its
+own; peak memory is that process's resident set. Prints a table and writes
+benchmarks/results/export_cost-<date>.json (never overwritten).
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ GGUF = {"int4": "q4_0", "int8": "q8_0"}
 
 def main() -> None:
     """Exports every checkpoint in every precision."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--precisions", default="int4,int8")
     parser.add_argument("--gguf", type=Path, help="folder with MODEL/…/*.gguf")
@@ -43,12 +47,16 @@ def main() -> None:
         "cores": os.cpu_count(),
         "rows": rows,
     }
-    with open(RESULTS / time.strftime("export_cost-%Y-%m-%d.json", time.gmtime()), "x", encoding="utf-8") as file:
+    with open(
+        RESULTS / time.strftime("export_cost-%Y-%m-%d.json", time.gmtime()), "x", encoding="utf-8"
+    ) as file:
         file.write(json.dumps(result, indent=2) + "\n")
 
 
 def measured(checkpoint: Path, precision: str, gguf: Path | None) -> dict[str, Any]:
-    """One export: seconds, peak resident bytes, bytes of the bundle, and how many times llama.cpp's file that is."""
+    """One export: seconds, peak resident bytes, bytes of the bundle, and how many times llama.cpp's
+    file that is.
+    """
     with tempfile.TemporaryDirectory(prefix="edgeprefix-export-") as work:
         bundle = Path(work) / "bundle"
         command = [
@@ -85,7 +93,9 @@ def measured(checkpoint: Path, precision: str, gguf: Path | None) -> dict[str, A
 def beside(size: int, model: str, precision: str, gguf: Path | None) -> dict[str, Any]:
     """llama.cpp's file of the same weights, where there is one."""
     wanted = GGUF.get(precision)
-    files = [] if gguf is None or wanted is None else sorted(gguf.glob(f"{model}/{precision}/*.gguf"))
+    files = (
+        [] if gguf is None or wanted is None else sorted(gguf.glob(f"{model}/{precision}/*.gguf"))
+    )
     if not files:
         return {}
     other = files[0].stat().st_size

@@ -2,10 +2,11 @@
 
     python benchmarks/kernels.py --json benchmarks/results/kernels-DATE.json
 
-One projection [M, K] × [K, N] at a time, with as many copies of the weight as fill 100 MB, so that weights come from memory as
-they do in a decoding step. `4b128` is 4 bits in blocks of 128 with zero points, `8b256` 8 bits without; `u8s8` is
-DynamicQuantizeMatMul (8 bits, one scale a column, one for all activations), which the graph does not use since a row would
-depend on its company. Microseconds, median of at least a quarter of a second, weights in huge pages.
+One projection [M, K] × [K, N] at a time, with as many copies of the weight as fill 100 MB, so that
+weights come from memory as they do in a decoding step. `4b128` is 4 bits in blocks of 128 with zero
+points, `8b256` 8 bits without; `u8s8` is DynamicQuantizeMatMul (8 bits, one scale a column, one for
+all activations), which the graph does not use since a row would depend on its company.
+Microseconds, median of at least a quarter of a second, weights in huge pages.
 """
 
 # ruff: noqa: N803  (names of dimensions)
@@ -40,8 +41,12 @@ _SECONDS = 0.25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="*", default=list(SHAPES), help="some of: " + ", ".join(SHAPES))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shapes", nargs="*", default=list(SHAPES), help="some of: " + ", ".join(SHAPES)
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
@@ -50,11 +55,18 @@ def main() -> None:
         for form in FORMATS:
             times = measure(form, *SHAPES[name])
             rows.append({"projection": name, "format": form, "us": times})
-            print(f"{name:<18}{form:>8}" + "".join(f"{value:>12.1f}" for value in times.values()), flush=True)
+            print(
+                f"{name:<18}{form:>8}" + "".join(f"{value:>12.1f}" for value in times.values()),
+                flush=True,
+            )
     result = {
-        "benchmark": "kernels", "rows": rows, "load_average": list(os.getloadavg()), "onnxruntime": ort.__version__,
-        "machine": platform.processor() or platform.machine(), "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }  # fmt: skip
+        "benchmark": "kernels",
+        "rows": rows,
+        "load_average": list(os.getloadavg()),
+        "onnxruntime": ort.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
     if options.json:
         if options.json.exists():
             sys.exit(f"{options.json} exists already: results are not overwritten")
@@ -101,18 +113,30 @@ def _model(form: str, K: int, N: int, copies: int) -> ir.Model:
         domain = "" if op == "MatMul" else "com.microsoft"
         node = ir.Node(domain, op, [x, *inputs], ir.convenience.convert_attributes(attributes))
         node.outputs[0].name = f"y{copy}"
-        node.outputs[0].shape, node.outputs[0].type = ir.Shape(["M", N]), ir.TensorType(ir.DataType.FLOAT)
+        node.outputs[0].shape, node.outputs[0].type = (
+            ir.Shape(["M", N]),
+            ir.TensorType(ir.DataType.FLOAT),
+        )
         nodes.append(node)
         weights += inputs
     outputs = [node.outputs[0] for node in nodes]
     graph = ir.Graph(
-        [x], outputs, nodes=nodes, initializers=weights, opset_imports={"": 21, "com.microsoft": 1}, name="g"
+        [x],
+        outputs,
+        nodes=nodes,
+        initializers=weights,
+        opset_imports={"": 21, "com.microsoft": 1},
+        name="g",
     )
     return ir.Model(graph, ir_version=10)
 
 
-def _projection(form: str, K: int, N: int, *, seed: int) -> tuple[str, list[np.ndarray], dict[str, int]]:
-    """Operator, weights and attributes of one projection. Equal weights would be merged, so each has a seed of its own."""
+def _projection(
+    form: str, K: int, N: int, *, seed: int
+) -> tuple[str, list[np.ndarray], dict[str, int]]:
+    """Operator, weights and attributes of one projection. Equal weights would be merged, so each
+    has a seed of its own.
+    """
     random = np.random.default_rng(seed)
     if form == "fp32":
         return "MatMul", [random.standard_normal((K, N), np.float32)], {}
@@ -121,10 +145,17 @@ def _projection(form: str, K: int, N: int, *, seed: int) -> tuple[str, list[np.n
         return "DynamicQuantizeMatMul", [weight, np.full(N, 0.01, np.float32)], {}
     bits, block = int(form[0]), int(form[2:])
     blocks = -(-K // block)
-    arrays = [random.integers(0, 256, (N, blocks, block * bits // 8), np.uint8), np.full((N, blocks), 0.01, np.float32)]
+    arrays = [
+        random.integers(0, 256, (N, blocks, block * bits // 8), np.uint8),
+        np.full((N, blocks), 0.01, np.float32),
+    ]
     if bits == 4:
         arrays.append(random.integers(0, 256, (N, -(-blocks // 2)), np.uint8))
-    return "MatMulNBits", arrays, {"K": K, "N": N, "bits": bits, "block_size": block, "accuracy_level": 4}
+    return (
+        "MatMulNBits",
+        arrays,
+        {"K": K, "N": N, "bits": bits, "block_size": block, "accuracy_level": 4},
+    )
 
 
 if __name__ == "__main__":

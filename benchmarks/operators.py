@@ -2,9 +2,10 @@
 
     python benchmarks/operators.py BUNDLE [--json benchmarks/results/operators-NAME-DATE.json]
 
-Three jobs, each in a session of its own with profiling on: a prompt of 128 tokens, a decoding step of one row, and one of eight.
-For each kind of operator: its nodes and milliseconds in one run, the median over the runs. Profiling itself costs a few
-microseconds a node, which the difference between "kernels" and "run" shows.
+Three jobs, each in a session of its own with profiling on: a prompt of 128 tokens, a decoding step
+of one row, and one of eight. For each kind of operator: its nodes and milliseconds in one run, the
+median over the runs. Profiling itself costs a few microseconds a node, which the difference between
+"kernels" and "run" shows.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ JOBS: dict[str, Callable[[Decoder, Any], object]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -48,20 +51,32 @@ def main() -> None:
         print(f"{name}: {job['run_ms']} ms, kernels {job['kernels_ms']} ms")
         for operator, cost in job["operators"].items():
             print(
-                f"  {operator:32} {cost['nodes']:4} nodes  {cost['ms']:8.3f} ms  {cost['ms'] / job['kernels_ms']:5.0%}"
+                f"  {operator:32} {cost['nodes']:4} nodes  {cost['ms']:8.3f} ms  "
+                f"{cost['ms'] / job['kernels_ms']:5.0%}"
             )
     facts = {
-        "base": manifest.base.name, "precision": manifest.precision, "cores": os.cpu_count(), "runs": RUNS,
-        "load_average": list(os.getloadavg()), "onnxruntime": ort.__version__, "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }  # fmt: skip
+        "base": manifest.base.name,
+        "precision": manifest.precision,
+        "cores": os.cpu_count(),
+        "runs": RUNS,
+        "load_average": list(os.getloadavg()),
+        "onnxruntime": ort.__version__,
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
     if arguments.json:
         if arguments.json.exists():
             sys.exit(f"{arguments.json} exists already: results are not overwritten")
-        arguments.json.write_text(json.dumps({"facts": facts, "jobs": jobs}, indent=1) + "\n", encoding="utf-8")
+        arguments.json.write_text(
+            json.dumps({"facts": facts, "jobs": jobs}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
-def profiled(bundle: Path, manifest: Manifest, job: Callable[[Decoder, Any], object]) -> dict[str, Any]:
-    """Runs a job with profiling on: milliseconds of a run, of its kernels, and of each kind of operator."""
+def profiled(
+    bundle: Path, manifest: Manifest, job: Callable[[Decoder, Any], object]
+) -> dict[str, Any]:
+    """Runs a job with profiling on: milliseconds of a run, of its kernels, and of each kind of
+    operator.
+    """
     prompt = np.random.default_rng(0).integers(0, manifest.vocabulary, PROMPT)
     with tempfile.TemporaryDirectory(prefix="edgeprefix-operators-") as folder:
 
@@ -76,11 +91,17 @@ def profiled(bundle: Path, manifest: Manifest, job: Callable[[Decoder, Any], obj
     runs = [event["dur"] / 1000 for event in events if event["name"] == "model_run"][WARM:]
     operators = by_operator([event for event in events if event["name"].endswith("_kernel_time")])
     kernels = sum(cost["ms"] for cost in operators.values())
-    return {"run_ms": round(statistics.median(runs), 3), "kernels_ms": round(kernels, 3), "operators": operators}
+    return {
+        "run_ms": round(statistics.median(runs), 3),
+        "kernels_ms": round(kernels, 3),
+        "operators": operators,
+    }
 
 
 def by_operator(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each kind of operator's nodes and milliseconds in one run, dearest first; a node's time is its median over the runs."""
+    """Each kind of operator's nodes and milliseconds in one run, dearest first; a node's time is
+    its median over the runs.
+    """
     nodes: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         nodes[event["args"]["op_name"], event["name"]].append(event["dur"] / 1000)
@@ -88,7 +109,9 @@ def by_operator(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for (operator, _), durations in nodes.items():
         costs[operator].append(statistics.median(durations[WARM:]))
     ranked = sorted(costs.items(), key=lambda item: -sum(item[1]))
-    return {operator: {"nodes": len(times), "ms": round(sum(times), 3)} for operator, times in ranked}
+    return {
+        operator: {"nodes": len(times), "ms": round(sum(times), 3)} for operator, times in ranked
+    }
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""How should weights be rounded? Formats compared by what they do to the next-token distribution on real text.
+"""How should weights be rounded? Formats compared by what they do to the next-token distribution on
+real text.
 
-    python benchmarks/precision.py --base demo/base --text FILE [--tokens 4096] [--json results.json]
+    python benchmarks/precision.py --base demo/base --text FILE [--tokens 4096] [--json
+    results.json]
 
-First table: torch with rounded weights, the body (projections) or the head (vocabulary projection and embedding) alone, so
-that nothing but the weights differs. `rtn` is rounding to nearest with ONNX Runtime's kernels, `k-quant` its Python port of
-llama.cpp's search, `search` a least-squares search for symmetric scales. Second table: whole bundles as `export decoder` writes
-them, run by ONNX Runtime with int8 activations: size of the folder, peak memory of a process that loads it and generates 64
-tokens, agreement with fp32 torch. KL is the mean divergence in nats from fp32 torch, top-1 the share of equal first choices,
-ΔNLL the change of the loss on the text. The last line is both tables as JSON.
+First table: torch with rounded weights, the body (projections) or the head (vocabulary projection
+and embedding) alone, so that nothing but the weights differs. `rtn` is rounding to nearest with
+ONNX Runtime's kernels, `k-quant` its Python port of llama.cpp's search, `search` a least-squares
+search for symmetric scales. Second table: whole bundles as `export decoder` writes them, run by
+ONNX Runtime with int8 activations: size of the folder, peak memory of a process that loads it and
+generates 64 tokens, agreement with fp32 torch. KL is the mean divergence in nats from fp32 torch,
+top-1 the share of equal first choices, ΔNLL the change of the loss on the text. The last line is
+both tables as JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +42,13 @@ from edgeprefix.runtime.decoding.decoder import Decoder
 from edgeprefix.runtime.decoding.session import open_graph
 
 Array = npt.NDArray[np.float32]
-BLOCKS = (32, 64, 128, 256)  # also where they do not divide a matrix: its last block is then a smaller one
+# Also where they do not divide a matrix: its last block is then a smaller one
+BLOCKS = (
+    32,
+    64,
+    128,
+    256,
+)
 WINDOW = 256  # tokens of a text that are seen together
 
 
@@ -47,9 +57,9 @@ def main() -> None:
     base = load_base(options.base)
     if base.tokenizer is None:
         raise SystemExit(f"{options.base} has no tokenizer")
-    ids = base.tokenizer.encode(Path(options.text).read_text(encoding="utf-8")[: options.tokens * 8]).ids[
-        : options.tokens
-    ]
+    ids = base.tokenizer.encode(
+        Path(options.text).read_text(encoding="utf-8")[: options.tokens * 8]
+    ).ids[: options.tokens]
     text = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     expected = _log_probabilities(base.model, text)
     result = {
@@ -58,7 +68,10 @@ def main() -> None:
         "tokens": text.numel(),
         "onnxruntime": onnxruntime.__version__,
     }
-    result |= {"weights": _weight_table(base, text, expected), "bundles": _bundle_table(base, text, expected)}
+    result |= {
+        "weights": _weight_table(base, text, expected),
+        "bundles": _bundle_table(base, text, expected),
+    }
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
@@ -75,7 +88,8 @@ def _weight_table(base: Base, text: torch.Tensor, expected: torch.Tensor) -> lis
         )
         rows.append(row)
         print(
-            f"{f'{part} {bits} bits, {block}, {method}':<28}{row['kl']:>10.5f}{row['top1']:>9.2%}{row['nll_change']:>+10.4f}",
+            f"{f'{part} {bits} bits, {block}, {method}':<28}{row['kl']:>10.5f}"
+            f"{row['top1']:>9.2%}{row['nll_change']:>+10.4f}",
             flush=True,
         )
     return rows
@@ -87,19 +101,27 @@ def _candidates() -> list[tuple[str, int, int, str]]:
     return found + [("body", 4, block, method) for block in BLOCKS for method in ROUNDINGS]
 
 
-def _round(model: Any, part: str, rounding: Callable[[Array, int, int], Array], bits: int, block: int) -> None:
+def _round(
+    model: Any, part: str, rounding: Callable[[Array, int, int], Array], bits: int, block: int
+) -> None:
     head = model.get_output_embeddings()
     layers = (
-        [head] if part == "head" else [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+        [head]
+        if part == "head"
+        else [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     )
     with torch.no_grad():
         for layer in layers:  # [N, K]
-            layer.weight.copy_(torch.from_numpy(rounding(np.ascontiguousarray(layer.weight.numpy()), bits, block)))
+            layer.weight.copy_(
+                torch.from_numpy(rounding(np.ascontiguousarray(layer.weight.numpy()), bits, block))
+            )
 
 
 def _nearest(symmetric: bool) -> Callable[[Array, int, int], Array]:
     def rounding(weight: Array, bits: int, block: int) -> Array:
-        packed, scales, zeros = quantise(np.ascontiguousarray(weight.T), bits, block, symmetric=symmetric)
+        packed, scales, zeros = quantise(
+            np.ascontiguousarray(weight.T), bits, block, symmetric=symmetric
+        )
         return dequantise(packed, scales, None if symmetric else zeros, bits)[:, : weight.shape[1]]
 
     return rounding
@@ -107,18 +129,24 @@ def _nearest(symmetric: bool) -> Callable[[Array, int, int], Array]:
 
 def _k_quant(weight: Array, bits: int, block: int) -> Array:
     steps, scale, zero = quant_tensor_k_quant_cpu(_blocks(weight, block), bits, block)
-    return ((steps - zero) * scale).reshape(len(weight), -1)[:, : weight.shape[1]].astype(np.float32)
+    return (
+        ((steps - zero) * scale).reshape(len(weight), -1)[:, : weight.shape[1]].astype(np.float32)
+    )
 
 
 def _search(weight: Array, bits: int, block: int) -> Array:
-    """Tries scales around the largest number of each block, and for each the least-squares correction."""
+    """Tries scales around the largest number of each block, and for each the least-squares
+    correction.
+    """
     numbers, half = _blocks(weight, block), 2 ** (bits - 1)
     largest = np.take_along_axis(numbers, np.abs(numbers).argmax(1)[:, None], 1)
     best, chosen = np.full((len(numbers), 1), np.inf), np.zeros_like(numbers)
     for factor in (*np.linspace(0.75, 1.1, 22), *-np.linspace(0.75, 1.1, 22)):
         scale = np.where(largest == 0, 1, largest * factor / half)
         steps = np.clip(np.rint(numbers / scale), -half, half - 1)
-        fitted = (steps * numbers).sum(1, keepdims=True) / np.maximum((steps * steps).sum(1, keepdims=True), 1e-9)
+        fitted = (steps * numbers).sum(1, keepdims=True) / np.maximum(
+            (steps * steps).sum(1, keepdims=True), 1e-9
+        )
         error = ((steps * fitted - numbers) ** 2).sum(1, keepdims=True)
         better = (error < best)[:, 0]
         best[better], chosen[better] = error[better], (steps * fitted)[better]
@@ -131,8 +159,11 @@ def _blocks(weight: Array, block: int) -> Array:
 
 
 ROUNDINGS: dict[str, Callable[[Array, int, int], Array]] = {
-    "rtn symmetric": _nearest(True), "rtn zero points": _nearest(False), "k-quant": _k_quant, "search": _search,
-}  # fmt: skip
+    "rtn symmetric": _nearest(True),
+    "rtn zero points": _nearest(False),
+    "k-quant": _k_quant,
+    "search": _search,
+}
 
 
 def _bundle_table(base: Base, text: torch.Tensor, expected: torch.Tensor) -> list[dict[str, Any]]:
@@ -143,7 +174,9 @@ def _bundle_table(base: Base, text: torch.Tensor, expected: torch.Tensor) -> lis
         for precision in PRECISIONS:
             folder = Path(name) / precision
             folder.mkdir()
-            manifest = write_bundle(base, layers, to_precision(graph.clone(), precision), folder, precision=precision)
+            manifest = write_bundle(
+                base, layers, to_precision(graph.clone(), precision), folder, precision=precision
+            )
             found = torch.from_numpy(_graph_logits(folder, manifest, text.numpy())).log_softmax(-1)
             row: dict[str, Any] = {
                 "precision": precision,
@@ -173,7 +206,9 @@ def _peak_memory(bundle: Path) -> float:
         "    engine.generate('The', max_new_tokens=64)\n"
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024)\n"
     )
-    result = subprocess.run([sys.executable, "-c", program, str(bundle)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(bundle)], capture_output=True, text=True, check=True
+    )
     return float(result.stdout.split()[-1])
 
 

@@ -1,4 +1,6 @@
-"""`edgeprefix demo`: progress bars all the way, then a table, where the files are, and what to type next."""
+"""`edgeprefix demo`: progress bars all the way, then a table, where the files are, and what to type
+next.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,16 @@ demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @demo_app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for rows, prefixes, bundles and report.")] = Path("demo-report"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for rows, prefixes, bundles and report.")
+    ] = Path("demo-report"),
     base: Annotated[
-        str | None, typer.Option(help="Folder or hub id of another base; default is the embedded one.")
+        str | None,
+        typer.Option(help="Folder or hub id of another base; default is the embedded one."),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="Every stage, but too briefly to learn much.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Every stage, but too briefly to learn much.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Replace OUT when it is there.")] = False,
     seed: Annotated[int, typer.Option(help="Chooses rows and training order.")] = 0,
 ) -> None:
@@ -37,7 +44,11 @@ def demo(
         with _progress(console) as bars:
             report = run_demo(options, watch=_watch(bars))
     except KeyboardInterrupt:
-        typer.secho(f"stopped: {out} is as it was before; type the command again to start anew", fg="red", err=True)
+        typer.secho(
+            f"stopped: {out} is as it was before; type the command again to start anew",
+            fg="red",
+            err=True,
+        )
         raise typer.Exit(1) from None
     _show(console, report, out)
 
@@ -85,7 +96,10 @@ def _show(console: Console, report: dict[str, Any], out: Path) -> None:
 
 def _table(report: dict[str, Any]) -> Table:
     base = report["base"]
-    table = Table(title=f"{base['name']}: {base['parameters'] / 1e6:.1f} M parameters, frozen", title_justify="left")
+    table = Table(
+        title=f"{base['name']}: {base['parameters'] / 1e6:.1f} M parameters, frozen",
+        title_justify="left",
+    )
     for heading in ("task", "metric"):
         table.add_column(heading)
     for heading in ("base alone", "with prefix", "prefix file", "trained in"):
@@ -107,8 +121,10 @@ def _headline(report: dict[str, Any]) -> str:
     equal = "equal" if report["mixed_equals_alone"] else "[red]different[/red]"
     swap = report["swap_ms"]
     return (
-        f"{report['decode_tokens_per_s']:,.0f} tokens/s, first token after {time_text(report['first_token_ms'])}, "
+        f"{report['decode_tokens_per_s']:,.0f} tokens/s, first token after "
+        f"{time_text(report['first_token_ms'])}, "
         f"prefix in place in {time_text(swap['p50'])} (p99 {time_text(swap['p99'])})\n"
-        f"mixed batch and alone: {equal}; largest difference to torch {report['max_difference_to_torch']:.1e}; "
+        f"mixed batch and alone: {equal}; largest difference to torch "
+        f"{report['max_difference_to_torch']:.1e}; "
         f"all in {report['seconds']['total']:.0f} s"
     )

@@ -1,4 +1,6 @@
-"""The demo's export stage: three prefix files, one bundle per precision, and how far each is from torch."""
+"""The demo's export stage: three prefix files, one bundle per precision, and how far each is from
+torch.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,22 @@ def write_bundle(base: str, out: Path, *, precision: str, advance: Advance) -> i
     return sum(file.stat().st_size for file in out.iterdir())
 
 
-def compare_with_torch(bundle: Path, base: str, prefixes: Sequence[Path], advance: Advance) -> list[ParityReport]:
-    """Verifies a bundle with every trained prefix. Raises ParityError when full precision is out of bounds.
+def compare_with_torch(
+    bundle: Path, base: str, prefixes: Sequence[Path], advance: Advance
+) -> list[ParityReport]:
+    """Verifies a bundle with every trained prefix. Raises ParityError when full precision is out of
+    bounds.
 
-    What quantised weights make of a prefix is a finding, which the report shows, and no reason to stop.
+    What quantised weights make of a prefix is a finding, which the report shows, and no reason to
+    stop.
     """
     reports = []
     for index, prefix in enumerate(prefixes):
         advance(index / len(prefixes), prefix.stem)
         report = verify(bundle, base, prefix=prefix)
         if report.precision == "fp32" and not report.passed:
-            raise ParityError(f"{bundle.name} with {prefix.name} differs from torch: {'; '.join(report.failures)}")
+            raise ParityError(
+                f"{bundle.name} with {prefix.name} differs from torch: {'; '.join(report.failures)}"
+            )
         reports.append(report)
     return reports

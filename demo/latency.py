@@ -1,4 +1,6 @@
-"""How long a token and a first token take in the runtime; what a prefix costs is timed by runtime/measuring/swaps.py."""
+"""How long a token and a first token take in the runtime; what a prefix costs is timed by
+runtime/measuring/swaps.py.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _WARM_UP = 3
 
 
 def summary(times_ms: Sequence[float]) -> dict[str, float]:
-    """Median and 99th percentile of times in milliseconds; zeros when there were none (every text ended at its first token)."""
+    """Median and 99th percentile of times in milliseconds; zeros when there were none (every text
+    ended at its first token).
+    """
     if not times_ms:
         return {"p50": 0.0, "p99": 0.0}
     p50, p99 = np.percentile(times_ms, [50, 99])
@@ -24,7 +28,9 @@ def summary(times_ms: Sequence[float]) -> dict[str, float]:
 
 
 def measure_latency(engine: Engine, requests: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """(task, input) requests one after another, greedy, timed from outside: what a caller waits for."""
+    """(task, input) requests one after another, greedy, timed from outside: what a caller waits
+    for.
+    """
     for task, text in requests[:_WARM_UP]:
         engine.generate(text, prefix=task, temperature=0.0)
     firsts, gaps, prompts = [], [], []
@@ -48,7 +54,11 @@ def _timed_stream(engine: Engine, task: str, text: str) -> tuple[float, list[flo
     """Milliseconds to the first token, between later ones, and the prompt's length in tokens."""
     began = time.perf_counter()
     stream = engine.stream(text, prefix=task, temperature=0.0)
-    moments = [time.perf_counter() for piece in stream if piece.token is not None or piece.finish_reason is None]
+    moments = [
+        time.perf_counter()
+        for piece in stream
+        if piece.token is not None or piece.finish_reason is None
+    ]
     completion = stream.completion()
     first = moments[0] if moments else time.perf_counter()
     between = [1000 * (after - before) for before, after in pairwise(moments)]

@@ -1,7 +1,8 @@
 """The measuring process: `python -m edgeprefix.demo.measure JOB.json OUT.json`.
 
-It loads bundles and prefix files as any user of the runtime would, and no torch: the result says whether it was there. It
-writes texts and labels, not BLEU, which is the parent's work. Progress goes to stdout, a JSON line {"done", "words"} a time.
+It loads bundles and prefix files as any user of the runtime would, and no torch: the result says
+whether it was there. It writes texts and labels, not BLEU, which is the parent's work. Progress
+goes to stdout, a JSON line {"done", "words"} a time.
 """
 
 from __future__ import annotations
@@ -95,9 +96,15 @@ def measure(job: Job, tell: Tell) -> dict[str, Any]:
 
 
 def _answers(engine: Engine, job: Job, tell: Tell) -> dict[str, dict[str, list[str]]]:
-    """By task: texts or labels for every input, with the prefix and, if wanted, of the base alone."""
+    """By task: texts or labels for every input, with the prefix and, if wanted, of the base
+    alone.
+    """
     answers: dict[str, dict[str, list[str]]] = {task.name: {} for task in job.tasks}
-    turns = [(task, kind) for task in job.tasks for kind in (("prefix", "base") if job.base_alone else ("prefix",))]
+    turns = [
+        (task, kind)
+        for task in job.tasks
+        for kind in (("prefix", "base") if job.base_alone else ("prefix",))
+    ]
     for index, (task, kind) in enumerate(turns):
         words = f"{task.name}, base alone" if kind == "base" else f"{task.name} with its prefix"
         tell(0.25 + 0.7 * index / len(turns), words)
@@ -106,10 +113,17 @@ def _answers(engine: Engine, job: Job, tell: Tell) -> dict[str, dict[str, list[s
 
 
 def _answer(engine: Engine, task: TaskJob, prefix: str | None) -> list[str]:
-    """Without a prefix the same prompt template, length limit and labels are used: only keys and values are missing."""
+    """Without a prefix the same prompt template, length limit and labels are used: only keys and
+    values are missing.
+    """
     if task.labels:
-        return [engine.score(text, task.labels, prefix=prefix, template=task.prompt).best for text in task.inputs]
-    limit = next(info for info in engine.tasks() if info.name == task.name).pack.generation.max_new_tokens
+        return [
+            engine.score(text, task.labels, prefix=prefix, template=task.prompt).best
+            for text in task.inputs
+        ]
+    limit = next(
+        info for info in engine.tasks() if info.name == task.name
+    ).pack.generation.max_new_tokens
     requests = [
         Request(text, prefix=prefix, template=task.prompt, max_new_tokens=limit, temperature=0.0)
         for text in task.inputs
@@ -126,7 +140,9 @@ def _turns(tasks: tuple[TaskJob, ...], count: int) -> Iterator[tuple[str, str]]:
 
 def _mixed(engine: Engine, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Every request in one mixed batch, then each alone; equal when all token ids are."""
-    together = engine.generate_many(Request(text, prefix=task, temperature=0.0) for task, text in pairs)
+    together = engine.generate_many(
+        Request(text, prefix=task, temperature=0.0) for task, text in pairs
+    )
     rows = []
     for (task, text), completion in zip(pairs, together, strict=True):
         alone = engine.generate(text, prefix=task, temperature=0.0)

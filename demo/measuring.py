@@ -1,4 +1,6 @@
-"""The parent's side of measuring: starts a process without torch, follows its progress, and scores what it generated."""
+"""The parent's side of measuring: starts a process without torch, follows its progress, and scores
+what it generated.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,13 @@ from edgeprefix.train.evaluate import bleu
 
 
 def run_measuring(job: Job, advance: Advance) -> dict[str, Any]:
-    """Measures one bundle in a process of its own. Raises EdgePrefixError with the process' last words when it fails."""
+    """Measures one bundle in a process of its own. Raises EdgePrefixError with the process' last
+    words when it fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        job_file, result_file, errors_file = (Path(folder) / name for name in ("job.json", "result.json", "errors.txt"))
+        job_file, result_file, errors_file = (
+            Path(folder) / name for name in ("job.json", "result.json", "errors.txt")
+        )
         job_file.write_text(json.dumps(job.to_json()), encoding="utf-8")
         command = [sys.executable, "-m", "edgeprefix.demo.measure", str(job_file), str(result_file)]
         with (
@@ -43,11 +49,15 @@ def run_measuring(job: Job, advance: Advance) -> dict[str, Any]:
 def score(task: DemoTask, answers: Sequence[str], rows: Sequence[DemoRow]) -> float:
     """Corpus BLEU (0 to 100) over all references, or accuracy (0 to 1)."""
     if task.metric == "accuracy":
-        return sum(answer == row.references[0] for answer, row in zip(answers, rows, strict=True)) / len(rows)
+        return sum(
+            answer == row.references[0] for answer, row in zip(answers, rows, strict=True)
+        ) / len(rows)
     return bleu(answers, [row.references for row in rows])
 
 
-def samples(answers: Mapping[str, Sequence[str]], rows: Sequence[DemoRow], count: int) -> list[dict[str, str]]:
+def samples(
+    answers: Mapping[str, Sequence[str]], rows: Sequence[DemoRow], count: int
+) -> list[dict[str, str]]:
     """The first test rows with what base and prefix made of them, and the reference."""
     return [
         {

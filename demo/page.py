@@ -1,6 +1,8 @@
-"""The report as one HTML file that needs nothing else: no script, no font, no picture from elsewhere.
+"""The report as one HTML file that needs nothing else: no script, no font, no picture from
+elsewhere.
 
-It is drawn from report.json's value alone, so that a report can be drawn again, or another's looked at.
+It is drawn from report.json's value alone, so that a report can be drawn again, or another's looked
+at.
 """
 
 from __future__ import annotations
@@ -37,13 +39,19 @@ def score_text(metric: str, value: float) -> str:
 def _header(report: Report) -> str:
     base, names = report["base"], [task["name"] for task in report["tasks"]]
     size = f"{base['parameters'] / 1e6:.1f} million parameters"
-    quick = " This was a quick run: too short to say anything about quality." if report["quick"] else ""
+    quick = (
+        " This was a quick run: too short to say anything about quality." if report["quick"] else ""
+    )
     return (
         f"<p class='eyebrow'>edgeprefix demo, {escape(report['created'])}</p>"
-        f"<h1>One frozen base, {_counted(len(names))} tasks, {_counted(len(names))} small files</h1>"
-        f"<p class='lead'>{escape(base['name'])} ({size}) stays as it is. Each task is a prefix: keys and values "
-        f"that stand before the text, learned in about {_minutes(report)} on {escape(report['machine']['processor'])} with "
-        f"{report['machine']['cores']} cores, then served by one ONNX decoder in a process without torch.{quick}</p>"
+        f"<h1>One frozen base, {_counted(len(names))} tasks, {_counted(len(names))} small "
+        "files</h1>"
+        f"<p class='lead'>{escape(base['name'])} ({size}) stays as it is. Each task is a prefix: "
+        "keys and values "
+        f"that stand before the text, learned in about {_minutes(report)} on "
+        f"{escape(report['machine']['processor'])} with "
+        f"{report['machine']['cores']} cores, then served by one ONNX decoder in a process "
+        f"without torch.{quick}</p>"
     )
 
 
@@ -51,12 +59,28 @@ def _tiles(report: Report) -> str:
     largest = max(task["prefix_bytes"] for task in report["tasks"])
     equal = report["mixed_equals_alone"]
     tiles = [
-        tile(f"{report['decode_tokens_per_s']:,.0f}", "tokens/s", f"decoded, one request, {report['precision']}"),
+        tile(
+            f"{report['decode_tokens_per_s']:,.0f}",
+            "tokens/s",
+            f"decoded, one request, {report['precision']}",
+        ),
         tile(*number_and_unit(time_text(report["first_token_ms"])), "to the first token"),
-        tile(*number_and_unit(time_text(report["swap_ms"]["p50"])), "to put another task's prefix in place (median)"),
-        tile(*number_and_unit(size_text(largest)), "a task's whole file, prompt and recipe included"),
-        tile(f"{report['max_difference_to_torch']:.1e}", "", "largest difference of a logit to torch"),
-        tile("equal" if equal else "different", "", "texts of a mixed batch and alone", "good" if equal else "bad"),
+        tile(
+            *number_and_unit(time_text(report["swap_ms"]["p50"])),
+            "to put another task's prefix in place (median)",
+        ),
+        tile(
+            *number_and_unit(size_text(largest)), "a task's whole file, prompt and recipe included"
+        ),
+        tile(
+            f"{report['max_difference_to_torch']:.1e}", "", "largest difference of a logit to torch"
+        ),
+        tile(
+            "equal" if equal else "different",
+            "",
+            "texts of a mixed batch and alone",
+            "good" if equal else "bad",
+        ),
     ]
     return f"<div class='grid tiles'>{''.join(tiles)}</div>"
 
@@ -65,8 +89,10 @@ def _tasks(report: Report) -> str:
     cards = "".join(_task_card(task) for task in report["tasks"])
     rows = ", ".join(f"{task['test_rows']} for {task['name']}" for task in report["tasks"])
     return (
-        "<h2>What a prefix adds</h2><p class='note'>Measured on test rows that share no name, object or turn of phrase with "
-        f"the training rows ({rows}), through the exported decoder. BLEU is sacrebleu's corpus BLEU, accuracy counts the "
+        "<h2>What a prefix adds</h2><p class='note'>Measured on test rows that share no name, "
+        "object or turn of phrase with "
+        f"the training rows ({rows}), through the exported decoder. BLEU is sacrebleu's corpus "
+        "BLEU, accuracy counts the "
         f"likeliest label.</p><div class='grid cards'>{cards}</div>"
     )
 
@@ -77,17 +103,23 @@ def _task_card(task: Mapping[str, Any]) -> str:
     before, after = (score_text(metric, task[key]) for key in ("base", "prefix"))
     scale = 1.0 if metric == "accuracy" else 100.0
     chart = bars(
-        (Bar("base alone", task["base"], before, "base"), Bar("with its prefix", task["prefix"], after)),
+        (
+            Bar("base alone", task["base"], before, "base"),
+            Bar("with its prefix", task["prefix"], after),
+        ),
         most=scale,
         title=f"{task['name']}: {word} {before} without, {after} with prefix",
     )
     words = (
-        f"{task['prefix_length']} positions, {size_text(task['prefix_bytes'])}. {training['steps']} steps of "
+        f"{task['prefix_length']} positions, {size_text(task['prefix_bytes'])}. "
+        f"{training['steps']} steps of "
         f"{training['batch_size']} rows in {training['seconds']:.0f} s."
     )
     return (
-        f"<div class='card'><h3>{escape(task['name'])}</h3><p class='small'>{escape(task['title'])}</p>"
-        f"<div class='gain'><s>{before}</s> → {after}<small>{word}</small></div>{chart}{_loss_curve(task)}"
+        f"<div class='card'><h3>{escape(task['name'])}</h3><p "
+        f"class='small'>{escape(task['title'])}</p>"
+        f"<div class='gain'><s>{before}</s> → "
+        f"{after}<small>{word}</small></div>{chart}{_loss_curve(task)}"
         f"<p class='small' style='margin:12px 0 0'>{escape(words)}</p></div>"
     )
 
@@ -95,8 +127,17 @@ def _task_card(task: Mapping[str, Any]) -> str:
 def _loss_curve(task: Mapping[str, Any]) -> str:
     training = task["training"]
     series = (
-        Series("training", _smooth([(point["step"], point["loss"]) for point in training["curve"]]), "base"),
-        Series("validation", [(point["step"], point["loss"]) for point in training["validation"]], "third", dots=True),
+        Series(
+            "training",
+            _smooth([(point["step"], point["loss"]) for point in training["curve"]]),
+            "base",
+        ),
+        Series(
+            "validation",
+            [(point["step"], point["loss"]) for point in training["validation"]],
+            "third",
+            dots=True,
+        ),
     )
     legend = "<i class='base'></i>training loss", "<i class='third'></i>validation loss"
     shown = "".join(f"<span>{item}</span>" for item in legend)
@@ -121,12 +162,17 @@ def _samples(report: Report) -> str:
         + "</div>"
         for task in report["tasks"]
     )
-    return f"<h2>Test rows, side by side</h2><p class='note'>The first test rows of each task, not the best.</p>{cards}"
+    return (
+        "<h2>Test rows, side by side</h2><p class='note'>The first test rows of each task, not the "
+        f"best.</p>{cards}"
+    )
 
 
 def _sample(sample: Mapping[str, str]) -> str:
     columns = (("base alone", "base"), ("with its prefix", "prefix"), ("reference", "reference"))
-    cells = "".join(f"<div class='{key}'><em>{label}</em>{_text(sample[key])}</div>" for label, key in columns)
+    cells = "".join(
+        f"<div class='{key}'><em>{label}</em>{_text(sample[key])}</div>" for label, key in columns
+    )
     return f"<div class='sample'><div class='input'>{escape(sample['input'])}</div>{cells}</div>"
 
 
@@ -151,9 +197,12 @@ def _latency(report: Report) -> str:
     ]
     how = report["latency"]
     note = (
-        f"Logarithmic scale. A prefix that is in memory is put in place by a copy into the request's own cache "
-        f"({how['swaps']:,} times measured). Tokens: {how['requests']} requests one after another, prompts of "
-        f"{how['prompt_tokens']} tokens on average behind prefixes of {how['prefix_length']} positions."
+        "Logarithmic scale. A prefix that is in memory is put in place by a copy into the "
+        "request's own cache "
+        f"({how['swaps']:,} times measured). Tokens: {how['requests']} requests one after "
+        "another, prompts of "
+        f"{how['prompt_tokens']} tokens on average behind prefixes of {how['prefix_length']} "
+        "positions."
     )
     chart = log_bars(rows, title="latencies in milliseconds on a logarithmic scale")
     return f"<h2>Latency</h2><p class='note'>{escape(note)}</p><div class='card'>{chart}</div>"
@@ -166,18 +215,22 @@ def _time_bar(label: str, ms: float, style: str) -> Bar:
 def _mixed(report: Report) -> str:
     mixed = report["mixed"]
     rows = "".join(
-        f"<tr><td><span class='tag'>{escape(row['task'])}</span></td><td class='text'>{_text(row['input'])}</td>"
+        f"<tr><td><span class='tag'>{escape(row['task'])}</span></td><td "
+        f"class='text'>{_text(row['input'])}</td>"
         f"<td class='text'>{_text(row['text'])}</td><td>{_verdict(row['equal'])}</td></tr>"
         for row in mixed["rows"]
     )
     checked = ", ".join(mixed["precisions"])
     note = (
-        f"{mixed['requests']} requests, the tasks taking turns, in one call of generate_many: every row of the batch reads its "
-        f"own prefix. Then each request again on its own. All token ids must be the same ({checked}); "
+        f"{mixed['requests']} requests, the tasks taking turns, in one call of generate_many: "
+        "every row of the batch reads its "
+        "own prefix. Then each request again on its own. All token ids must be the same "
+        f"({checked}); "
         f"{mixed['equal']} of {mixed['requests']} were. Shown: the first {len(mixed['rows'])}."
     )
     return (
-        f"<h2>Three tasks in one batch</h2><p class='note'>{escape(note)}</p><div class='card scroll'><table><tr><th>task</th>"
+        f"<h2>Three tasks in one batch</h2><p class='note'>{escape(note)}</p><div class='card "
+        "scroll'><table><tr><th>task</th>"
         f"<th>input</th><th>text from the mixed batch</th><th>alone</th></tr>{rows}</table></div>"
     )
 
@@ -193,14 +246,30 @@ def _precisions(report: Report) -> str:
         ("bundle", [size_text(entry["bundle_bytes"]) for entry in found.values()]),
         ("decode", [f"{entry['decode_tokens_per_s']:,.0f} tokens/s" for entry in found.values()]),
         ("first token", [time_text(entry["first_token_ms"]) for entry in found.values()]),
-        ("largest difference to torch", [f"{entry['max_difference_to_torch']:.1e}" for entry in found.values()]),
+        (
+            "largest difference to torch",
+            [f"{entry['max_difference_to_torch']:.1e}" for entry in found.values()],
+        ),
     ]
     for task in report["tasks"]:
-        scores = [score_text(task["metric"], task["by_precision"][name]["prefix"]) for name in found]
-        lines.append((f"{task['name']}, {'accuracy' if task['metric'] == 'accuracy' else 'BLEU'} with prefix", scores))
-    rows = "".join(f"<tr><td>{escape(label)}</td>{_number_cells(cells)}</tr>" for label, cells in lines)
+        scores = [
+            score_text(task["metric"], task["by_precision"][name]["prefix"]) for name in found
+        ]
+        lines.append(
+            (
+                (
+                    f"{task['name']}, {'accuracy' if task['metric'] == 'accuracy' else 'BLEU'} "
+                    "with prefix"
+                ),
+                scores,
+            )
+        )
+    rows = "".join(
+        f"<tr><td>{escape(label)}</td>{_number_cells(cells)}</tr>" for label, cells in lines
+    )
     return (
-        "<h2>Precision of the weights</h2><p class='note'>The same prefix files, trained once over the base as it is, met by "
+        "<h2>Precision of the weights</h2><p class='note'>The same prefix files, trained once "
+        "over the base as it is, met by "
         "weights of each precision.</p><div class='card scroll'><table>"
         f"<tr><th></th>{heads}</tr>{rows}</table></div>"
     )
@@ -220,7 +289,9 @@ def _time(report: Report) -> str:
 def _machine(report: Report) -> str:
     machine, versions = report["machine"], report["versions"]
     torch = (
-        "not in the measuring process" if not report["torch_in_measuring_process"] else "WAS in the measuring process"
+        "not in the measuring process"
+        if not report["torch_in_measuring_process"]
+        else "WAS in the measuring process"
     )
     rows = {
         "Processor": f"{machine['processor']}, {machine['cores']} cores used",
@@ -245,7 +316,10 @@ def _commands(report: Report) -> str:
 def _text(text: str) -> str:
     """What a model wrote, on one line, cut when it rambles."""
     words = " ".join(text.split())
-    return escape(words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]}…") or "<i>(nothing)</i>"
+    return (
+        escape(words if len(words) <= _MOST_CHARACTERS else f"{words[:_MOST_CHARACTERS]}…")
+        or "<i>(nothing)</i>"
+    )
 
 
 def _counted(count: int) -> str:
@@ -254,5 +328,7 @@ def _counted(count: int) -> str:
 
 
 def _minutes(report: Report) -> str:
-    seconds = sum(task["training"]["seconds"] for task in report["tasks"]) / max(len(report["tasks"]), 1)
+    seconds = sum(task["training"]["seconds"] for task in report["tasks"]) / max(
+        len(report["tasks"]), 1
+    )
     return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"

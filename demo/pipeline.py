@@ -1,7 +1,8 @@
-"""The whole pipeline: rows → three prefixes → bundles and prefix files → measured without torch → report.
+"""The whole pipeline: rows → three prefixes → bundles and prefix files → measured without torch →
+report.
 
-Everything is written beside the target folder, which takes its place when the last stage has ended: an interrupted demo
-leaves nothing behind and an older report as it was.
+Everything is written beside the target folder, which takes its place when the last stage has ended:
+an interrupted demo leaves nothing behind and an older report as it was.
 """
 
 from __future__ import annotations
@@ -58,12 +59,17 @@ class _Run:
 def run_demo(options: DemoOptions, *, watch: Watch = unwatched) -> dict[str, Any]:
     """Runs all stages and writes `options.out`; gives report.json's value.
 
-    Raises what training, export and runtime raise, and OutputError when the folder exists or cannot be written.
+    Raises what training, export and runtime raise, and OutputError when the folder exists or cannot
+    be written.
     """
     source, stages = _base_source(options), Stages(watch)
     with atomic_folder(options.out, force=options.force) as folder:
         run = _Run(
-            options=options, source=source, folder=folder, stages=stages, rows=_write_rows(folder, options, stages)
+            options=options,
+            source=source,
+            folder=folder,
+            stages=stages,
+            rows=_write_rows(folder, options, stages),
         )
         with stages.stage("load base"):
             base = load_base(source)
@@ -72,7 +78,9 @@ def run_demo(options: DemoOptions, *, watch: Watch = unwatched) -> dict[str, Any
             prefixes = write_prefixes(folder / "runs", folder / "prefixes", list(trained), source)
         bundles = {precision: _bundle(run, precision, prefixes) for precision in PRECISIONS}
         report = build_report(_findings(run, base, trained, prefixes, bundles), out=options.out)
-        (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "report.json").write_text(
+            json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         (folder / "report.html").write_text(render(report), encoding="utf-8")
     return report
 
@@ -82,7 +90,8 @@ def _base_source(options: DemoOptions) -> str:
         return options.base
     if not (EMBEDDED_BASE / "config.json").is_file():
         raise CheckpointError(
-            f"the embedded base is missing in {EMBEDDED_BASE}; install edgeprefix again, or give --base"
+            f"the embedded base is missing in {EMBEDDED_BASE}; install edgeprefix again, or give "
+            "--base"
         )
     return str(EMBEDDED_BASE)
 
@@ -99,7 +108,9 @@ def _write_rows(folder: Path, options: DemoOptions, stages: Stages) -> Rows:
     with stages.stage("write rows") as advance:
         for index, task in enumerate(TASKS):
             advance(index / len(TASKS), task.name)
-            written[task.name] = make_rows(task, recipe_for(task, quick=options.quick).rows, seed=options.seed)
+            written[task.name] = make_rows(
+                task, recipe_for(task, quick=options.quick).rows, seed=options.seed
+            )
             for part, rows in written[task.name].items():
                 write_rows(folder / "data" / task.name / f"{part}.jsonl", rows)
     return written
@@ -119,7 +130,9 @@ def _train(run: _Run, base: Base, task: DemoTask) -> TrainResult:
 
 
 def _bundle(run: _Run, precision: str, prefixes: dict[str, Path]) -> BundleFindings:
-    """Exports, verifies and measures one precision; the base alone is measured with the first only."""
+    """Exports, verifies and measures one precision; the base alone is measured with the
+    first only.
+    """
     bundle = run.folder / "bundles" / precision
     with run.stages.stage(f"export {precision}") as advance:
         size = write_bundle(run.source, bundle, precision=precision, advance=advance)

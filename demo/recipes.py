@@ -1,4 +1,6 @@
-"""How much of everything a run of the demo does: rows, steps, requests. Chosen to fit five minutes on two quiet cores."""
+"""How much of everything a run of the demo does: rows, steps, requests. Chosen to fit five minutes
+on two quiet cores.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,11 @@ _QUICK = Amounts(samples=2, mixed=6, latency=6, swaps=200, loads=6)
 def recipe_for(task: DemoTask, *, quick: bool) -> Recipe:
     """A task's recipe; a quick one runs every stage, too briefly to learn much."""
     recipe = _RECIPES[task.name]
-    return replace(recipe, rows=_QUICK_ROWS, steps=6, batch_size=8, length=16, log_every=1) if quick else recipe
+    return (
+        replace(recipe, rows=_QUICK_ROWS, steps=6, batch_size=8, length=16, log_every=1)
+        if quick
+        else recipe
+    )
 
 
 def amounts(*, quick: bool) -> Amounts:

@@ -61,7 +61,9 @@ class Findings:
 
 
 def build_report(findings: Findings, *, out: Path) -> dict[str, Any]:
-    """The value of report.json. `out` is the folder that the user asked for: commands name files in it."""
+    """The value of report.json. `out` is the folder that the user asked for: commands name files in
+    it.
+    """
     precision, main = next(iter(findings.bundles.items()))
     measured, latency = main.measured, main.measured["latency"]
     return {
@@ -76,7 +78,9 @@ def build_report(findings: Findings, *, out: Path) -> dict[str, Any]:
         "mixed_equals_alone": all(row["equal"] for row in _mixed_rows(findings)),
         "mixed": _mixed(findings),
         "max_difference_to_torch": main.max_difference,
-        "torch_in_measuring_process": any(bundle.measured["torch_loaded"] for bundle in findings.bundles.values()),
+        "torch_in_measuring_process": any(
+            bundle.measured["torch_loaded"] for bundle in findings.bundles.values()
+        ),
         "precision": precision,
         "precisions": {name: _precision(bundle) for name, bundle in findings.bundles.items()},
         "base": {
@@ -109,7 +113,13 @@ def _task(found: TaskFindings, findings: Findings) -> dict[str, Any]:
         "prefix_length": plan.length,
         "test_rows": len(found.test_rows),
         "by_precision": {
-            name: {"prefix": score(found.task, bundle.measured["answers"][found.task.name]["prefix"], found.test_rows)}
+            name: {
+                "prefix": score(
+                    found.task,
+                    bundle.measured["answers"][found.task.name]["prefix"],
+                    found.test_rows,
+                )
+            }
             for name, bundle in findings.bundles.items()
         },
         "training": {
@@ -185,8 +195,14 @@ def _commands(findings: Findings, out: Path) -> list[dict[str, str]]:
 
     example = generating.test_rows[0].input
     steps = (
-        ("Generate with one task's file", line("run", bundle, "--prefix", prefix(generating), "--input", example)),
-        ("Label rows and count", line("score", bundle, "--prefix", prefix(labelling), "--data", test(labelling))),
+        (
+            "Generate with one task's file",
+            line("run", bundle, "--prefix", prefix(generating), "--input", example),
+        ),
+        (
+            "Label rows and count",
+            line("score", bundle, "--prefix", prefix(labelling), "--data", test(labelling)),
+        ),
         ("See what a task's file holds", line("inspect", prefix(generating))),
         (
             "Compare a bundle with torch",
@@ -194,7 +210,17 @@ def _commands(findings: Findings, out: Path) -> list[dict[str, str]]:
         ),
         (
             "Train a task of your own",
-            line("train", "--base", findings.base_source, "--data", "rows.jsonl", "--task", "mine", "--out", "run"),
+            line(
+                "train",
+                "--base",
+                findings.base_source,
+                "--data",
+                "rows.jsonl",
+                "--task",
+                "mine",
+                "--out",
+                "run",
+            ),
         ),
     )
     return [{"what": what, "command": command} for what, command in steps]

@@ -21,11 +21,19 @@ class _Stopped(Exception):
 
 
 def train_task(
-    base: Base, task: DemoTask, recipe: Recipe, *, data: Path, run: Path, seed: int, advance: Advance
+    base: Base,
+    task: DemoTask,
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    seed: int,
+    advance: Advance,
 ) -> TrainResult:
     """Trains a task's prefix on the rows in `data` and writes the folder `run`.
 
-    Runs in a thread, so that Ctrl-C stays KeyboardInterrupt: the demo has no use for a half-trained run to resume.
+    Runs in a thread, so that Ctrl-C stays KeyboardInterrupt: the demo has no use for a half-trained
+    run to resume.
     """
     stopped = threading.Event()
 
@@ -42,7 +50,9 @@ def train_task(
             data / "validation.jsonl",
             task=task.name,
             out=run,
-            prefix=PrefixConfig(length=min(recipe.length, base.max_positions // 4), dropout=recipe.dropout),
+            prefix=PrefixConfig(
+                length=min(recipe.length, base.max_positions // 4), dropout=recipe.dropout
+            ),
             train=_settings(recipe, seed),
             prompt=task.prompt,
             labels=task.labels,
@@ -58,10 +68,17 @@ def train_task(
 
 def read_curves(run: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The run's training and validation losses as points {"step", "loss"}."""
-    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    training = [{"step": entry["step"], "loss": entry["loss"]} for entry in entries if "loss" in entry]
+    entries = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    training = [
+        {"step": entry["step"], "loss": entry["loss"]} for entry in entries if "loss" in entry
+    ]
     validation = [
-        {"step": entry["step"], "loss": entry["validation_loss"]} for entry in entries if "validation_loss" in entry
+        {"step": entry["step"], "loss": entry["validation_loss"]}
+        for entry in entries
+        if "validation_loss" in entry
     ]
     return training, validation
 
@@ -78,5 +95,7 @@ def _settings(recipe: Recipe, seed: int) -> TrainConfig:
 
 
 def _words(progress: Progress) -> str:
-    validation = "" if progress.validation_loss is None else f", validation {progress.validation_loss:.2f}"
+    validation = (
+        "" if progress.validation_loss is None else f", validation {progress.validation_loss:.2f}"
+    )
     return f"loss {progress.loss:.2f}{validation}"

@@ -1,4 +1,6 @@
-"""Makes bundles out of base models, prefix files out of training runs, and proves that a bundle equals torch."""
+"""Makes bundles out of base models, prefix files out of training runs, and proves that a bundle
+equals torch.
+"""
 
 from edgeprefix.export.bundle import export_decoder
 from edgeprefix.export.parity import Bounds, CaseReport, ParityReport

@@ -1,8 +1,10 @@
-"""Families whose attention does not go through transformers' attention interface, each with the least that gets it out.
+"""Families whose attention does not go through transformers' attention interface, each with the
+least that gets it out.
 
-An adapter replaces ONE method of the family's attention class while the model is looked at: the one that computes the attention,
-or, where that is not a method of its own, the layer's forward around it. Projections, rotation and everything else stay the
-model's own. B batch, S new tokens, D head size.
+An adapter replaces ONE method of the family's attention class while the model is looked at: the one
+that computes the attention, or, where that is not a method of its own, the layer's forward around
+it. Projections, rotation and everything else stay the model's own. B batch, S new tokens, D head
+size.
 """
 
 from __future__ import annotations
@@ -30,9 +32,13 @@ Rewritten = tuple[tuple[str | None, str, Callable[..., Any]], ...]
 def gpt_neo(model: Any, attend: Attend) -> Callable[..., Any]:
     """`_attn` of GPT-Neo: no scaling; every other layer sees a window."""
 
-    def _attn(self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None) -> tuple[Tensor, None]:
+    def _attn(
+        self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None
+    ) -> tuple[Tensor, None]:
         local = self.config.attention_layers[self.layer_id] == "local"
-        out = attend(query, key, value, scale=1.0, window=self.config.window_size if local else None)
+        out = attend(
+            query, key, value, scale=1.0, window=self.config.window_size if local else None
+        )
         return out.transpose(1, 2), None
 
     return _attn
@@ -41,7 +47,9 @@ def gpt_neo(model: Any, attend: Attend) -> Callable[..., Any]:
 def gptj(model: Any, attend: Attend) -> Callable[..., Any]:
     """`_attn` of GPT-J and CodeGen."""
 
-    def _attn(self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None) -> tuple[Tensor, None]:
+    def _attn(
+        self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None
+    ) -> tuple[Tensor, None]:
         return attend(query, key, value, scale=1.0 / float(self.scale_attn)).transpose(1, 2), None
 
     return _attn
@@ -50,9 +58,12 @@ def gptj(model: Any, attend: Attend) -> Callable[..., Any]:
 def xglm(model: Any, attend: Attend) -> Callable[..., Any]:
     """`forward` of XGLM's attention."""
 
-    def forward(self: Any, hidden_states: Tensor, past_key_values: Any = None, **options: Any) -> tuple[Tensor, None]:
+    def forward(
+        self: Any, hidden_states: Tensor, past_key_values: Any = None, **options: Any
+    ) -> tuple[Tensor, None]:
         query, key, value = (
-            _heads(project(hidden_states), self.num_heads) for project in (self.q_proj, self.k_proj, self.v_proj)
+            _heads(project(hidden_states), self.num_heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         key, value = past_key_values.update(key, value, self.layer_idx)
         return self.out_proj(attend(query, key, value, scale=self.scaling).flatten(2)), None
@@ -78,15 +89,21 @@ def bloom(model: Any, attend: Attend) -> Callable[..., Any]:
 def mpt(model: Any, attend: Attend) -> Callable[..., Any]:
     """`forward` of MPT's attention, with its linear biases as a table."""
     positions = model.config.max_seq_len
-    table = model.transformer.build_mpt_alibi_tensor(model.config.n_heads, positions)[:, 0]  # [heads, positions]
+    table = model.transformer.build_mpt_alibi_tensor(model.config.n_heads, positions)[
+        :, 0
+    ]  # [heads, positions]
 
-    def forward(self: Any, hidden_states: Tensor, past_key_values: Any = None, **options: Any) -> tuple[Tensor, None]:
+    def forward(
+        self: Any, hidden_states: Tensor, past_key_values: Any = None, **options: Any
+    ) -> tuple[Tensor, None]:
         mixed = self.Wqkv(hidden_states)
         if self.clip_qkv:
             mixed = mixed.clamp(min=-self.clip_qkv, max=self.clip_qkv)
         query, key, value = (_heads(part, self.n_heads) for part in mixed.chunk(3, dim=2))
         key, value = past_key_values.update(key, value, self.layer_idx)
-        return self.out_proj(attend(query, key, value, scale=self.softmax_scale, bias=table).flatten(2)), None
+        return self.out_proj(
+            attend(query, key, value, scale=self.softmax_scale, bias=table).flatten(2)
+        ), None
 
     return forward
 
@@ -97,17 +114,25 @@ def falcon(model: Any, attend: Attend) -> Callable[..., Any]:
     table = _alibi(model, "build_alibi_tensor") if model.config.alibi else None
 
     def forward(
-        self: Any, hidden_states: Tensor, alibi: Any = None, attention_mask: Any = None, layer_past: Any = None,
-        position_embeddings: Any = None, **options: Any,
-    ) -> tuple[Tensor, None]:  # fmt: skip
+        self: Any,
+        hidden_states: Tensor,
+        alibi: Any = None,
+        attention_mask: Any = None,
+        layer_past: Any = None,
+        position_embeddings: Any = None,
+        **options: Any,
+    ) -> tuple[Tensor, None]:
         query, key, value = (
-            states.transpose(1, 2) for states in self._split_heads(self.query_key_value(hidden_states))
+            states.transpose(1, 2)
+            for states in self._split_heads(self.query_key_value(hidden_states))
         )
         if table is None:
             query, key = code.apply_rotary_pos_emb(query, key, *position_embeddings)
         key, value = layer_past.update(key, value, self.layer_idx)
         bias = None if table is None else table * self.inv_norm_factor
-        return self.dense(attend(query, key, value, scale=self.head_dim**-0.5, bias=bias).flatten(2)), None
+        return self.dense(
+            attend(query, key, value, scale=self.head_dim**-0.5, bias=bias).flatten(2)
+        ), None
 
     return forward
 
@@ -115,7 +140,9 @@ def falcon(model: Any, attend: Attend) -> Callable[..., Any]:
 def gpt_neox_japanese(model: Any, attend: Attend) -> Callable[..., Any]:
     """`_attn` of GPT-NeoX Japanese."""
 
-    def _attn(self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None) -> tuple[Tensor, None]:
+    def _attn(
+        self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None
+    ) -> tuple[Tensor, None]:
         return attend(query, key, value, scale=1.0 / self.norm_factor).transpose(1, 2), None
 
     return _attn
@@ -151,12 +178,16 @@ def has_adapter(model: PreTrainedModel) -> bool:
 def adapted(
     model: PreTrainedModel, attend: Callable[[AttentionCall], Tensor], take_layer: Callable[[], int]
 ) -> Iterator[None]:
-    """Lets `attend` answer the attention calls of a model with an adapter; `take_layer` names the layer that asks."""
+    """Lets `attend` answer the attention calls of a model with an adapter; `take_layer` names the
+    layer that asks.
+    """
     name, method, replacement = ADAPTERS[model.config.model_type]
     owner = getattr(sys.modules[type(model).__module__], name)
 
     def answer(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        return attend(AttentionCall(layer=take_layer(), query=query, key=key, value=value, **options))
+        return attend(
+            AttentionCall(layer=take_layer(), query=query, key=key, value=value, **options)
+        )
 
     original = vars(owner)[method]
     setattr(owner, method, replacement(model, answer))
@@ -168,7 +199,9 @@ def adapted(
 
 @contextlib.contextmanager
 def traceable(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, operations that ONNX does not have are written in others, to the same numbers."""
+    """Within the block, operations that ONNX does not have are written in others, to the same
+    numbers.
+    """
     code = sys.modules[type(model).__module__]
     places = [
         (getattr(code, owner) if owner else code, name, replacement)
@@ -203,7 +236,9 @@ def _rotate_pairs(query: Tensor, key: Tensor, angles: Tensor) -> tuple[Tensor, T
 
 
 def _gaussian_topk(self: Any, inputs: Tensor) -> Tensor:
-    """Gemma 3n keeps the largest of the inputs, as many as a normal distribution would have above a bound."""
+    """Gemma 3n keeps the largest of the inputs, as many as a normal distribution would have above a
+    bound.
+    """
     bound = statistics.NormalDist().inv_cdf(self.activation_sparsity)
     mean, spread = inputs.mean(-1, keepdim=True), inputs.std(-1, keepdim=True, unbiased=False)
     return torch.relu(inputs - (mean + spread * bound))
@@ -233,7 +268,9 @@ def _alibi(model: Any, builder: str) -> Tensor:
     """The model's own linear biases, [heads, positions]."""
     build = getattr(sys.modules[type(model).__module__], builder)
     heads = model.config.get_text_config(decoder=True).num_attention_heads
-    table: Tensor = build(torch.ones(1, ALIBI_POSITIONS, dtype=torch.int64), heads, torch.float32)[:, 0]
+    table: Tensor = build(torch.ones(1, ALIBI_POSITIONS, dtype=torch.int64), heads, torch.float32)[
+        :, 0
+    ]
     return table
 
 

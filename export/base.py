@@ -1,7 +1,9 @@
-"""Reading the base: a local checkpoint folder or a hub id becomes a torch model in fp32, a tokenizer and an identity.
+"""Reading the base: a local checkpoint folder or a hub id becomes a torch model in fp32, a
+tokenizer and an identity.
 
-Everything that makes a base unfit for export is refused here, by name and before weights are read where possible: a
-folder that is no model, an encoder-decoder, a model that is not a causal language model, a quantised checkpoint.
+Everything that makes a base unfit for export is refused here, by name and before weights are read
+where possible: a folder that is no model, an encoder-decoder, a model that is not a causal language
+model, a quantised checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -35,14 +43,18 @@ _STREAM_ABOVE_BYTES = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base as the exporter needs it: `model` computes in fp32 and is in evaluation mode, `tokenizer` is None without one."""
+    """A base as the exporter needs it: `model` computes in fp32 and is in evaluation mode,
+    `tokenizer` is None without one.
+    """
 
     folder: Path
     identity: BaseIdentity
     model: PreTrainedModel
     tokenizer: Tokenizer | None
     state: Mapping[str, torch.Tensor] | None = None
-    """The checkpoint's tensors in their own dtype, when the model runs on them (a big base); else None."""
+    """The checkpoint's tensors in their own dtype, when the model runs on them (a big base); else
+    None.
+    """
 
     @property
     def config(self) -> Any:
@@ -51,8 +63,12 @@ class Base:
 
     @property
     def max_positions(self) -> int:
-        """Positions that the base can address; models without a limit of their own get that of the bias table."""
-        limits = (getattr(self.config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        """Positions that the base can address; models without a limit of their own get that of the
+        bias table.
+        """
+        limits = (
+            getattr(self.config, name, None) for name in ("max_position_embeddings", "max_seq_len")
+        )
         known = int(next((limit for limit in limits if limit), ALIBI_POSITIONS))
         return min([known, *_other_limits(self.config)])
 
@@ -72,7 +88,9 @@ class Base:
 
 
 def _other_limits(config: Any) -> Iterator[int]:
-    """Lengths up to which a base computes as the graph does: beyond them Llama 4 cuts its attention into chunks and cools it."""
+    """Lengths up to which a base computes as the graph does: beyond them Llama 4 cuts its attention
+    into chunks and cools it.
+    """
     chunk, floor = (getattr(config, name, None) for name in ("attention_chunk_size", "floor_scale"))
     if chunk:
         yield int(chunk)
@@ -83,15 +101,24 @@ def _other_limits(config: Any) -> Iterator[int]:
 def load_base(base: str | Path, *, stream: bool | None = None) -> Base:
     """Loads a base from a local folder or the hub.
 
-    With `stream` its numbers are held in the checkpoint's own dtype, and turned into fp32 one tensor at a time; by default
-    that is done for checkpoints above a gigabyte that are not in fp32.
-    Raises CheckpointError when it cannot be read, ExportError when it is of a kind that cannot be exported.
+    With `stream` its numbers are held in the checkpoint's own dtype, and turned into fp32 one
+    tensor at a time; by default that is done for checkpoints above a gigabyte that are not in fp32.
+    Raises CheckpointError when it cannot be read, ExportError when it is of a kind that cannot be
+    exported.
     """
     folder, name = find_checkpoint(base)
     config = read_config(folder)
     identity = checkpoint_identity(folder, name=name)
-    model, state = _load_model(folder, config, stream=_is_big(folder, config) if stream is None else stream)
-    return Base(folder=folder, identity=identity, model=model, tokenizer=_load_tokenizer(folder), state=state)
+    model, state = _load_model(
+        folder, config, stream=_is_big(folder, config) if stream is None else stream
+    )
+    return Base(
+        folder=folder,
+        identity=identity,
+        model=model,
+        tokenizer=_load_tokenizer(folder),
+        state=state,
+    )
 
 
 def _is_big(folder: Path, config: Any) -> bool:
@@ -100,29 +127,46 @@ def _is_big(folder: Path, config: Any) -> bool:
 
 
 def read_config(folder: Path) -> Any:
-    """The checkpoint's configuration. Raises CheckpointError or ExportError when it is none that can be exported."""
+    """The checkpoint's configuration. Raises CheckpointError or ExportError when it is none that
+    can be exported.
+    """
     facts = _config_facts(folder)
     if facts.get("is_encoder_decoder"):
         raise ExportError(
-            f"{folder} is an encoder-decoder ({facts['model_type']}); only decoder-only language models can be exported"
+            f"{folder} is an encoder-decoder ({facts['model_type']}); only decoder-only language "
+            "models can be exported"
         )
     if quantisation := facts.get("quantization_config"):
         method = (
-            quantisation.get("quant_method", "unknown method") if isinstance(quantisation, dict) else "unknown method"
+            quantisation.get("quant_method", "unknown method")
+            if isinstance(quantisation, dict)
+            else "unknown method"
         )
         raise ExportError(
-            f"{folder} is already quantised ({method}); export the original checkpoint with --precision int4 or int8"
+            f"{folder} is already quantised ({method}); export the original checkpoint with "
+            "--precision int4 or int8"
         )
     if facts["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ExportError(
-            f"{folder}: transformers knows no causal language model of type {facts['model_type']!r}; "
-            "only decoder-only language models of transformers itself can be exported (no remote code)"
+            f"{folder}: transformers knows no causal language model of type "
+            f"{facts['model_type']!r}; "
+            "only decoder-only language models of transformers itself can be exported (no remote "
+            "code)"
         )
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        StrictDataclassError,
+    ) as error:
         last = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"{folder}/config.json is no configuration that transformers takes: {last}") from error
+        raise CheckpointError(
+            f"{folder}/config.json is no configuration that transformers takes: {last}"
+        ) from error
     if reason := refusal(config):
         raise ExportError(f"{folder}: {facts['model_type']} cannot be exported: {reason}")
     return config
@@ -132,14 +176,17 @@ def _config_facts(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(
-            f"{folder} has no config.json: it is no model; give the folder of a Hugging Face checkpoint, or a hub id"
+            f"{folder} has no config.json: it is no model; give the folder of a Hugging Face "
+            "checkpoint, or a hub id"
         )
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
-        raise CheckpointError(f"{path} names no model_type: it is no configuration of a transformers model")
+        raise CheckpointError(
+            f"{path} names no model_type: it is no configuration of a transformers model"
+        )
     return facts
 
 
@@ -156,7 +203,9 @@ def _load_model(
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
-        missing = sorted(loading["missing_keys"]) + sorted(str(key) for key in loading["mismatched_keys"])
+        missing = sorted(loading["missing_keys"]) + sorted(
+            str(key) for key in loading["mismatched_keys"]
+        )
         if missing:
             raise CheckpointError(
                 f"{folder} lacks {len(missing)} of the model's tensors, such as {missing[0]}; "
@@ -175,15 +224,20 @@ def _load_tokenizer(folder: Path) -> Tokenizer | None:
         try:
             return Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises no other kind
-            raise CheckpointError(f"{file} cannot be read: {_first_line(error)}; download or save it again") from error
-    if not any((folder / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")):
+            raise CheckpointError(
+                f"{file} cannot be read: {_first_line(error)}; download or save it again"
+            ) from error
+    if not any(
+        (folder / name).is_file() for name in ("tokenizer.model", "vocab.json", "vocab.txt")
+    ):
         return None
     with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
         except (OSError, ValueError, AttributeError, ImportError) as error:
             raise CheckpointError(
-                f"{folder}: its tokenizer cannot be converted to tokenizer.json: {_first_line(error)}"
+                f"{folder}: its tokenizer cannot be converted to tokenizer.json: "
+                f"{_first_line(error)}"
             ) from error
 
 
@@ -206,7 +260,9 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers' warnings and progress bars off the terminal; both are as before afterwards."""
+    """Keeps transformers' warnings and progress bars off the terminal; both are as before
+    afterwards.
+    """
     verbosity, bars = _transformers_log.get_verbosity(), _transformers_log.is_progress_bar_enabled()
     _transformers_log.set_verbosity_error()
     _transformers_log.disable_progress_bar()

@@ -1,4 +1,6 @@
-"""A weight that is quantised block by block when it is written (runtime/contracts/rounding.py has the arithmetic)."""
+"""A weight that is quantised block by block when it is written (runtime/contracts/rounding.py has
+the arithmetic).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _AT_ONCE = 1 << 24  # numbers
 
 @dataclass(frozen=True, eq=False)
 class BlockwiseWeight:
-    """A weight and its format. The numbers are made when asked for; only the small ones (scales, zero points) are kept."""
+    """A weight and its format. The numbers are made when asked for; only the small ones (scales,
+    zero points) are kept.
+    """
 
     source: ir.TensorProtocol
     """[K, N] in fp32, or [N, K] when `transposed`."""
@@ -72,7 +76,9 @@ class BlockwiseWeight:
         return self._quantised()[1:]
 
     def _quantised(self) -> tuple[Bytes, Array, Bytes]:
-        """Some columns after the other: rounding takes several times the memory of what it rounds."""
+        """Some columns after the other: rounding takes several times the memory of what it
+        rounds.
+        """
         weight = self.source.numpy()
         packed, zeros = np.empty(self.packed_shape, np.uint8), np.empty(self.zeros_shape, np.uint8)
         scales = np.empty((self.N, self.blocks), np.float32)
@@ -81,6 +87,9 @@ class BlockwiseWeight:
             part = slice(start, start + count)
             columns = weight[part].T if self.transposed else weight[:, part]
             packed[part], scales[part], zeros[part] = quantise(
-                np.ascontiguousarray(columns, np.float32), self.format.bits, self.block, symmetric=self.format.symmetric
+                np.ascontiguousarray(columns, np.float32),
+                self.format.bits,
+                self.block,
+                symmetric=self.format.symmetric,
             )
         return packed, scales, zeros

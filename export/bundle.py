@@ -27,7 +27,13 @@ from edgeprefix.export.weights import weight_bytes, write_model
 from edgeprefix.runtime.contracts.cache_scales import LayerScales, save_scales
 from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.files import atomic_folder
-from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, PRECISIONS, TOKENIZER_FILE, Manifest, record_files
+from edgeprefix.runtime.contracts.manifest import (
+    GRAPH_FILE,
+    PRECISIONS,
+    TOKENIZER_FILE,
+    Manifest,
+    record_files,
+)
 from edgeprefix.runtime.contracts.positions import Positions
 from edgeprefix.runtime.errors import CheckpointError, ExportError, ParityError
 from edgeprefix.runtime.version import __version__
@@ -57,19 +63,23 @@ def export_decoder(
 ) -> Manifest:
     """Exports a base as a bundle folder: graph, weights, tokenizer and manifest.
 
-    `precision` is fp32, fp16 (for GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
-    Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. The bundle is compared with torch before it takes
-    its place, unless `verify` is false; with `smoke` a two-layer copy is exported and verified first. An existing folder is
-    replaced only with `force`, and only by a whole bundle.
-    Raises CheckpointError, ExportError, ParityError, OutputError.
+    `precision` is fp32, fp16 (for GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and
+    values in 8 bits (CPU, ONNX Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16
+    weights. The bundle is compared with torch before it takes its place, unless `verify` is false;
+    with `smoke` a two-layer copy is exported and verified first. An existing folder is replaced
+    only with `force`, and only by a whole bundle. Raises CheckpointError, ExportError, ParityError,
+    OutputError.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
     """
     if precision not in PRECISIONS:
-        raise ExportError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        raise ExportError(
+            f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
+        )
     if cache not in (None, "int8") or (cache and precision == "fp16"):
         raise ExportError(
-            f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 with fp32, int8 or int4"
+            f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 "
+            "with fp32, int8 or int4"
         )
     with atomic_folder(out, force=force) as folder:
         progress("load", 0.0)
@@ -78,7 +88,8 @@ def export_decoder(
         loaded = load_base(base)
         if loaded.tokenizer is None:
             raise CheckpointError(
-                f"{base} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the checkpoint's folder"
+                f"{base} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the "
+                "checkpoint's folder"
             )
         progress("load", 1.0)
         layers, graph = build_graph(loaded, progress=progress)
@@ -108,7 +119,9 @@ def _smoke_test(base: str | Path) -> None:
         folder = Path(name)
         small = smoke_base(read_config(find_checkpoint(base).folder), folder)
         layers, graph = build_graph(small)
-        manifest = write_bundle(small, layers, to_precision(graph, "fp32"), folder, precision="fp32")
+        manifest = write_bundle(
+            small, layers, to_precision(graph, "fp32"), folder, precision="fp32"
+        )
         verified_manifest(folder, manifest, torch_side(small, manifest))
 
 
@@ -119,7 +132,9 @@ def build_graph(base: Base, *, progress: Progress = silent) -> tuple[tuple[Layer
         model = base.model if base.state is None else hollow_model(base.model.config)
         layers = survey_layers(model)
         plan = plan_rotary(model, base.max_positions)
-        graph = trace_decoder(model if base.state is None else untouched(model), layers, plan, state=base.state)
+        graph = trace_decoder(
+            model if base.state is None else untouched(model), layers, plan, state=base.state
+        )
     progress("optimise", 0.0)
     return layers, make_lean(graph)
 
@@ -134,14 +149,18 @@ def write_bundle(
     scales: Sequence[LayerScales] | None = None,
     progress: Progress = silent,
 ) -> Manifest:
-    """Writes graph, weights, tokenizer and manifest; the report of `verify` is not in it yet. `scales` make the cache int8."""
+    """Writes graph, weights, tokenizer and manifest; the report of `verify` is not in it yet.
+    `scales` make the cache int8.
+    """
     if scales is not None:
         QuantiseCachePass(scales)(model)
         save_scales(scales, folder)
     _write(model, base.tokenizer, folder, progress)
     cache_dtype = "int8" if scales is not None else "float16" if precision == "fp16" else "float32"
     vocabulary = _vocabulary(model, base.config)
-    manifest = base_manifest(base, layers, folder, vocabulary=vocabulary, precision=precision, cache_dtype=cache_dtype)
+    manifest = base_manifest(
+        base, layers, folder, vocabulary=vocabulary, precision=precision, cache_dtype=cache_dtype
+    )
     manifest.save(folder)
     return manifest
 
@@ -161,7 +180,13 @@ def _write(model: ir.Model, tokenizer: Tokenizer | None, folder: Path, progress:
 
 
 def base_manifest(
-    base: Base, layers: tuple[Layer, ...], folder: Path, *, vocabulary: int, precision: str, cache_dtype: str
+    base: Base,
+    layers: tuple[Layer, ...],
+    folder: Path,
+    *,
+    vocabulary: int,
+    precision: str,
+    cache_dtype: str,
 ) -> Manifest:
     """What is to be said of a base and of the files that stand in the bundle's folder."""
     config = base.config
@@ -179,7 +204,8 @@ def base_manifest(
         chat_template=base.chat_template,
         positions=_positions(base),
         files=record_files(folder),
-        made_with={name: importlib.metadata.version(name) for name in _PACKAGES} | {"edgeprefix": __version__},
+        made_with={name: importlib.metadata.version(name) for name in _PACKAGES}
+        | {"edgeprefix": __version__},
     )
 
 
@@ -191,14 +217,18 @@ def _positions(base: Base) -> Positions:
 
 
 def _vocabulary(model: ir.Model, config: Any) -> int:
-    """V as the graph says it: some architectures pad or cut the vocabulary of their configuration."""
+    """V as the graph says it: some architectures pad or cut the vocabulary of their
+    configuration.
+    """
     shape = model.graph.outputs[0].shape
     size = shape[-1] if shape is not None else None
     return size if isinstance(size, int) else int(config.vocab_size)
 
 
 def _single(ids: Any) -> int | None:
-    return ids[0] if isinstance(ids, (list, tuple)) and ids else ids if isinstance(ids, int) else None
+    return (
+        ids[0] if isinstance(ids, (list, tuple)) and ids else ids if isinstance(ids, int) else None
+    )
 
 
 def verified_manifest(folder: Path, manifest: Manifest, expected: Expected) -> Manifest:

@@ -1,7 +1,7 @@
 """How far a base's keys and values reach, channel by channel: the steps of an int8 cache.
 
-A channel's largest number over some text, and a margin for what other texts and trained prefixes hold, is 127 steps. What lies
-beyond is cut off.
+A channel's largest number over some text, and a margin for what other texts and trained prefixes
+hold, is 127 steps. What lies beyond is cut off.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def measure_scales(base: Base) -> tuple[LayerScales, ...]:
     return tuple(
         LayerScales(
             *(
-                np.maximum(np.abs(array).max(axis=1, keepdims=True) * _MARGIN / LARGEST_STEP, _SMALLEST)
+                np.maximum(
+                    np.abs(array).max(axis=1, keepdims=True) * _MARGIN / LARGEST_STEP, _SMALLEST
+                )
                 for array in pair
             )
         )

@@ -1,4 +1,6 @@
-"""What the exporter knows of one attention call. B batch, S new tokens, H key/value heads, D head size."""
+"""What the exporter knows of one attention call. B batch, S new tokens, H key/value heads, D head
+size.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from edgeprefix.runtime.errors import ExportError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionCall:
-    """One layer's attention over new tokens. `query` is [B, heads, S, D], `key` and `value` are [B, H, S, D].
+    """One layer's attention over new tokens. `query` is [B, heads, S, D], `key` and `value` are [B,
+    H, S, D].
 
     Raises ExportError when keys and values differ in size, which the attention node cannot hold.
     """
@@ -28,7 +31,9 @@ class AttentionCall:
     sink: Tensor | None = None
     """[heads]: a logit of each head that takes part in the softmax and has no value."""
     shared: bool = False
-    """Whether keys and values are those of an earlier layer, which has put them into the cache already."""
+    """Whether keys and values are those of an earlier layer, which has put them into the cache
+    already.
+    """
     bias: Tensor | None = None
     """[heads, positions]: added to the scores by the key's position (ALiBi)."""
 

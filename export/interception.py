@@ -1,9 +1,10 @@
 """A model's own forward, with its attention handed to a function of ours.
 
-transformers lets attention and mask functions be registered by name. Within `intercepted(model, attend)` the model calls
-`attend` with the queries, keys and values of the NEW tokens, layer by layer; no model code is forked, and everything is as
-before when the block ends. `rotary.py` uses it to learn how a model rotates, `trace.py` to emit the graph's attention nodes.
-Letters: B batch, S new tokens, H key/value heads, D head size.
+transformers lets attention and mask functions be registered by name. Within `intercepted(model,
+attend)` the model calls `attend` with the queries, keys and values of the NEW tokens, layer by
+layer; no model code is forked, and everything is as before when the block ends. `rotary.py` uses it
+to learn how a model rotates, `trace.py` to emit the graph's attention nodes. Letters: B batch, S
+new tokens, H key/value heads, D head size.
 """
 
 from __future__ import annotations
@@ -31,17 +32,22 @@ Attend = Callable[[AttentionCall], Tensor]
 
 
 class _NoLayers(list[Any]):
-    """What stands for the cache's layers: a model that asks for one keeps something else there than keys and values."""
+    """What stands for the cache's layers: a model that asks for one keeps something else there than
+    keys and values.
+    """
 
     def __getitem__(self, index: Any) -> Any:
         raise ExportError(
-            "its layers keep a state of another kind than keys and values (state space, linear attention, convolution), "
+            "its layers keep a state of another kind than keys and values (state space, linear "
+            "attention, convolution), "
             "which a prefix cannot enter"
         )
 
 
 class PassThroughCache(Cache):
-    """Hands new keys and values straight to the attention function, and remembers which layer they belong to."""
+    """Hands new keys and values straight to the attention function, and remembers which layer they
+    belong to.
+    """
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -59,14 +65,20 @@ class PassThroughCache(Cache):
         return key_states, value_states
 
     def take_layer(self) -> int:
-        """The layer of the latest update, once. Raises ExportError when attention was not preceded by one."""
+        """The layer of the latest update, once. Raises ExportError when attention was not preceded
+        by one.
+        """
         if self._waiting is None:
-            raise ExportError("it attends to the same keys more than once, which the in-place cache does not support")
+            raise ExportError(
+                "it attends to the same keys more than once, which the in-place cache does not "
+                "support"
+            )
         layer, self._waiting = self._waiting, None
         return layer
 
     def layer_of(self, key: Tensor, value: Tensor) -> tuple[int, bool]:
-        """The layer whose keys and values attention is asked for, and whether they are those of an earlier layer.
+        """The layer whose keys and values attention is asked for, and whether they are those of an
+        earlier layer.
 
         Raises ExportError when they are not what the cache holds.
         """
@@ -77,7 +89,8 @@ class PassThroughCache(Cache):
         layer = self.take_layer()
         if key.shape != self._held[layer][0].shape:
             raise ExportError(
-                "it changes keys between its cache and its attention, which the in-place cache does not support"
+                "it changes keys between its cache and its attention, which the in-place cache "
+                "does not support"
             )
         return layer, False
 
@@ -99,12 +112,17 @@ class PassThroughCache(Cache):
 
 @contextlib.contextmanager
 def intercepted(model: PreTrainedModel, attend: Attend) -> Iterator[PassThroughCache]:
-    """Lets `attend` answer the model's attention calls; yields the cache to pass as `past_key_values`.
+    """Lets `attend` answer the model's attention calls; yields the cache to pass as
+    `past_key_values`.
 
     Raises ExportError when the model's attention cannot be had.
     """
     cache = PassThroughCache()
-    swapped = adapted(model, attend, cache.take_layer) if has_adapter(model) else _registered(model, attend, cache)
+    swapped = (
+        adapted(model, attend, cache.take_layer)
+        if has_adapter(model)
+        else _registered(model, attend, cache)
+    )
     with swapped, traceable(model):
         yield cache
 
@@ -120,14 +138,21 @@ def _registered(model: PreTrainedModel, attend: Attend, cache: PassThroughCache)
         windows.append(local_size)
 
     def attention(
-        module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        **options: Any,
     ) -> tuple[Tensor, None]:
         if attention_mask is not None:
             raise ExportError(
-                "it computes an attention mask of its own from the text, which the attention node cannot take"
+                "it computes an attention mask of its own from the text, which the attention node "
+                "cannot take"
             )
         layer, shared = cache.layer_of(key, value)
-        # Some families leave the window to the mask alone; with one mask for all layers there is no doubt whose it is.
+        # Some families leave the window to the mask alone; with one mask for all layers there is no
+        # doubt whose it is.
         if len(set(windows)) == 1:
             options["sliding_window"] = options.get("sliding_window") or windows[0]
         return attend(_call(layer, query, key, value, options, shared=shared)), None
@@ -139,7 +164,8 @@ def _registered(model: PreTrainedModel, attend: Attend, cache: PassThroughCache)
         model.set_attn_implementation(_NAME)
         if model.config._attn_implementation != _NAME:
             raise ExportError(
-                "its attention does not go through transformers' attention interface, and edgeprefix has no adapter for it"
+                "its attention does not go through transformers' attention interface, and "
+                "edgeprefix has no adapter for it"
             )
         yield
     finally:
@@ -151,7 +177,9 @@ def _registered(model: PreTrainedModel, attend: Attend, cache: PassThroughCache)
 def _call(
     layer: int, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any], *, shared: bool
 ) -> AttentionCall:
-    scaling, softcap, window = (options.get(name) for name in ("scaling", "softcap", "sliding_window"))
+    scaling, softcap, window = (
+        options.get(name) for name in ("scaling", "softcap", "sliding_window")
+    )
     return AttentionCall(
         layer=layer, query=query, key=key, value=value, shared=shared,
         scale=float(query.shape[-1] ** -0.5 if scaling is None else scaling),

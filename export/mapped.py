@@ -1,8 +1,9 @@
 """Giving back the memory of a checkpoint's pages that have been read.
 
-transformers maps a checkpoint's file instead of reading it. Pages that were touched stay resident until the system wants them
-back; the exporter touches each tensor, one after the other, and so would come to hold the whole file. A page that is given back
-is read from the file again when it is needed.
+transformers maps a checkpoint's file instead of reading it. Pages that were touched stay resident
+until the system wants them back; the exporter touches each tensor, one after the other, and so
+would come to hold the whole file. A page that is given back is read from the file again when it is
+needed.
 """
 
 from __future__ import annotations
@@ -21,18 +22,28 @@ _SUFFIX = ".safetensors"
 
 
 def give_back(tensor: Tensor) -> None:
-    """Lets go of a tensor's resident pages, when they are those of a mapped checkpoint; any other memory is left alone."""
+    """Lets go of a tensor's resident pages, when they are those of a mapped checkpoint; any other
+    memory is left alone.
+    """
     advise = _madvise()
     if advise is None or tensor.numel() == 0:
         return
     start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // mmap.PAGESIZE * mmap.PAGESIZE
+    end = (
+        (tensor.data_ptr() + tensor.numel() * tensor.element_size())
+        // mmap.PAGESIZE
+        * mmap.PAGESIZE
+    )
     if start < end and _is_mapped_checkpoint(start, end):
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), ctypes.c_int(mmap.MADV_DONTNEED))
+        advise(
+            ctypes.c_void_p(start), ctypes.c_size_t(end - start), ctypes.c_int(mmap.MADV_DONTNEED)
+        )
 
 
 def _is_mapped_checkpoint(start: int, end: int) -> bool:
-    """Whether these addresses lie in one mapping of a *.safetensors file: only such pages can be read again."""
+    """Whether these addresses lie in one mapping of a *.safetensors file: only such pages can be
+    read again.
+    """
     for line in _MAPS.read_text().splitlines():
         low, _, high = line.partition(" ")[0].partition("-")
         if int(low, 16) <= start and end <= int(high, 16):

@@ -1,8 +1,9 @@
 """How far the graph's logits are from torch's, and how far they may be.
 
-fp32 must agree to rounding. Weight-only quantisation changes the numbers themselves, so its bounds are on what the numbers
-mean: the divergence between the two next-token distributions, and the noise that was added to the logits. First choices are
-reported and not bounded: those of a base with random weights hang on hairs.
+fp32 must agree to rounding. Weight-only quantisation changes the numbers themselves, so its bounds
+are on what the numbers mean: the divergence between the two next-token distributions, and the noise
+that was added to the logits. First choices are reported and not bounded: those of a base with
+random weights hang on hairs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Bounds:
     kl: float | None = None
     """Mean Kullback-Leibler divergence in nats, torch's distribution first."""
     noise: float | None = None
-    """Spread of Δ over the spread of torch's logits. Logits that have nothing to do with torch's come out at √2."""
+    """Spread of Δ over the spread of torch's logits. Logits that have nothing to do with torch's
+    come out at √2.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,9 @@ class ParityReport:
     cache: str = "float32"
     """What keys and values are held in."""
     rounded: CaseReport | None = None
-    """The long text against torch on the bundle's own rounded weights; None when they are not rounded."""
+    """The long text against torch on the bundle's own rounded weights; None when they are not
+    rounded.
+    """
 
     @property
     def max_abs(self) -> float:
@@ -70,7 +75,11 @@ class ParityReport:
     @property
     def kl(self) -> float:
         """Mean divergence over all positions, in nats."""
-        return float(np.average([case.kl for case in self.cases], weights=[case.positions for case in self.cases]))
+        return float(
+            np.average(
+                [case.kl for case in self.cases], weights=[case.positions for case in self.cases]
+            )
+        )
 
     @property
     def noise(self) -> float:
@@ -80,7 +89,11 @@ class ParityReport:
     @property
     def top1(self) -> float:
         """Share of positions with the same first choice."""
-        return float(np.average([case.top1 for case in self.cases], weights=[case.positions for case in self.cases]))
+        return float(
+            np.average(
+                [case.top1 for case in self.cases], weights=[case.positions for case in self.cases]
+            )
+        )
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -89,11 +102,15 @@ class ParityReport:
         if not all(np.isfinite([case.max_abs, case.kl]).all() for case in self.cases):
             found.append("logits hold NaN or infinity")
         if self.bounds.relative is not None and not self.relative <= self.bounds.relative:
-            found.append(f"relative difference {self.relative:.2e} is over {self.bounds.relative:.0e}")
+            found.append(
+                f"relative difference {self.relative:.2e} is over {self.bounds.relative:.0e}"
+            )
         if self.bounds.kl is not None and not self.kl <= self.bounds.kl:
             found.append(f"KL divergence {self.kl:.3g} is over {self.bounds.kl:g} nats")
         if self.bounds.noise is not None and not self.noise <= self.bounds.noise:
-            found.append(f"noise {self.noise:.3g} is over {self.bounds.noise:g} of the logits' spread")
+            found.append(
+                f"noise {self.noise:.3g} is over {self.bounds.noise:g} of the logits' spread"
+            )
         return (*found, *(self._beyond_rounding() if self.rounded is not None else ()))
 
     def _beyond_rounding(self) -> Iterator[str]:
@@ -104,7 +121,10 @@ class ParityReport:
             ("noise", self.rounded.noise, ROUNDED_BOUNDS.noise),
         ):
             if bound is not None and not value <= bound:
-                yield f"{name} {value:.3g} to torch on the same rounded weights is over {bound:g}: the graph itself is wrong"
+                yield (
+                    f"{name} {value:.3g} to torch on the same rounded weights is over {bound:g}: "
+                    "the graph itself is wrong"
+                )
 
     @property
     def passed(self) -> bool:
@@ -122,12 +142,18 @@ class ParityReport:
         }
         rounded = None
         if self.rounded is not None:
-            rounded = dataclasses.asdict(self.rounded) | {"bounds": dataclasses.asdict(ROUNDED_BOUNDS)}
+            rounded = dataclasses.asdict(self.rounded) | {
+                "bounds": dataclasses.asdict(ROUNDED_BOUNDS)
+            }
         return {
-            "passed": self.passed, "precision": self.precision, "cache": self.cache, **numbers,
-            "bounds": dataclasses.asdict(self.bounds), "cases": [dataclasses.asdict(case) for case in self.cases],
+            "passed": self.passed,
+            "precision": self.precision,
+            "cache": self.cache,
+            **numbers,
+            "bounds": dataclasses.asdict(self.bounds),
+            "cases": [dataclasses.asdict(case) for case in self.cases],
             "rounded": rounded,
-        }  # fmt: skip
+        }
 
     @property
     def _what(self) -> str:
@@ -147,7 +173,8 @@ class ParityReport:
     def to_text(self) -> str:
         """A table for people, one line a case, and the verdict."""
         head = (
-            f"{'case':<10}{'positions':>10}{'max |Δ|':>12}{'relative':>12}{'KL':>12}{'noise':>12}{'top-1':>9}"
+            f"{'case':<10}{'positions':>10}{'max |Δ|':>12}{'relative':>12}{'KL':>12}"
+            f"{'noise':>12}{'top-1':>9}"
             "  first diverging token"
         )
         lines = [
@@ -164,7 +191,9 @@ class ParityReport:
 
 
 ROUNDED_BOUNDS = Bounds(kl=0.02, noise=0.2)
-"""Against torch on the same rounded weights: what is left is the rounding of activations to 8 bits, and of an int8 cache."""
+"""Against torch on the same rounded weights: what is left is the rounding of activations to 8 bits,
+and of an int8 cache.
+"""
 
 BOUNDS: Mapping[str, Bounds] = {
     "fp32": Bounds(relative=1e-4),
@@ -175,10 +204,12 @@ BOUNDS: Mapping[str, Bounds] = {
 
 
 def bounds_of(precision: str, cache_dtype: str, *, rounded: bool) -> Bounds:
-    """The bounds of a bundle against fp32 torch. An int8 cache rounds keys and values: fp32 weights then have those of int8.
+    """The bounds of a bundle against fp32 torch. An int8 cache rounds keys and values: fp32 weights
+    then have those of int8.
 
-    Some weights drown in their own rounding (random ones, thirty layers deep) though the graph is right. So the noise
-    counts where no comparison with the same `rounded` weights tells the two apart.
+    Some weights drown in their own rounding (random ones, thirty layers deep) though the graph is
+    right. So the noise counts where no comparison with the same `rounded` weights tells the two
+    apart.
     """
     bounds = BOUNDS["int8"] if cache_dtype == "int8" and precision == "fp32" else BOUNDS[precision]
     return dataclasses.replace(bounds, noise=None) if rounded else bounds
@@ -203,7 +234,9 @@ def compare(name: str, actual: Sequence[Array], expected: Sequence[Array]) -> Ca
 
 
 def _same_choice(got: Array, wanted: Array) -> npt.NDArray[np.bool_]:
-    """Whether the graph's first choice is torch's, or one that torch itself holds equal to a hundred-thousandth."""
+    """Whether the graph's first choice is torch's, or one that torch itself holds equal to a
+    hundred-thousandth.
+    """
     best = wanted.max(axis=1)
     chosen = np.take_along_axis(wanted, got.argmax(axis=1)[:, None], axis=1)[:, 0]
     result: npt.NDArray[np.bool_] = chosen >= best - 1e-5 * np.maximum(1.0, np.abs(best))

@@ -1,4 +1,6 @@
-"""A lean fp32 graph in the precision that was asked for. benchmarks/precision.py measured the formats."""
+"""A lean fp32 graph in the precision that was asked for. benchmarks/precision.py measured the
+formats.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from edgeprefix.runtime.contracts.rounding import FORMATS
 
 
 def to_precision(model: ir.Model, precision: str) -> ir.Model:
-    """Edits a lean fp32 graph in place: fp32 leaves it, fp16 converts it, int8 and int4 quantise its weights."""
+    """Edits a lean fp32 graph in place: fp32 leaves it, fp16 converts it, int8 and int4 quantise
+    its weights.
+    """
     if precision == "fp16":
         passes: list[ir.passes.InPlacePass] = [HalfPrecisionPass()]
     elif precision in FORMATS:

@@ -1,8 +1,9 @@
 """`export prefix`: from a training run, or from a PEFT adapter, to the one file that a task needs.
 
-The trainer keeps its best prefix in the run's folder in the prefix file's own format, keys and values computed and any
-reparametrisation folded. So exporting a run is checking: of the file, of the base, of the numbers in the dtype asked for.
-A folder with an adapter_config.json takes the door of `export/peft`.
+The trainer keeps its best prefix in the run's folder in the prefix file's own format, keys and
+values computed and any reparametrisation folded. So exporting a run is checking: of the file, of
+the base, of the numbers in the dtype asked for. A folder with an adapter_config.json takes the door
+of `export/peft`.
 """
 
 from __future__ import annotations
@@ -30,16 +31,20 @@ def export_prefix(
     prompt: str | None = None,
     task_id: int | None = None,
 ) -> Prefix:
-    """Writes the prefix of a training run or a PEFT adapter as a prefix file, whole or not at all; gives it back.
+    """Writes the prefix of a training run or a PEFT adapter as a prefix file, whole or not at all;
+    gives it back.
 
-    `run`, `base`, `task`, `prompt` and `task_id` are those of `read_prefix`. `dtype` is fp32, fp16, bf16 or int8.
-    Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError, TemplateError, OutputError.
+    `run`, `base`, `task`, `prompt` and `task_id` are those of `read_prefix`. `dtype` is fp32, fp16,
+    bf16 or int8. Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError,
+    TemplateError, OutputError.
 
     >>> export_prefix("runs/e2e", "e2e.safetensors", dtype="fp16")  # doctest: +SKIP
     """
     if dtype not in DTYPES:
         raise ExportError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    exported = read_prefix(run, base=base, task=task, prompt=prompt, task_id=task_id).with_dtype(dtype)
+    exported = read_prefix(run, base=base, task=task, prompt=prompt, task_id=task_id).with_dtype(
+        dtype
+    )
     exported.save(out)
     return exported
 
@@ -54,9 +59,10 @@ def read_prefix(
 ) -> Prefix:
     """The prefix of a training run's folder, of a prefix file, or of a PEFT adapter's folder.
 
-    `base` is what the prefix must belong to; a PEFT adapter, which knows its base by name only, needs it where that name
-    leads nowhere. `task` and `prompt` replace the task's name and prompt template. `task_id` chooses among the tasks of a PEFT
-    multitask adapter. Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError, TemplateError.
+    `base` is what the prefix must belong to; a PEFT adapter, which knows its base by name only,
+    needs it where that name leads nowhere. `task` and `prompt` replace the task's name and prompt
+    template. `task_id` chooses among the tasks of a PEFT multitask adapter. Raises ExportError,
+    PrefixFileError, CheckpointError, BaseMismatchError, TemplateError.
     """
     folder = Path(run)
     if not (folder / RUN_PREFIX).is_file() and is_adapter(folder):
@@ -66,7 +72,9 @@ def read_prefix(
         raise ExportError(f"{run} is no PEFT adapter and holds one task; leave the task id out")
     prefix = _renamed(Prefix.load(_prefix_of(folder)), task, prompt)
     if base is not None:
-        checkpoint_identity(find_checkpoint(base).folder).require_same(prefix.base, what=f"prefix {prefix.name!r}")
+        checkpoint_identity(find_checkpoint(base).folder).require_same(
+            prefix.base, what=f"prefix {prefix.name!r}"
+        )
     return prefix
 
 
@@ -82,11 +90,16 @@ def _prefix_of(run: Path) -> Path:
     if run.is_file():
         return run
     if not run.is_dir():
-        raise ExportError(f"{run}: no such folder; give the --out of an `edgeprefix train`, or a PEFT adapter's folder")
+        raise ExportError(
+            f"{run}: no such folder; give the --out of an `edgeprefix train`, or a PEFT adapter's "
+            "folder"
+        )
     if (run / RUN_PREFIX).is_file():
         return run / RUN_PREFIX
     raise ExportError(
-        f"{run} holds neither {RUN_PREFIX} nor adapter_config.json: it is no training run (or one that was stopped before its "
-        "first validation) and no PEFT adapter; give the --out of an `edgeprefix train`, or go on with "
+        f"{run} holds neither {RUN_PREFIX} nor adapter_config.json: it is no training run (or one "
+        "that was stopped before its "
+        "first validation) and no PEFT adapter; give the --out of an `edgeprefix train`, or go on "
+        "with "
         "`edgeprefix train --resume`"
     )

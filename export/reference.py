@@ -1,4 +1,6 @@
-"""torch's side: a base run whole and without tricks, over any prefix, with its weights as they are or as a bundle rounds them."""
+"""torch's side: a base run whole and without tricks, over any prefix, with its weights as they are
+or as a bundle rounds them.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,20 @@ Ids = npt.NDArray[np.int64]
 States = Sequence[tuple[Array, Array]]
 
 _TEXT = (
-    "The harbour wakes before the town does. At five the first boats come in, low in the water, and the gulls follow them "
-    "like a torn sail. Anna counts the crates: 12 of herring, 7 of cod, and one small box of shrimp that nobody ordered. "
-    "Her brother writes the numbers on a board with chalk, then adds the price of each: 3.50, 4.20, 11.00. Which of them "
-    "will sell by noon? The cook of the Blue Anchor, a family restaurant near the station, wants everything that is fresh; "
-    'the man from the market wants everything that is cheap. {"name": "Anna", "crates": 20, "paid": true} says the '
-    "receipt, which is printed in a format for machines. Once the trucks are gone, the street is washed, the ropes are "
-    "coiled, and the only sound is the slow knocking of the hulls against the wood. It is the best hour of the day, she says. "
+    "The harbour wakes before the town does. At five the first boats come in, low in the water, "
+    "and the gulls follow them "
+    "like a torn sail. Anna counts the crates: 12 of herring, 7 of cod, and one small box of "
+    "shrimp that nobody ordered. "
+    "Her brother writes the numbers on a board with chalk, then adds the price of each: 3.50, "
+    "4.20, 11.00. Which of them "
+    "will sell by noon? The cook of the Blue Anchor, a family restaurant near the station, wants "
+    "everything that is fresh; "
+    'the man from the market wants everything that is cheap. {"name": "Anna", "crates": '
+    '20, "paid": true} says the '
+    "receipt, which is printed in a format for machines. Once the trucks are gone, the street is "
+    "washed, the ropes are "
+    "coiled, and the only sound is the slow knocking of the hulls against the wood. It is the "
+    "best hour of the day, she says. "
 )
 
 
@@ -40,7 +49,9 @@ _AT_ONCE = 1 << 24  # numbers
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A text over a prefix; `states` are keys and values [H, P, D] of each layer, None without a prefix."""
+    """A text over a prefix; `states` are keys and values [H, P, D] of each layer, None without a
+    prefix.
+    """
 
     tokens: Ids
     states: States | None
@@ -59,33 +70,45 @@ class Reference:
         self._indices = [layer.index for layer in survey_layers(base.model)]
 
     def logits(self, row: Row, *, weights: str | None = None) -> list[Array]:
-        """Logits [V] of every token of the row; with `weights` int8 or int4 the base's own are rounded as in such a bundle."""
+        """Logits [V] of every token of the row; with `weights` int8 or int4 the base's own are
+        rounded as in such a bundle.
+        """
         with _rounded_weights(self._model, weights) if weights else contextlib.nullcontext():
             out = self._run(row.tokens, row.states)
         return list(out.logits[0].float().numpy())
 
     def random_states(self, tokens: Ids, length: int, *, seed: int) -> list[tuple[Array, Array]]:
-        """Random keys and values [H, P, D] with mean and spread of the base's own over some text."""
+        """Random keys and values [H, P, D] with mean and spread of the base's own over some
+        text.
+        """
         cache = self._run(tokens[:64], None).past_key_values
         generator = torch.Generator().manual_seed(seed)
         pairs = []
         for index in self._indices:
             layer = cache.layers[index]
-            pairs.append(tuple(_like(states[0], length, generator) for states in (layer.keys, layer.values)))
+            pairs.append(
+                tuple(_like(states[0], length, generator) for states in (layer.keys, layer.values))
+            )
         return [(key, value) for key, value in pairs]
 
     def own_states(self, tokens: Ids) -> list[tuple[Array, Array]]:
         """The base's own keys and values [H, S, D] of each layer over some tokens."""
         layers = self._run(tokens, None).past_key_values.layers
-        return [(layers[index].keys[0].numpy(), layers[index].values[0].numpy()) for index in self._indices]
+        return [
+            (layers[index].keys[0].numpy(), layers[index].values[0].numpy())
+            for index in self._indices
+        ]
 
     def _run(self, tokens: Ids, states: States | None):  # type: ignore[no-untyped-def]  # a transformers output
-        cache = DynamicCache()  # without the config: it keeps all positions, and the masks see to windows
+        # Without the config: it keeps all positions, and the masks see to windows
+        cache = DynamicCache()
         if states is not None:
             for index, (key, value) in zip(self._indices, states, strict=True):
                 cache.update(torch.from_numpy(key)[None], torch.from_numpy(value)[None], index)
         with torch.no_grad():
-            return self._model(input_ids=torch.from_numpy(tokens)[None], past_key_values=cache, use_cache=True)
+            return self._model(
+                input_ids=torch.from_numpy(tokens)[None], past_key_values=cache, use_cache=True
+            )
 
 
 def _like(states: torch.Tensor, length: int, generator: torch.Generator) -> Array:
@@ -101,13 +124,19 @@ def some_tokens(base: Base, count: int) -> Ids:
     vocabulary = int(base.config.vocab_size)
     if base.tokenizer is None:
         return np.random.default_rng(0).integers(0, vocabulary, count)
-    ids = [token for token in base.tokenizer.encode(_TEXT, add_special_tokens=False).ids if token < vocabulary]
+    ids = [
+        token
+        for token in base.tokenizer.encode(_TEXT, add_special_tokens=False).ids
+        if token < vocabulary
+    ]
     return np.array(list(itertools.islice(itertools.cycle(ids), count)), np.int64)
 
 
 @contextlib.contextmanager
 def _rounded_weights(model: PreTrainedModel, precision: str) -> Iterator[None]:
-    """Within the block every matrix that the exporter rounds is rounded while its module runs, and only then."""
+    """Within the block every matrix that the exporter rounds is rounded while its module runs, and
+    only then.
+    """
     form, whole = FORMATS[precision], cast(Any, model)
     head, embedding = whole.get_output_embeddings(), whole.get_input_embeddings()
     handles: list[Any] = [embedding.register_forward_hook(_RoundingRows(form.head))]
@@ -115,7 +144,9 @@ def _rounded_weights(model: PreTrainedModel, precision: str) -> Iterator[None]:
         if module is head or not isinstance(module, nn.Embedding):
             rounding = _Rounding(module, form.head if module is head else form.body)
             handles.append(module.register_forward_pre_hook(rounding.before))
-            handles.append(module.register_forward_hook(rounding.after, prepend=True, always_call=True))
+            handles.append(
+                module.register_forward_hook(rounding.after, prepend=True, always_call=True)
+            )
     try:
         yield
     finally:
@@ -124,14 +155,18 @@ def _rounded_weights(model: PreTrainedModel, precision: str) -> Iterator[None]:
 
 
 class _RoundingRows:
-    """Rounds the rows that an embedding gives out, which is to round its table: a row's blocks are its own."""
+    """Rounds the rows that an embedding gives out, which is to round its table: a row's blocks are
+    its own.
+    """
 
     def __init__(self, form: WeightFormat) -> None:
         self._form = form
 
     def __call__(self, module: nn.Module, arguments: object, rows: Tensor) -> Tensor:
         """As a forward hook; rows [B, S, width]."""
-        return _by_rows(rows.flatten(0, -2), self._form, torch.empty_like(rows).flatten(0, -2)).view(rows.shape)
+        return _by_rows(
+            rows.flatten(0, -2), self._form, torch.empty_like(rows).flatten(0, -2)
+        ).view(rows.shape)
 
 
 class _Rounding:
@@ -139,9 +174,12 @@ class _Rounding:
 
     def __init__(self, module: nn.Module, form: WeightFormat) -> None:
         self._form, self._columns = form, isinstance(module, Conv1D)  # whose weight lies as [K, N]
-        # A big base's module makes an fp32 copy for each run; nobody else sees what is written into it.
+        # A big base's module makes an fp32 copy for each run; nobody else sees what is written into
+        # it.
         self._copies = {
-            name for name, weight in module.named_parameters(recurse=False) if weight.dtype != torch.float32
+            name
+            for name, weight in module.named_parameters(recurse=False)
+            if weight.dtype != torch.float32
         }
         self._kept: dict[str, Tensor] = {}
 
@@ -150,8 +188,11 @@ class _Rounding:
         for name, parameter in module.named_parameters(recurse=False):
             if form := self._format(parameter):
                 self._kept[name] = parameter.data
-                weight = parameter.data.T if self._columns else parameter.data.flatten(0, -2)  # [N, K]
-                numbers = _by_rows(weight, form, weight if name in self._copies else torch.empty_like(weight))
+                # [N, K]
+                weight = parameter.data.T if self._columns else parameter.data.flatten(0, -2)
+                numbers = _by_rows(
+                    weight, form, weight if name in self._copies else torch.empty_like(weight)
+                )
                 parameter.data = numbers.T if self._columns else numbers.view(parameter.shape)
 
     def after(self, module: nn.Module, *_: Any) -> None:

@@ -1,11 +1,13 @@
-"""May the attention node rotate queries and keys itself? Found out by rehearsal, not by the model's name.
+"""May the attention node rotate queries and keys itself? Found out by rehearsal, not by the model's
+name.
 
-The attention node can rotate with one table of cosines and sines, [positions, R/2], over the first R numbers of each head, in
-halves or interleaved. Architectures differ in rope type, in which part they rotate, in layers that do not rotate at all
-and in what happens after rotation. So the model runs twice on a few tokens at low and at high positions: once as it is,
-once with its own rotation bypassed. A layer's rotation is left to the node only when some table of the model's, applied
-to the bypassed queries and keys, gives exactly what the model itself gave, at every position tried. Otherwise the model's own
-rotation is traced into the graph: slower, and as exact.
+The attention node can rotate with one table of cosines and sines, [positions, R/2], over the first
+R numbers of each head, in halves or interleaved. Architectures differ in rope type, in which part
+they rotate, in layers that do not rotate at all and in what happens after rotation. So the model
+runs twice on a few tokens at low and at high positions: once as it is, once with its own rotation
+bypassed. A layer's rotation is left to the node only when some table of the model's, applied to the
+bypassed queries and keys, gives exactly what the model itself gave, at every position tried.
+Otherwise the model's own rotation is traced into the graph: slower, and as exact.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class RotaryTable:
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryPlan:
-    """Tables for the attention nodes. `layers[i]` indexes `tables`, None for a layer that does not rotate."""
+    """Tables for the attention nodes. `layers[i]` indexes `tables`, None for a layer that does not
+    rotate.
+    """
 
     tables: tuple[RotaryTable, ...]
     layers: dict[int, int | None]
@@ -72,7 +76,9 @@ class _Source:
 
 
 def plan_rotary(model: PreTrainedModel, max_positions: int) -> RotaryPlan | None:
-    """Tables that let the attention nodes rotate exactly as the model does; None when the rotation must be traced."""
+    """Tables that let the attention nodes rotate exactly as the model does; None when the rotation
+    must be traced.
+    """
     sources = _sources(model)
     if not sources or not _rotation_functions(model):
         return None
@@ -87,7 +93,8 @@ def plan_rotary(model: PreTrainedModel, max_positions: int) -> RotaryPlan | None
             return None
         tables = tuple(_table(source, torch.arange(max_positions)) for source in order)
     return RotaryPlan(
-        tables=tables, layers={layer: order.index(source) if source else None for layer, source in chosen.items()}
+        tables=tables,
+        layers={layer: order.index(source) if source else None for layer, source in chosen.items()},
     )
 
 
@@ -105,7 +112,9 @@ def rotation_bypassed(model: PreTrainedModel) -> Iterator[None]:
 
 
 def rotate(states: Tensor, table: RotaryTable) -> Tensor:
-    """What the attention node does with `do_rotary`: states [B, heads, S, D] at the table's S positions."""
+    """What the attention node does with `do_rotary`: states [B, heads, S, D] at the table's S
+    positions.
+    """
     cos, sin = table.cos, table.sin  # [S, R/2]
     half = cos.shape[-1]
     part, rest = states[..., : 2 * half], states[..., 2 * half :]
@@ -118,8 +127,12 @@ def rotate(states: Tensor, table: RotaryTable) -> Tensor:
     return torch.cat((joined, rest), -1)
 
 
-def _rehearse(model: PreTrainedModel, sources: list[_Source], positions: Tensor) -> dict[int, _Source | None] | None:
-    """For each layer the source whose rotation equals the model's at `positions`; None when a layer has no such source."""
+def _rehearse(
+    model: PreTrainedModel, sources: list[_Source], positions: Tensor
+) -> dict[int, _Source | None] | None:
+    """For each layer the source whose rotation equals the model's at `positions`; None when a layer
+    has no such source.
+    """
     rotated: list[tuple[Tensor, Tensor]] = []  # in the order of the calls: layers may share keys
 
     def record(call: AttentionCall) -> Tensor:
@@ -128,34 +141,54 @@ def _rehearse(model: PreTrainedModel, sources: list[_Source], positions: Tensor)
 
     chosen: dict[int, _Source | None] = {}
     left = iter(rotated)
-    candidates = [(source, table) for source in sources if (table := source.table(positions)) is not None]
+    candidates = [
+        (source, table) for source in sources if (table := source.table(positions)) is not None
+    ]
 
     def compare(call: AttentionCall) -> Tensor:
         query, key = next(left)
         match = None
         if not (_same(call.query, query) and _same(call.key, key)):
-            match = next((source for source, table in candidates if _explains(table, call, query, key)), None)
+            match = next(
+                (source for source, table in candidates if _explains(table, call, query, key)), None
+            )
             if match is None:
                 raise _NoMatchError
         if chosen.setdefault(call.layer, match) != match:
             raise _NoMatchError
-        return _plain_attention(call, query, key)  # with the model's own, so that no error carries on to the next layer
+        # With the model's own, so that no error carries on to the next layer
+        return _plain_attention(call, query, key)
 
-    ids = torch.arange(len(positions))[None] % int(model.config.get_text_config(decoder=True).vocab_size)
+    ids = torch.arange(len(positions))[None] % int(
+        model.config.get_text_config(decoder=True).vocab_size
+    )
     with torch.no_grad():
         with intercepted(model, record) as cache:
-            model(input_ids=ids, position_ids=positions[None], past_key_values=cache, use_cache=True)
+            model(
+                input_ids=ids, position_ids=positions[None], past_key_values=cache, use_cache=True
+            )
         try:
             with rotation_bypassed(model), intercepted(model, compare) as cache:
-                model(input_ids=ids, position_ids=positions[None], past_key_values=cache, use_cache=True)
+                model(
+                    input_ids=ids,
+                    position_ids=positions[None],
+                    past_key_values=cache,
+                    use_cache=True,
+                )
         except _NoMatchError:
             return None
     return chosen
 
 
 def _explains(table: RotaryTable, call: AttentionCall, query: Tensor, key: Tensor) -> bool:
-    """Whether the node, rotating with `table`, gives the model's own query and key; its kernels want multiples of 16."""
-    if call.query.shape[-1] % 16 or table.cos.shape[-1] % 8 or 2 * table.cos.shape[-1] > call.query.shape[-1]:
+    """Whether the node, rotating with `table`, gives the model's own query and key; its kernels
+    want multiples of 16.
+    """
+    if (
+        call.query.shape[-1] % 16
+        or table.cos.shape[-1] % 8
+        or 2 * table.cos.shape[-1] > call.query.shape[-1]
+    ):
         return False
     return _same(rotate(call.query, table), query) and _same(rotate(call.key, table), key)
 
@@ -168,20 +201,27 @@ def _fixed(source: _Source, samples: Iterable[Tensor], max_positions: int) -> bo
     """Whether a position's angles are the same however long the text is (longrope's are not)."""
     whole = _table(source, torch.arange(max_positions))
     rows = [(positions, _table(source, positions)) for positions in samples]
-    return all(torch.equal(whole.cos[at], part.cos) and torch.equal(whole.sin[at], part.sin) for at, part in rows)
+    return all(
+        torch.equal(whole.cos[at], part.cos) and torch.equal(whole.sin[at], part.sin)
+        for at, part in rows
+    )
 
 
 def _table(source: _Source, positions: Tensor) -> RotaryTable:
     table = source.table(positions)
     if table is None:
-        raise TypeError(f"{type(source.module).__name__} gave cosines and sines before, and does not now")
+        raise TypeError(
+            f"{type(source.module).__name__} gave cosines and sines before, and does not now"
+        )
     return table
 
 
 def _sources(model: PreTrainedModel) -> list[_Source]:
     """Rotary modules of the model: those with `forward(x, position_ids[, layer_type])`."""
     found = []
-    kinds = sorted(set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or []))
+    kinds = sorted(
+        set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or [])
+    )
     for module in model.modules():
         parameters = list(inspect.signature(module.forward).parameters)
         if parameters[:2] != ["x", "position_ids"]:
@@ -192,9 +232,13 @@ def _sources(model: PreTrainedModel) -> list[_Source]:
 
 
 def _rotation_functions(model: PreTrainedModel) -> list[tuple[Any, str, Callable[..., Any]]]:
-    """(module, name, function) of every `apply_…rotary…(…, cos, sin, …)` that the model's code can call."""
+    """(module, name, function) of every `apply_…rotary…(…, cos, sin, …)` that the model's code can
+    call.
+    """
     modules = {
-        type(part).__module__ for part in model.modules() if type(part).__module__.startswith("transformers.models.")
+        type(part).__module__
+        for part in model.modules()
+        if type(part).__module__.startswith("transformers.models.")
     }
     found: list[tuple[Any, str, Callable[..., Any]]] = []
     for module in (sys.modules[name] for name in sorted(modules)):
@@ -220,7 +264,9 @@ def _identity(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _halved(angles: Tensor) -> Tensor:
-    """[n, R] with every angle twice (in halves or interleaved) → [n, R/2]; already half → as it is."""
+    """[n, R] with every angle twice (in halves or interleaved) → [n, R/2]; already half →
+    as it is.
+    """
     size = angles.shape[-1]
     if size % 2 == 0 and torch.equal(angles[:, : size // 2], angles[:, size // 2 :]):
         return angles[:, : size // 2].contiguous()
@@ -233,7 +279,9 @@ def _plain_attention(call: AttentionCall, query: Tensor, key: Tensor) -> Tensor:
     """Causal attention without windows and caps: enough to carry a rehearsal on."""
     repeats = query.shape[1] // key.shape[1]
     key, value = (states.repeat_interleave(repeats, 1) for states in (key, call.value))
-    out = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=call.scale)
+    out = nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=call.scale
+    )
     return out.transpose(1, 2)
 
 

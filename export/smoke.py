@@ -1,4 +1,6 @@
-"""`--smoke`: a two-layer copy goes through the whole export first, so that a problem of the architecture shows in seconds."""
+"""`--smoke`: a two-layer copy goes through the whole export first, so that a problem of the
+architecture shows in seconds.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,25 @@ _POSITIONS = 1024
 
 
 def smoke_base(config: Any, folder: Path) -> Base:
-    """A random model of the same architecture and widths, with two layers (one of each kind, if it has more) and few tokens."""
+    """A random model of the same architecture and widths, with two layers (one of each kind, if it
+    has more) and few tokens.
+    """
     with quiet_transformers():
         torch.manual_seed(0)
         model = _loader.from_config(
-            _cut(config), dtype=torch.float32, attn_implementation=reference_attention(config.model_type)
+            _cut(config),
+            dtype=torch.float32,
+            attn_implementation=reference_attention(config.model_type),
         )
     identity = BaseIdentity(
-        name=f"two layers of {config.model_type}", weights_sha256="", config_sha256="", tokenizer_sha256=""
+        name=f"two layers of {config.model_type}",
+        weights_sha256="",
+        config_sha256="",
+        tokenizer_sha256="",
     )
-    return Base(folder=folder, identity=identity, model=model.eval().requires_grad_(False), tokenizer=None)
+    return Base(
+        folder=folder, identity=identity, model=model.eval().requires_grad_(False), tokenizer=None
+    )
 
 
 def _cut(config: Any) -> Any:
@@ -51,5 +62,7 @@ def _cut(config: Any) -> Any:
 
 
 def _scaled(text: Any) -> bool:
-    """Whether angles depend on the base's own limit, so that another limit would be another architecture."""
+    """Whether angles depend on the base's own limit, so that another limit would be another
+    architecture.
+    """
     return "default" not in str(getattr(text, "rope_parameters", None) or "default")

@@ -1,8 +1,10 @@
-"""Big bases: the checkpoint's own numbers are held once, in the checkpoint's own dtype, and nothing else is.
+"""Big bases: the checkpoint's own numbers are held once, in the checkpoint's own dtype, and nothing
+else is.
 
-A base in bf16 would double in memory as fp32. So its modules are built around memory that is never touched; the graph is traced
-from them, and its weights are read from the checkpoint's tensors one at a time when they are written. torch's side of the
-comparison runs on the same tensors, each module's turned into fp32 only while that module runs.
+A base in bf16 would double in memory as fp32. So its modules are built around memory that is never
+touched; the graph is traced from them, and its weights are read from the checkpoint's tensors one
+at a time when they are written. torch's side of the comparison runs on the same tensors, each
+module's turned into fp32 only while that module runs.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ _loader: Any = AutoModelForCausalLM
 def hollow_model(config: Any) -> PreTrainedModel:
     """The model of a configuration in fp32: real buffers, and parameters that take no memory.
 
-    A matrix is one random column, repeated: enough to rehearse how the model rotates and where it attends.
+    A matrix is one random column, repeated: enough to rehearse how the model rotates and where it
+    attends.
     """
     with no_init_weights(), _hollow_parameters():
         model = _loader.from_config(
@@ -41,7 +44,9 @@ def hollow_model(config: Any) -> PreTrainedModel:
 
 
 def untouched(model: PreTrainedModel) -> PreTrainedModel:
-    """Gives every parameter memory of its own that nobody has written to, so that it takes none; for tracing."""
+    """Gives every parameter memory of its own that nobody has written to, so that it takes none;
+    for tracing.
+    """
     for parameter in model.parameters():
         parameter.data = torch.empty(parameter.shape, dtype=torch.float32)
     return model
@@ -84,7 +89,9 @@ def _compute_in_full(module: nn.Module) -> None:
 
 @contextlib.contextmanager
 def _hollow_parameters() -> Iterator[None]:
-    """Within the block every new parameter of more than one dimension is a repeated column; vectors are near one."""
+    """Within the block every new parameter of more than one dimension is a repeated column; vectors
+    are near one.
+    """
     original = nn.Module.register_parameter
     generator = torch.Generator().manual_seed(0)
 
@@ -92,7 +99,9 @@ def _hollow_parameters() -> Iterator[None]:
         original(
             module,
             name,
-            None if parameter is None else nn.Parameter(_hollow(parameter, generator), requires_grad=False),
+            None
+            if parameter is None
+            else nn.Parameter(_hollow(parameter, generator), requires_grad=False),
         )
 
     nn.Module.register_parameter = register  # type: ignore[method-assign,assignment]

@@ -1,9 +1,11 @@
-"""From a torch model to the decoder graph of docs/bundle.md, still as torch wrote it; `passes` make it lean.
+"""From a torch model to the decoder graph of docs/bundle.md, still as torch wrote it; `passes` make
+it lean.
 
-Inputs `input_ids [B,S]`, `total_lengths [B]`, `logit_rows [N]`, `past_key_values.{i}.key|value [B,H,C,D]`; outputs `logits [N,V]`
-and `present.{i}.key|value`, which the runtime binds to the memory of the past. The model's own forward is traced; its
-attention becomes one com.microsoft::GroupQueryAttention node a layer. B batch, S new tokens, C cache capacity, H key/value
-heads, D head size, V vocabulary, N logit rows.
+Inputs `input_ids [B,S]`, `total_lengths [B]`, `logit_rows [N]`, `past_key_values.{i}.key|value
+[B,H,C,D]`; outputs `logits [N,V]` and `present.{i}.key|value`, which the runtime binds to the
+memory of the past. The model's own forward is traced; its attention becomes one
+com.microsoft::GroupQueryAttention node a layer. B batch, S new tokens, C cache capacity, H
+key/value heads, D head size, V vocabulary, N logit rows.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Layer:
 def survey_layers(model: PreTrainedModel) -> tuple[Layer, ...]:
     """Runs the model on a few tokens to see its attention layers, in cache order.
 
-    Raises ExportError when its attention cannot be intercepted, or when the layers are not all attention layers.
+    Raises ExportError when its attention cannot be intercepted, or when the layers are not all
+    attention layers.
     """
     seen: dict[int, LayerShape] = {}
     calls = 0
@@ -70,15 +73,28 @@ def survey_layers(model: PreTrainedModel) -> tuple[Layer, ...]:
             _forward(model, ids, ids, cache)
     except ExportError as error:
         raise ExportError(f"{kind} cannot be exported: {error}") from error
-    except (AttributeError, NotImplementedError, TypeError, IndexError, KeyError, ValueError, RuntimeError) as error:
+    except (
+        AttributeError,
+        NotImplementedError,
+        TypeError,
+        IndexError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         raise ExportError(
-            f"{kind} cannot be exported: its forward does not run with a cache of keys and values alone ({_cause(error)})"
+            f"{kind} cannot be exported: its forward does not run with a cache of keys and values "
+            f"alone ({_cause(error)})"
         ) from error
-    expected = int(getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", len(seen)))
+    expected = int(
+        getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", len(seen))
+    )
     if max(len(seen), calls) < expected:
         raise ExportError(
-            f"{kind} has {expected} layers, of which {len(seen)} attend through the attention interface; "
-            "layers with a state of another kind (recurrent, convolution) or with an attention of their own cannot be exported"
+            f"{kind} has {expected} layers, of which {len(seen)} attend through the attention "
+            "interface; "
+            "layers with a state of another kind (recurrent, convolution) or with an attention of "
+            "their own cannot be exported"
         )
     return tuple(Layer(index=index, shape=seen[index]) for index in sorted(seen))
 
@@ -90,7 +106,8 @@ def trace_decoder(
     *,
     state: Mapping[str, Tensor] | None = None,
 ) -> ir.Model:
-    """Traces the model into a graph. Weights stay the model's own memory, or that of `state`, until they are written.
+    """Traces the model into a graph. Weights stay the model's own memory, or that of `state`, until
+    they are written.
 
     Raises ExportError when torch cannot export the model.
     """
@@ -101,13 +118,25 @@ def trace_decoder(
     with torch.no_grad(), _quiet(), _experts_traceable(model), bypass:
         try:
             program = torch.onnx.export(
-                decoder, arguments, dynamo=True, optimize=False, verbose=False,
-                opset_version=OPSET, dynamic_shapes=dynamic_shapes,
-                input_names=["input_ids", "total_lengths", "logit_rows", *(f"past_key_values.{name}" for name in names)],
+                decoder,
+                arguments,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic_shapes,
+                input_names=[
+                    "input_ids",
+                    "total_lengths",
+                    "logit_rows",
+                    *(f"past_key_values.{name}" for name in names),
+                ],
                 output_names=["logits", *(f"present.{name}" for name in names)],
-            )  # fmt: skip
+            )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise ExportError(f"{model.config.model_type} cannot be traced by torch.onnx: {_cause(error)}") from error
+            raise ExportError(
+                f"{model.config.model_type} cannot be traced by torch.onnx: {_cause(error)}"
+            ) from error
     if program is None:
         raise ExportError("torch.onnx.export gave no program")
     if state is not None:
@@ -120,7 +149,9 @@ def trace_decoder(
 class Decoder(nn.Module):
     """The graph's signature around a transformers model."""
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[Layer], plan: RotaryPlan | None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, layers: Sequence[Layer], plan: RotaryPlan | None
+    ) -> None:
         super().__init__()
         self.model = model
         self.entries = {layer.index: entry for entry, layer in enumerate(layers)}
@@ -130,9 +161,15 @@ class Decoder(nn.Module):
             self.register_buffer(f"rotary_sin_{index}", table.sin)
 
     def forward(
-        self, input_ids: Tensor, total_lengths: Tensor, logit_rows: Tensor, past: list[tuple[Tensor, Tensor]]
+        self,
+        input_ids: Tensor,
+        total_lengths: Tensor,
+        logit_rows: Tensor,
+        past: list[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, ...]:
-        """input_ids [B,S], total_lengths [B], logit_rows [N], past [(B,H,C,D)] → logits [N,V], present of every layer."""
+        """input_ids [B,S], total_lengths [B], logit_rows [N], past [(B,H,C,D)] → logits [N,V],
+        present of every layer.
+        """
         present: dict[int, tuple[Tensor, Tensor]] = {}
         last = total_lengths - 1
         longest = total_lengths.amax(dim=0)
@@ -140,9 +177,12 @@ class Decoder(nn.Module):
 
         def attend(call: AttentionCall) -> Tensor:
             entry = self.entries[call.layer]
-            # An earlier layer's keys and values are in the cache by now; writing the same numbers again changes nothing.
+            # An earlier layer's keys and values are in the cache by now; writing the same numbers
+            # again changes nothing.
             memory = present[entry] if call.shared else past[entry]
-            out, key, value = _attention_node(call, memory, last, longest, self._rotation(call.layer))
+            out, key, value = _attention_node(
+                call, memory, last, longest, self._rotation(call.layer)
+            )
             present.setdefault(entry, (key, value))
             return out
 
@@ -156,7 +196,11 @@ class Decoder(nn.Module):
         if self.plan is None or index is None:
             return None
         table: RotaryTable = self.plan.tables[index]
-        return self.get_buffer(f"rotary_cos_{index}"), self.get_buffer(f"rotary_sin_{index}"), table.interleaved
+        return (
+            self.get_buffer(f"rotary_cos_{index}"),
+            self.get_buffer(f"rotary_sin_{index}"),
+            table.interleaved,
+        )
 
 
 def _attention_node(
@@ -166,10 +210,16 @@ def _attention_node(
     longest: Tensor,
     rotation: tuple[Tensor, Tensor, bool] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Emits GroupQueryAttention; `last` [B] is each row's last position, `longest` [] the longest row's length."""
+    """Emits GroupQueryAttention; `last` [B] is each row's last position, `longest` [] the longest
+    row's length.
+    """
     B, heads, S, D = call.query.shape
     cos, sin, interleaved = rotation or (None, None, False)
-    attributes: dict[str, Any] = {"num_heads": heads, "kv_num_heads": call.key.shape[1], "scale": call.scale}
+    attributes: dict[str, Any] = {
+        "num_heads": heads,
+        "kv_num_heads": call.key.shape[1],
+        "scale": call.scale,
+    }
     if call.window is not None:
         attributes["local_window_size"] = call.window
     if call.softcap is not None:
@@ -192,14 +242,18 @@ def _attention_node(
 
 
 def _position_bias(table: Tensor, longest: Tensor, tokens: int) -> Tensor:
-    """Biases of the keys' positions for the longest row, [1, heads, S, longest], relative to its last key.
+    """Biases of the keys' positions for the longest row, [1, heads, S, longest], relative to its
+    last key.
 
-    Softmax does not see what is added to a whole row, and small numbers are exact where it matters: near the query.
+    Softmax does not see what is added to a whole row, and small numbers are exact where it matters:
+    near the query.
     """
     end = longest.to(torch.int64).reshape(1)
     known = [table[None, :, None], end, torch.tensor([3])]
     # The slice's length is data; for the trace it has that of the whole table.
-    cut = torch.onnx.ops.symbolic("Slice", [known[0], end - end, *known[1:]], dtype=table.dtype, shape=known[0].shape)
+    cut = torch.onnx.ops.symbolic(
+        "Slice", [known[0], end - end, *known[1:]], dtype=table.dtype, shape=known[0].shape
+    )
     last = table[None, :, None].index_select(3, end - 1)
     return (cut - last) + torch.zeros(1, 1, tokens, 1)
 
@@ -211,13 +265,19 @@ def _flat(states: Tensor) -> Tensor:
 
 
 def _forward(model: PreTrainedModel, input_ids: Tensor, positions: Tensor, cache: Any) -> Any:
-    options = {"position_ids": positions} if "position_ids" in inspect.signature(model.forward).parameters else {}
+    options = (
+        {"position_ids": positions}
+        if "position_ids" in inspect.signature(model.forward).parameters
+        else {}
+    )
     return model(input_ids=input_ids, past_key_values=cache, use_cache=True, **options)
 
 
 @contextlib.contextmanager
 def _rows_selected(model: PreTrainedModel, rows: Tensor) -> Iterator[None]:
-    """Only `rows` [N] of the flattened B·S reach the vocabulary projection, so logits come out as [N, V]."""
+    """Only `rows` [N] of the flattened B·S reach the vocabulary projection, so logits come out as
+    [N, V].
+    """
     whole: Any = model
     head: nn.Module | None = whole.get_output_embeddings()
     if head is None:
@@ -241,19 +301,35 @@ def _example(layers: Sequence[Layer]) -> tuple[tuple[Any, ...], tuple[Any, ...]]
     for layer in layers:
         shape = (B, layer.shape.kv_heads, C, layer.shape.head_size)
         past.append((torch.zeros(shape), torch.zeros(shape)))
-    arguments = (torch.ones(B, S, dtype=torch.int64), torch.full((B,), S, dtype=torch.int32), torch.arange(4), past)
-    batch, tokens, capacity, rows = (torch.export.Dim(name) for name in ("batch", "tokens", "capacity", "rows"))
+    arguments = (
+        torch.ones(B, S, dtype=torch.int64),
+        torch.full((B,), S, dtype=torch.int32),
+        torch.arange(4),
+        past,
+    )
+    batch, tokens, capacity, rows = (
+        torch.export.Dim(name) for name in ("batch", "tokens", "capacity", "rows")
+    )
     cache = {0: batch, 2: capacity}
-    return arguments, ({0: batch, 1: tokens}, {0: batch}, {0: rows}, [(cache, cache) for _ in layers])
+    return arguments, (
+        {0: batch, 1: tokens},
+        {0: batch},
+        {0: rows},
+        [(cache, cache) for _ in layers],
+    )
 
 
 def _take_weights(graph: ir.Graph, state: Mapping[str, Tensor]) -> None:
-    """Lets the graph's weights be read from the checkpoint's tensors, as fp32, when they are written."""
+    """Lets the graph's weights be read from the checkpoint's tensors, as fp32, when they are
+    written.
+    """
     for name, value in graph.initializers.items():
         tensor = state.get(name.removeprefix(_PARAMETER_PREFIX))
         if tensor is not None:
             shape = ir.Shape(tensor.shape)
-            value.const_value = ir.LazyTensor(partial(_in_full, tensor, name), ir.DataType.FLOAT, shape, name=name)
+            value.const_value = ir.LazyTensor(
+                partial(_in_full, tensor, name), ir.DataType.FLOAT, shape, name=name
+            )
 
 
 def _in_full(tensor: Tensor, name: str) -> ir.Tensor[Any]:
@@ -264,12 +340,16 @@ def _in_full(tensor: Tensor, name: str) -> ir.Tensor[Any]:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Folds constants and shapes. Matrices are hidden meanwhile, so that none is copied or stored twice."""
+    """Folds constants and shapes. Matrices are hidden meanwhile, so that none is copied or stored
+    twice.
+    """
     graph = model.graph
     hidden = {
         name: (value, value.const_value)
         for name, value in graph.initializers.items()
-        if name.startswith(_PARAMETER_PREFIX) and value.const_value is not None and len(value.const_value.shape) > 1
+        if name.startswith(_PARAMETER_PREFIX)
+        and value.const_value is not None
+        and len(value.const_value.shape) > 1
     }
     for name, (value, _) in hidden.items():
         del graph.initializers[name]
@@ -294,12 +374,16 @@ def _name_dimensions(graph: ir.Graph) -> None:
         if value.name == "logits":
             pattern = ["rows", None]
         if value.shape is not None:
-            value.shape = ir.Shape([name or size for name, size in zip(pattern, value.shape, strict=True)])
+            value.shape = ir.Shape(
+                [name or size for name, size in zip(pattern, value.shape, strict=True)]
+            )
 
 
 @contextlib.contextmanager
 def _experts_traceable(model: PreTrainedModel) -> Iterator[None]:
-    """Mixture-of-experts layers compute all tokens' experts as batched matrix products: no loop over the data."""
+    """Mixture-of-experts layers compute all tokens' experts as batched matrix products: no loop
+    over the data.
+    """
     if getattr(model.config, "_experts_implementation", None) is None:
         yield
         return
@@ -314,12 +398,18 @@ def _experts_traceable(model: PreTrainedModel) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """torch's exporter reports its own progress and habits; none of it is the user's business."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it prints whole graphs there
+        # It prints whole graphs there
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

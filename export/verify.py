@@ -1,8 +1,10 @@
-"""Does the bundle compute what torch computes? Every way in which the runtime feeds it is tried, with a prefix in the cache.
+"""Does the bundle compute what torch computes? Every way in which the runtime feeds it is tried,
+with a prefix in the cache.
 
-torch runs each text once, whole, over the prefix; the graph gets the same text in one piece, in chunks, token by token, and
-with several rows of different prefixes and lengths in one batch. All logits are compared. A bundle of int8 or int4 weights
-is compared with torch on the same rounded weights, too: what differs there is no rounding of weights, so that bound is narrow.
+torch runs each text once, whole, over the prefix; the graph gets the same text in one piece, in
+chunks, token by token, and with several rows of different prefixes and lengths in one batch. All
+logits are compared. A bundle of int8 or int4 weights is compared with torch on the same rounded
+weights, too: what differs there is no rounding of weights, so that bound is narrow.
 """
 
 from __future__ import annotations
@@ -30,13 +32,15 @@ _LONG = 160  # tokens
 _WIDE = 2048  # windows from here on are not exceeded: torch would take minutes
 
 
-def verify(bundle: str | Path, base: str | Path | Base, *, prefix: Prefix | str | Path | None = None) -> ParityReport:
+def verify(
+    bundle: str | Path, base: str | Path | Base, *, prefix: Prefix | str | Path | None = None
+) -> ParityReport:
     """Compares a bundle with its base in torch.
 
-    `prefix` is a prefix file to verify with; without one, a random prefix with the scale of the base's own keys and
-    values is used.
-    Raises BundleError, CheckpointError, BaseMismatchError (the bundle or the prefix belongs to another base).
-    The report says whether the bounds of its precision hold; nothing is raised when they do not.
+    `prefix` is a prefix file to verify with; without one, a random prefix with the scale of the
+    base's own keys and values is used. Raises BundleError, CheckpointError, BaseMismatchError (the
+    bundle or the prefix belongs to another base). The report says whether the bounds of its
+    precision hold; nothing is raised when they do not.
     """
     manifest = Manifest.load(bundle)
     manifest.check_files(bundle)
@@ -73,9 +77,16 @@ def torch_side(base: Base, manifest: Manifest, *, prefix: Prefix | None = None) 
     with quiet_transformers():
         reference, limit = Reference(base), manifest.max_positions
         windows = [layer.window for layer in manifest.layers if layer.window is not None]
-        long = min(limit - _PREFIX_LENGTH, max([_LONG, *(window + 40 for window in windows if window < _WIDE)]))
+        long = min(
+            limit - _PREFIX_LENGTH,
+            max([_LONG, *(window + 40 for window in windows if window < _WIDE)]),
+        )
         tokens = some_tokens(base, long)
-        states = _fitting(prefix, limit) if prefix else reference.random_states(tokens, _PREFIX_LENGTH, seed=1)
+        states = (
+            _fitting(prefix, limit)
+            if prefix
+            else reference.random_states(tokens, _PREFIX_LENGTH, seed=1)
+        )
         other = reference.random_states(tokens, _OTHER_LENGTH, seed=2)
         prompt = tokens[: min(40, limit // 3)]
         plain, prefixed = Row(prompt, None), Row(prompt, states)
@@ -92,10 +103,16 @@ def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> Pa
     """Feeds the same texts to the bundle's graph in every way that the engine has, and compares."""
     longest = max(row.prefix_length + len(row.tokens) for row in (expected.long, *expected.mixed))
     decoder = open_decoder(bundle, manifest, Room(rows=3, capacity=longest))
-    cases = tuple(compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected))
+    cases = tuple(
+        compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected)
+    )
     rounded = None
     if expected.rounded is not None:
-        rounded = compare("rounded", _fed(decoder, expected.long, _chunks(len(expected.long.tokens))), expected.rounded)
+        rounded = compare(
+            "rounded",
+            _fed(decoder, expected.long, _chunks(len(expected.long.tokens))),
+            expected.rounded,
+        )
     return ParityReport(
         precision=manifest.precision,
         cache=manifest.cache_dtype,
@@ -105,7 +122,9 @@ def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> Pa
     )
 
 
-def _cases(decoder: SlotDecoder, expected: Expected) -> Iterator[tuple[str, list[Array], list[Array]]]:
+def _cases(
+    decoder: SlotDecoder, expected: Expected
+) -> Iterator[tuple[str, list[Array], list[Array]]]:
     """Name, the graph's logits, torch's logits."""
     plain, mixed, size = expected.plain, expected.mixed, len(expected.plain.tokens)
     one_by_one = [size - _DECODE_STEPS, *[1] * _DECODE_STEPS]
@@ -115,11 +134,17 @@ def _cases(decoder: SlotDecoder, expected: Expected) -> Iterator[tuple[str, list
     yield "prefix", _fed(decoder, expected.prefixed, one_by_one), expected.of(expected.prefixed)
     wanted = [logits for row in mixed for logits in expected.of(row)[-_DECODE_STEPS:]]
     yield "rows", _batched(decoder, mixed), wanted
-    yield "long", _fed(decoder, expected.long, _chunks(len(expected.long.tokens))), expected.of(expected.long)
+    yield (
+        "long",
+        _fed(decoder, expected.long, _chunks(len(expected.long.tokens))),
+        expected.of(expected.long),
+    )
 
 
 def _fed(decoder: SlotDecoder, row: Row, sizes: Sequence[int]) -> list[Array]:
-    """Feeds a row in pieces of these sizes through slot 0; gives the logits [V] of every position."""
+    """Feeds a row in pieces of these sizes through slot 0; gives the logits [V] of every
+    position.
+    """
     start = _fill_prefix(decoder, 0, row)
     found: list[Array] = []
     for piece in np.split(row.tokens, np.cumsum(sizes)[:-1]):
@@ -129,7 +154,9 @@ def _fed(decoder: SlotDecoder, row: Row, sizes: Sequence[int]) -> list[Array]:
 
 
 def _batched(decoder: SlotDecoder, rows: Sequence[Row]) -> list[Array]:
-    """Prefills each row alone into its own slot, then decodes all rows together; logits of the decoded steps, row by row."""
+    """Prefills each row alone into its own slot, then decodes all rows together; logits of the
+    decoded steps, row by row.
+    """
     lengths = []
     for slot, row in enumerate(rows):
         start = _fill_prefix(decoder, slot, row)
@@ -153,7 +180,9 @@ def _fill_prefix(decoder: SlotDecoder, slot: int, row: Row) -> int:
 
 def _fitting(prefix: Prefix, limit: int) -> States:
     if prefix.length >= limit - 1:
-        raise BaseMismatchError(f"prefix {prefix.name!r} has {prefix.length} positions, the base only {limit}")
+        raise BaseMismatchError(
+            f"prefix {prefix.name!r} has {prefix.length} positions, the base only {limit}"
+        )
     return [(layer.key, layer.value) for layer in prefix.layers]
 
 

@@ -1,7 +1,8 @@
 """Weights that are computed when they are written, and written one at a time.
 
-A pass that transposes, concatenates or reorders a weight describes the result; the numbers are made when the file is
-written, one tensor after the other. So the exporter holds the checkpoint and one tensor more, never a second copy.
+A pass that transposes, concatenates or reorders a weight describes the result; the numbers are made
+when the file is written, one tensor after the other. So the exporter holds the checkpoint and one
+tensor more, never a second copy.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ def constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 
 
 def computed(
-    graph: ir.Graph, name: str, dtype: ir.DataType, shape: tuple[int, ...], compute: Callable[[], Array]
+    graph: ir.Graph,
+    name: str,
+    dtype: ir.DataType,
+    shape: tuple[int, ...],
+    compute: Callable[[], Array],
 ) -> ir.Value:
     """Adds an initializer whose numbers `compute` gives when they are needed."""
 
@@ -37,7 +42,9 @@ def computed(
             raise ValueError(f"{name} came out as {array.shape}, expected {shape}")
         return ir.Tensor(array, dtype=dtype, name=name)
 
-    return _register(graph, name, ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(shape), name=name))
+    return _register(
+        graph, name, ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(shape), name=name)
+    )
 
 
 def weight_of(value: ir.Value | None, *, rank: int | None = None) -> ir.TensorProtocol | None:
@@ -66,8 +73,8 @@ def unique_name(graph: ir.Graph, name: str) -> str:
 def write_model(model: ir.Model, path: Path, *, advance: Callable[[int], None]) -> None:
     """Writes the graph to `path` and its weights to `path` + `.data`, one tensor at a time.
 
-    Initializers that hold the same tensor object (views of one weight) share one place in the file. `advance` is told
-    the bytes of each tensor written.
+    Initializers that hold the same tensor object (views of one weight) share one place in the file.
+    `advance` is told the bytes of each tensor written.
     """
     data_path = path.with_name(path.name + ".data")
     places: dict[int, tuple[int, int]] = {}
@@ -80,7 +87,9 @@ def write_model(model: ir.Model, path: Path, *, advance: Callable[[int], None]) 
                 file.seek(-(-file.tell() // _ALIGNMENT) * _ALIGNMENT)
                 start = file.tell()
                 file.write(
-                    np.ascontiguousarray(source.numpy()).tobytes() if source.dtype.bitwidth >= 8 else source.tobytes()
+                    np.ascontiguousarray(source.numpy()).tobytes()
+                    if source.dtype.bitwidth >= 8
+                    else source.tobytes()
                 )
                 places[id(source)] = (start, file.tell() - start)
                 advance(tensor.nbytes)
@@ -118,7 +127,9 @@ class SharedTensor(ir.LazyTensor):
         super().__init__(self._reshaped, dtype=source.dtype, shape=ir.Shape(shape), name=name)
 
     def _reshaped(self) -> ir.Tensor[Array]:
-        return ir.Tensor(self.source.numpy().reshape(dims(self)), dtype=self.source.dtype, name=self.name)
+        return ir.Tensor(
+            self.source.numpy().reshape(dims(self)), dtype=self.source.dtype, name=self.name
+        )
 
 
 def shared(graph: ir.Graph, name: str, source: ir.Value, shape: tuple[int, ...]) -> ir.Value:
@@ -136,11 +147,18 @@ def shared_source(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 def _largest_last(graph: ir.Graph) -> list[ir.Value]:
     """Initializers that go to the data file, in the graph's own order."""
     return [
-        v for v in graph.initializers.values() if v.const_value is not None and v.const_value.nbytes >= _EMBED_BYTES
+        v
+        for v in graph.initializers.values()
+        if v.const_value is not None and v.const_value.nbytes >= _EMBED_BYTES
     ]
 
 
 def _register(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(dims(tensor)))
+    value = ir.Value(
+        name=name,
+        const_value=tensor,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(dims(tensor)),
+    )
     graph.register_initializer(value)
     return value

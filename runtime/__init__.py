@@ -1,4 +1,5 @@
-"""Run tasks: one exported base in memory, prefix files swapped under it, many tasks in one batch. No torch.
+"""Run tasks: one exported base in memory, prefix files swapped under it, many tasks in one batch.
+No torch.
 
 >>> from edgeprefix.runtime import Engine
 >>> with Engine.load("bundle", prefixes="prefixes/") as engine:  # doctest: +SKIP

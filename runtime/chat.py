@@ -1,7 +1,8 @@
 """Chat templates: messages into the text that a chat-tuned base was trained on.
 
-The template comes with the base (a Jinja text in the manifest), so it is run in Jinja's sandbox, which reaches nothing but the
-messages. Jinja is an optional dependency: only those who ask for a chat prompt need it.
+The template comes with the base (a Jinja text in the manifest), so it is run in Jinja's sandbox,
+which reaches nothing but the messages. Jinja is an optional dependency: only those who ask for a
+chat prompt need it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def render_chat(
 ) -> str:
     """The text of a conversation, ending where the assistant's next message begins.
 
-    Raises RequestError when the base has no template, or when it refuses the messages; MissingExtraError without Jinja.
+    Raises RequestError when the base has no template, or when it refuses the messages;
+    MissingExtraError without Jinja.
     """
     if not template:
         raise RequestError("this base has no chat template; give the prompt as text")
@@ -36,7 +38,9 @@ def render_chat(
     environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    environment.globals.update(raise_exception=_refuse, strftime_now=lambda layout: datetime.now().strftime(layout))
+    environment.globals.update(
+        raise_exception=_refuse, strftime_now=lambda layout: datetime.now().strftime(layout)
+    )
     try:
         text = environment.from_string(template).render(
             messages=[dict(message) for message in messages],
@@ -45,12 +49,18 @@ def render_chat(
             add_generation_prompt=add_generation_prompt,
         )
     except (jinja2.TemplateError, TypeError, KeyError) as error:
-        raise RequestError(f"the base's chat template cannot take these messages: {error}") from error
+        raise RequestError(
+            f"the base's chat template cannot take these messages: {error}"
+        ) from error
     return str(text)
 
 
 def bundle_chat(
-    manifest: Manifest, tokenizer: TextTokenizer, messages: Sequence[Message], *, add_generation_prompt: bool = True
+    manifest: Manifest,
+    tokenizer: TextTokenizer,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = True,
 ) -> str:
     """`render_chat` with a bundle's template and its own begin and end tokens."""
     begin, end = manifest.begin_id, next(iter(manifest.end_ids), None)
@@ -68,7 +78,9 @@ def _jinja() -> tuple[Any, Any]:
         import jinja2
         import jinja2.sandbox
     except ModuleNotFoundError as error:
-        raise MissingExtraError("chat templates need Jinja; type: pip install 'edgeprefix[chat]'") from error
+        raise MissingExtraError(
+            "chat templates need Jinja; type: pip install 'edgeprefix[chat]'"
+        ) from error
     return jinja2, jinja2.sandbox
 
 

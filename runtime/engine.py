@@ -1,7 +1,7 @@
 """The engine: one base in memory, many tasks, requests from any thread mixed in one batch.
 
-A thin front: requests are prepared on the caller's thread (prepare.py), run by the scheduler's (scheduler.py) and delivered
-through tickets. Each of those layers can be used alone.
+A thin front: requests are prepared on the caller's thread (prepare.py), run by the scheduler's
+(scheduler.py) and delivered through tickets. Each of those layers can be used alone.
 """
 
 from __future__ import annotations
@@ -54,15 +54,29 @@ class Engine:
     Safe to use from many threads.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, decoder: SlotDecoder, *, max_waiting: int = 256,
-                 chunk_tokens: int = CHUNK_TOKENS, prefix_bytes: int | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: TextTokenizer,
+        decoder: SlotDecoder,
+        *,
+        max_waiting: int = 256,
+        chunk_tokens: int = CHUNK_TOKENS,
+        prefix_bytes: int | None = None,
+    ) -> None:
         self.manifest, self.tokenizer = manifest, tokenizer
         cache = decoder.cache
         self._cache, self._decoder = cache, decoder
-        self._store = PrefixStore(manifest, cache, capacity=decoder.capacity, budget_bytes=prefix_bytes)
+        self._store = PrefixStore(
+            manifest, cache, capacity=decoder.capacity, budget_bytes=prefix_bytes
+        )
         self._scheduler = Scheduler(decoder, max_waiting=max_waiting, chunk_tokens=chunk_tokens)
         self._preparer = Preparer(
-            tokenizer, self._store, vocabulary=manifest.vocabulary, capacity=decoder.capacity, max_batch=decoder.slots
+            tokenizer,
+            self._store,
+            vocabulary=manifest.vocabulary,
+            capacity=decoder.capacity,
+            max_batch=decoder.slots,
         )
         self._scorer = Scorer(self._preparer, self._scheduler.submit)
         self._watchers: list[FolderWatcher] = []
@@ -86,24 +100,34 @@ class Engine:
     ) -> Engine:
         """Opens a bundle.
 
-        `prefixes`: a folder of prefix files, a file, or several files. `max_batch`: sequences that run at once.
-        `max_length`: positions of each (prefix, prompt and new tokens), at most what the base has. `threads`: default the
-        physical cores. `providers`: ONNX Runtime execution providers, default CPU. `max_waiting`: requests that may wait
-        for a slot. `chunk_tokens`: prompt tokens fed between two decoding steps. `prefix_bytes`: memory for resident
-        prefixes, least recently used ones are evicted; None is no limit. `steady`: quantised bases give the same tokens in
-        any company, too; it costs an idle row beside an odd number of sequences, one slot and one position.
+        `prefixes`: a folder of prefix files, a file, or several files. `max_batch`: sequences that
+        run at once. `max_length`: positions of each (prefix, prompt and new tokens), at most what
+        the base has. `threads`: default the physical cores. `providers`: ONNX Runtime execution
+        providers, default CPU. `max_waiting`: requests that may wait for a slot. `chunk_tokens`:
+        prompt tokens fed between two decoding steps. `prefix_bytes`: memory for resident prefixes,
+        least recently used ones are evicted; None is no limit. `steady`: quantised bases give the
+        same tokens in any company, too; it costs an idle row beside an odd number of sequences, one
+        slot and one position.
 
-        Raises BundleError, CapacityError (the cache does not fit the memory), ProviderError, and what `load_prefix` raises.
+        Raises BundleError, CapacityError (the cache does not fit the memory), ProviderError, and
+        what `load_prefix` raises.
         """
         _require_positive(
-            max_batch=max_batch, max_length=max_length, max_waiting=max_waiting, chunk_tokens=chunk_tokens
+            max_batch=max_batch,
+            max_length=max_length,
+            max_waiting=max_waiting,
+            chunk_tokens=chunk_tokens,
         )
         manifest = Manifest.load(bundle)
         manifest.check_files(bundle)
         plan = CachePlan.of(manifest, max_batch=max_batch, max_length=max_length, steady=steady)
         logger.info("%s", plan)
         if plan.capacity - steady < max_length:
-            logger.info("max_length %d is more than the base has: %d positions", max_length, plan.capacity - steady)
+            logger.info(
+                "max_length %d is more than the base has: %d positions",
+                max_length,
+                plan.capacity - steady,
+            )
         room = Room(rows=plan.rows, capacity=plan.capacity, steady=steady)
         decoder = open_decoder(bundle, manifest, room, threads=threads, providers=providers)
         tokenizer = TextTokenizer.from_file(Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids)
@@ -120,9 +144,12 @@ class Engine:
         return engine
 
     def close(self, *, finish: bool = False) -> None:
-        """Stops the engine. What still runs or waits is finished first, or fails with EngineClosedError. May be called twice."""
+        """Stops the engine. What still runs or waits is finished first, or fails with
+        EngineClosedError. May be called twice.
+        """
         if self._scheduler.here:
-            with self._watchers_lock:  # a watcher that is being made comes first, or finds the engine closed
+            # A watcher that is being made comes first, or finds the engine closed
+            with self._watchers_lock:
                 self._scheduler.stop_taking()
         _shut_down(self._scheduler, self._watchers, finish=finish)
 
@@ -130,11 +157,14 @@ class Engine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
-    # Facts ------------------------------------------------------------------------------------------------------------
+    # Facts ----------------------------------------------------------------------------------------
 
     @property
     def max_batch(self) -> int:
@@ -156,21 +186,24 @@ class Engine:
         """(sequences that run, requests that wait) at this moment."""
         return self._scheduler.load
 
-    # Tasks ------------------------------------------------------------------------------------------------------------
+    # Tasks ----------------------------------------------------------------------------------------
 
     def load_prefix(
         self, source: str | Path | bytes | Prefix, *, name: str | None = None, pin: bool = False
     ) -> PrefixInfo:
-        """Makes a task known, or replaces the one of that name: all or nothing, while requests run (they end on the old one).
+        """Makes a task known, or replaces the one of that name: all or nothing, while requests run
+        (they end on the old one).
 
-        `source`: a prefix file, its bytes, or a Prefix. Raises PrefixFileError, BaseMismatchError or CapacityError; the engine is
-        then as it was.
+        `source`: a prefix file, its bytes, or a Prefix. Raises PrefixFileError, BaseMismatchError
+        or CapacityError; the engine is then as it was.
         """
         self._scheduler.require_open()
         return self._store.load(source, name=name, pinned=pin)
 
     def load_prefixes(self, folder: str | Path) -> list[PrefixInfo]:
-        """Loads every prefix file of a folder, all or none. Raises like `load_prefix`, also for two files of one task."""
+        """Loads every prefix file of a folder, all or none. Raises like `load_prefix`, also for two
+        files of one task.
+        """
         self._scheduler.require_open()
         return self._store.load_folder(folder)
 
@@ -191,7 +224,8 @@ class Engine:
         return self._store.info(name)
 
     def watch(self, folder: str | Path, *, interval_s: float = 1.0) -> FolderWatcher:
-        """Follows a folder of prefix files from now on: new and changed ones are loaded, removed ones unloaded.
+        """Follows a folder of prefix files from now on: new and changed ones are loaded, removed
+        ones unloaded.
 
         Raises PrefixFileError when it is no folder, EngineClosedError.
         """
@@ -210,12 +244,14 @@ class Engine:
         pack: TaskPack | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Prefix:
-        """Turns a text (or token ids, of a conversation, say) into a prefix: the base's own keys and values over it.
+        """Turns a text (or token ids, of a conversation, say) into a prefix: the base's own keys
+        and values over it.
 
-        With `prefix` the text stands behind that task's prefix, and both become one. The result is not loaded: `save`
-        it, or give it to `load_prefix`. `pack` may add a prompt template, labels and the like. A prompt behind the result
-        gets no begin-of-text token, as if both were one text. `progress` is told, on the engine's thread, how many tokens
-        are done. Raises RequestError, PromptTooLongError.
+        With `prefix` the text stands behind that task's prefix, and both become one. The result is
+        not loaded: `save` it, or give it to `load_prefix`. `pack` may add a prompt template, labels
+        and the like. A prompt behind the result gets no begin-of-text token, as if both were one
+        text. `progress` is told, on the engine's thread, how many tokens are done. Raises
+        RequestError, PromptTooLongError.
         """
         self._scheduler.require_open()
         task = self._preparer.task(prefix)
@@ -223,10 +259,18 @@ class Engine:
         self._preparer.require_room(task, len(tokens), "the text")
         ticket: Ticket[list[Array]] = Ticket()
         before = None if task is None else task.prefix
-        self._scheduler.submit(CompileProbe(tokens=tokens, prefix=before, ticket=ticket, progress=progress))
+        self._scheduler.submit(
+            CompileProbe(tokens=tokens, prefix=before, ticket=ticket, progress=progress)
+        )
         pairs = self._cache.unpack(ticket.wait())
-        layers = [PrefixLayer(key.astype(np.float32), value.astype(np.float32)) for key, value in pairs]
-        begins = int(tokens[0]) == self.manifest.begin_id if task is None else bool(task.pack.recipe.get(BEGINS))
+        layers = [
+            PrefixLayer(key.astype(np.float32), value.astype(np.float32)) for key, value in pairs
+        ]
+        begins = (
+            int(tokens[0]) == self.manifest.begin_id
+            if task is None
+            else bool(task.pack.recipe.get(BEGINS))
+        )
         recipe = {"method": "compile", "tokens": len(tokens), "behind": prefix, BEGINS: begins}
         return Prefix(
             name=name,
@@ -235,7 +279,7 @@ class Engine:
             pack=dataclasses.replace(pack or TaskPack(), recipe=recipe, continues_text=True),
         )
 
-    # Text -------------------------------------------------------------------------------------------------------------
+    # Text -----------------------------------------------------------------------------------------
 
     def generate(
         self,
@@ -246,12 +290,15 @@ class Engine:
         timeout_s: float | None = None,
         **settings: Unpack[Settings],
     ) -> Completion:
-        """Generates a text. `settings` are the fields of GenerationOptions; they override the task's own defaults.
+        """Generates a text. `settings` are the fields of GenerationOptions; they override the
+        task's own defaults.
 
-        Raises RequestError, PromptTooLongError, UnknownTaskError, TemplateError, QueueFullError, RequestTimeout, NumericalError,
-        EngineClosedError.
+        Raises RequestError, PromptTooLongError, UnknownTaskError, TemplateError, QueueFullError,
+        RequestTimeout, NumericalError, EngineClosedError.
         """
-        return self.submit(Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)).wait()
+        return self.submit(
+            Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)
+        ).wait()
 
     def submit(self, request: Request) -> Ticket[Completion]:
         """Starts a generation and returns at once; the ticket waits for it or cancels it."""
@@ -271,7 +318,8 @@ class Engine:
         return PieceStream(lambda on_piece: self._submit(request, on_piece=on_piece))
 
     def generate_many(self, requests: Iterable[Request]) -> list[Completion]:
-        """Generates for many requests, of different tasks if need be, in one mixed batch. Results come in the requests' order.
+        """Generates for many requests, of different tasks if need be, in one mixed batch. Results
+        come in the requests' order.
 
         When one fails its error is raised, and the others are cancelled.
         """
@@ -279,8 +327,12 @@ class Engine:
         return [results[index] for index in range(len(results))]
 
     def generate_each(self, requests: Iterable[Request]) -> Iterator[tuple[int, Completion]]:
-        """Like `generate_many`, but yields (index, completion) in order, and takes requests only as slots become free."""
-        return _in_order((self._submit(request, wait=True) for request in requests), ahead=4 * self.max_batch)
+        """Like `generate_many`, but yields (index, completion) in order, and takes requests only as
+        slots become free.
+        """
+        return _in_order(
+            (self._submit(request, wait=True) for request in requests), ahead=4 * self.max_batch
+        )
 
     async def agenerate(self, request: Request) -> Completion:
         """`generate` for asyncio; cancelling the task cancels the request."""
@@ -303,15 +355,21 @@ class Engine:
 
         return stream_pieces(lambda on_piece: self._submit(request, on_piece=on_piece))
 
-    def chat_prompt(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation in the base's own chat template, to be given to `generate` or `stream`.
+    def chat_prompt(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Token ids of a conversation in the base's own chat template, to be given to `generate` or
+        `stream`.
 
-        Raises RequestError when the base has none or refuses the messages, MissingExtraError without Jinja.
+        Raises RequestError when the base has none or refuses the messages, MissingExtraError
+        without Jinja.
         """
-        text = bundle_chat(self.manifest, self.tokenizer, messages, add_generation_prompt=add_generation_prompt)
+        text = bundle_chat(
+            self.manifest, self.tokenizer, messages, add_generation_prompt=add_generation_prompt
+        )
         return self.tokenizer.encode_piece(text)  # the template writes the special tokens itself
 
-    # Scores -----------------------------------------------------------------------------------------------------------
+    # Scores ---------------------------------------------------------------------------------------
 
     def score(
         self,
@@ -325,11 +383,13 @@ class Engine:
         calibrate: bool = False,
         timeout_s: float | None = None,
     ) -> Scores:
-        """Log-probability of each option as the continuation of the prompt; the options default to the task's labels.
+        """Log-probability of each option as the continuation of the prompt; the options default to
+        the task's labels.
 
-        `include_end` counts the end-of-text token, as in training. `normalise` divides by the number of tokens.
-        `calibrate` subtracts what the option gets for a content-free prompt (every field "N/A"), so that an option that
-        is likely anyway does not win by that. Raises RequestError, PromptTooLongError, UnknownTaskError.
+        `include_end` counts the end-of-text token, as in training. `normalise` divides by the
+        number of tokens. `calibrate` subtracts what the option gets for a content-free prompt
+        (every field "N/A"), so that an option that is likely anyway does not win by that. Raises
+        RequestError, PromptTooLongError, UnknownTaskError.
         """
         self._scheduler.require_open()
         settings = ScoreSettings(
@@ -350,8 +410,9 @@ class Engine:
         normalise: bool = False,
         calibrate: bool = False,
     ) -> Iterator[tuple[int, Scores]]:
-        """`score` for many prompts, which share the batch: yields (index, scores) in order, and takes prompts only as
-        they can be served. When one fails its error is raised, and the others are cancelled.
+        """`score` for many prompts, which share the batch: yields (index, scores) in order, and
+        takes prompts only as they can be served. When one fails its error is raised, and the others
+        are cancelled.
         """
         settings = ScoreSettings(
             options=options, prefix=prefix, template=template, include_end=include_end,
@@ -368,23 +429,36 @@ class Engine:
             yield index, started.popleft().scores(sums)
 
     def logprobs(
-        self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None, timeout_s: float | None = None
+        self,
+        prompt: Prompt,
+        *,
+        prefix: str | None = None,
+        template: str | None = None,
+        timeout_s: float | None = None,
     ) -> TextLogprobs:
-        """Log-probability of every token of a text; `.perplexity` follows. A text without a template is used as it is."""
+        """Log-probability of every token of a text; `.perplexity` follows. A text without a
+        template is used as it is.
+        """
         self._scheduler.require_open()
         return self._scorer.logprobs(prompt, prefix=prefix, template=template, timeout_s=timeout_s)
 
-    def next_logprobs(self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None) -> Logits:
+    def next_logprobs(
+        self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None
+    ) -> Logits:
         """Log-probabilities of the whole vocabulary after each token of a text, fp32 [S, V]."""
         return self._scorer.next_logprobs(prompt, prefix=prefix, template=template)
 
-    def perplexity(self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None) -> float:
+    def perplexity(
+        self, prompt: Prompt, *, prefix: str | None = None, template: str | None = None
+    ) -> float:
         """exp of the mean negative log-probability of a text's tokens."""
         return self.logprobs(prompt, prefix=prefix, template=template).perplexity
 
-    # Within -----------------------------------------------------------------------------------------------------------
+    # Within ---------------------------------------------------------------------------------------
 
-    def _submit(self, request: Request, *, on_piece: OnPiece | None = None, wait: bool = False) -> Ticket[Completion]:
+    def _submit(
+        self, request: Request, *, on_piece: OnPiece | None = None, wait: bool = False
+    ) -> Ticket[Completion]:
         self._scheduler.require_open()
         work, ticket = self._preparer.generation(request, on_piece=on_piece)
         self._scheduler.submit(work, wait=wait)
@@ -401,7 +475,9 @@ class Engine:
 
 
 def _in_order(tickets: Iterator[Ticket[T]], *, ahead: int) -> Iterator[tuple[int, T]]:
-    """(index, result) of each ticket in order; at most `ahead` of them are out beyond the next result."""
+    """(index, result) of each ticket in order; at most `ahead` of them are out beyond the next
+    result.
+    """
     running: deque[tuple[int, Ticket[T]]] = deque()
     try:
         for index, ticket in enumerate(tickets):
@@ -417,7 +493,9 @@ def _in_order(tickets: Iterator[Ticket[T]], *, ahead: int) -> Iterator[tuple[int
             ticket.cancel()
 
 
-def _shut_down(scheduler: Scheduler, watchers: Sequence[FolderWatcher], *, finish: bool = False) -> None:
+def _shut_down(
+    scheduler: Scheduler, watchers: Sequence[FolderWatcher], *, finish: bool = False
+) -> None:
     """Ends all threads of an engine; no method, since it also runs when an engine is let go of."""
     if not scheduler.here:
         return

@@ -1,6 +1,7 @@
 """Every error that a user of edgeprefix can meet, in one tree.
 
-EdgePrefixError                 catch this to catch them all; the command line prints it as one line and exits with 1
+EdgePrefixError                 catch this to catch them all; the command line prints it as one line
+and exits with 1
 ├── DataError                   rows that cannot be read: names file and line
 ├── TemplateError               a prompt template and the fields of a row do not fit together
 ├── FileFormatError             a file that is not what it should be

@@ -1,7 +1,9 @@
-"""The tasks that an engine can run: prefixes verified, packed for the cache, kept within a byte budget.
+"""The tasks that an engine can run: prefixes verified, packed for the cache, kept within a byte
+budget.
 
-Loading is a transaction: everything is verified first, then one assignment under a lock makes the task known. A request
-keeps the prefix it was submitted with, so replacing one never touches what runs or waits.
+Loading is a transaction: everything is verified first, then one assignment under a lock makes the
+task known. A request keeps the prefix it was submitted with, so replacing one never touches what
+runs or waits.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.decoding.cache import SlotMemory
-from edgeprefix.runtime.errors import BaseMismatchError, CapacityError, PrefixFileError, UnknownTaskError
+from edgeprefix.runtime.errors import (
+    BaseMismatchError,
+    CapacityError,
+    PrefixFileError,
+    UnknownTaskError,
+)
 from edgeprefix.runtime.scheduling.work import ResidentPrefix
 
 logger = logging.getLogger(__name__)
@@ -87,7 +94,12 @@ class PrefixStore:
     """Tasks by name. Safe to use from many threads."""
 
     def __init__(
-        self, manifest: Manifest, cache: SlotMemory, *, capacity: int | None = None, budget_bytes: int | None = None
+        self,
+        manifest: Manifest,
+        cache: SlotMemory,
+        *,
+        capacity: int | None = None,
+        budget_bytes: int | None = None,
     ) -> None:
         self._manifest, self._cache, self._budget = manifest, cache, budget_bytes
         self._capacity = cache.capacity if capacity is None else capacity
@@ -95,11 +107,14 @@ class PrefixStore:
         self._clock = 0
         self._lock = threading.RLock()
 
-    def load(self, source: str | Path | bytes | Prefix, *, name: str | None = None, pinned: bool = False) -> PrefixInfo:
-        """Makes a task known from a file, a file's bytes or a Prefix; one of the same name is replaced. Returns its PrefixInfo.
+    def load(
+        self, source: str | Path | bytes | Prefix, *, name: str | None = None, pinned: bool = False
+    ) -> PrefixInfo:
+        """Makes a task known from a file, a file's bytes or a Prefix; one of the same name is
+        replaced. Returns its PrefixInfo.
 
-        `name` overrides the name in the file. Raises PrefixFileError, BaseMismatchError or CapacityError; the store is
-        then as it was.
+        `name` overrides the name in the file. Raises PrefixFileError, BaseMismatchError or
+        CapacityError; the store is then as it was.
         """
         entry = self._verified(source, name, pinned=pinned)
         with self._lock:
@@ -107,13 +122,17 @@ class PrefixStore:
         return entry.info()
 
     def load_folder(self, folder: str | Path) -> list[PrefixInfo]:
-        """Loads every prefix file of a folder, all or none. Raises like `load`; PrefixFileError when it is no folder, or
-        when two files are of one task.
+        """Loads every prefix file of a folder, all or none. Raises like `load`; PrefixFileError
+        when it is no folder, or when two files are of one task.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise PrefixFileError(f"{folder} is no folder; give a folder of prefix files, or a file to load_prefix")
-        entries = [self._verified(path, None, pinned=False) for path in sorted(folder.glob(PREFIX_PATTERN))]
+            raise PrefixFileError(
+                f"{folder} is no folder; give a folder of prefix files, or a file to load_prefix"
+            )
+        entries = [
+            self._verified(path, None, pinned=False) for path in sorted(folder.glob(PREFIX_PATTERN))
+        ]
         _require_different(entries)
         with self._lock:
             before = {name: (entry, entry.resident) for name, entry in self._entries.items()}
@@ -128,9 +147,11 @@ class PrefixStore:
         return [entry.info() for entry in entries]
 
     def use(self, name: str) -> Loaded:
-        """The task for a request, counted as a hit; an evicted one is read again from its file, as that is now.
+        """The task for a request, counted as a hit; an evicted one is read again from its file, as
+        that is now.
 
-        Raises UnknownTaskError offering the nearest names, and what `load` raises when the file is gone or damaged.
+        Raises UnknownTaskError offering the nearest names, and what `load` raises when the file is
+        gone or damaged.
         """
         with self._lock:
             entry = self._entry(name)
@@ -174,7 +195,9 @@ class PrefixStore:
     def resident_bytes(self) -> int:
         """Memory that the resident prefixes take."""
         with self._lock:
-            return sum(entry.bytes for entry in self._entries.values() if entry.resident is not None)
+            return sum(
+                entry.bytes for entry in self._entries.values() if entry.resident is not None
+            )
 
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
@@ -191,7 +214,9 @@ class PrefixStore:
         entry.used = self._tick()
         return Loaded(resident, entry.pack)
 
-    def _verified(self, source: str | Path | bytes | Prefix, name: str | None, *, pinned: bool) -> _Entry:
+    def _verified(
+        self, source: str | Path | bytes | Prefix, name: str | None, *, pinned: bool
+    ) -> _Entry:
         """A task ready to be committed; nothing has changed yet."""
         path = Path(source) if isinstance(source, str | Path) else None
         prefix = _read(source)
@@ -209,7 +234,9 @@ class PrefixStore:
         )
 
     def _commit(self, entry: _Entry) -> None:
-        """Makes a verified task known, in the place of one of its name; others may be evicted. The caller holds the lock."""
+        """Makes a verified task known, in the place of one of its name; others may be evicted. The
+        caller holds the lock.
+        """
         self._make_room(entry.bytes, replacing=entry.name)
         old = self._entries.get(entry.name)
         if old is not None:
@@ -221,20 +248,28 @@ class PrefixStore:
         self._manifest.base.require_same(prefix.base, what=f"prefix {where}")
         expected = [(layer.kv_heads, layer.head_size) for layer in self._manifest.layers]
         found = [(layer.key.shape[0], layer.key.shape[2]) for layer in prefix.layers]
-        if found != expected or any(layer.key.shape != layer.value.shape for layer in prefix.layers):
+        if found != expected or any(
+            layer.key.shape != layer.value.shape for layer in prefix.layers
+        ):
             raise BaseMismatchError(
-                f"prefix {where} has {len(found)} layers of (heads, size) {sorted(set(found))}, the base has "
+                f"prefix {where} has {len(found)} layers of (heads, size) {sorted(set(found))}, "
+                "the base has "
                 f"{len(expected)} of {sorted(set(expected))}; export the prefix again"
             )
         if prefix.length >= self._capacity:
             raise CapacityError(
-                f"prefix {where} takes {prefix.length} positions, the cache has {self._capacity} a row; "
+                f"prefix {where} takes {prefix.length} positions, the cache has {self._capacity} "
+                "a row; "
                 f"load the engine with max_length above {prefix.length}"
             )
-        window = min((layer.window for layer in self._manifest.layers if layer.window), default=self._capacity)
+        window = min(
+            (layer.window for layer in self._manifest.layers if layer.window),
+            default=self._capacity,
+        )
         if window < self._capacity:
             logger.warning(
-                "task %s: layers with a sliding window of %d positions lose sight of its prefix of %d "
+                "task %s: layers with a sliding window of %d positions lose sight of its prefix "
+                "of %d "
                 "from the text's token %d on",
                 name, window, prefix.length, max(0, window - prefix.length),
             )  # fmt: skip
@@ -244,10 +279,16 @@ class PrefixStore:
         return ResidentPrefix(name=name, length=prefix.length, packed=tuple(packed))
 
     def _make_room(self, need: int, *, replacing: str) -> None:
-        """Evicts the least recently used tasks until `need` bytes fit the budget; decides first, then acts."""
+        """Evicts the least recently used tasks until `need` bytes fit the budget; decides first,
+        then acts.
+        """
         if self._budget is None:
             return
-        others = [entry for name, entry in self._entries.items() if name != replacing and entry.resident is not None]
+        others = [
+            entry
+            for name, entry in self._entries.items()
+            if name != replacing and entry.resident is not None
+        ]
         excess = sum(entry.bytes for entry in others) + need - self._budget
         victims = []
         for entry in sorted(others, key=lambda entry: entry.used):
@@ -256,8 +297,10 @@ class PrefixStore:
                 excess -= entry.bytes
         if excess > 0:
             raise CapacityError(
-                f"{need} bytes for prefix {replacing!r} do not fit the budget of {self._budget} bytes: {excess} too many, and "
-                f"nothing more can be evicted (pinned tasks, and those without a file, stay); unload tasks or raise prefix_bytes"
+                f"{need} bytes for prefix {replacing!r} do not fit the budget of {self._budget} "
+                f"bytes: {excess} too many, and "
+                "nothing more can be evicted (pinned tasks, and those without a file, stay); "
+                "unload tasks or raise prefix_bytes"
             )
         for entry in victims:
             logger.info("evicting task %s (%d bytes)", entry.name, entry.bytes)
@@ -270,18 +313,23 @@ def _read(source: str | Path | bytes | Prefix) -> Prefix:
     if isinstance(source, bytes):
         return Prefix.from_bytes(source)
     if not isinstance(source, str | Path):
-        raise PrefixFileError(f"a prefix is a file, its bytes or a Prefix, not {type(source).__name__}")
+        raise PrefixFileError(
+            f"a prefix is a file, its bytes or a Prefix, not {type(source).__name__}"
+        )
     if "\0" in str(source):
         raise PrefixFileError(f"{str(source)!r} is no path: it has a NUL character")
     return Prefix.load(source)
 
 
 def _require_fp16(prefix: Prefix, where: str) -> None:
-    """Numbers beyond fp16 would become infinity in the cache, and every text behind them nonsense."""
+    """Numbers beyond fp16 would become infinity in the cache, and every text behind them
+    nonsense.
+    """
     largest = max(float(np.abs(array).max()) for layer in prefix.layers for array in layer)
     if largest > np.finfo(np.float16).max:
         raise CapacityError(
-            f"prefix {where} reaches {largest:.0f}, more than this bundle's fp16 cache holds (65504); use a bundle with an "
+            f"prefix {where} reaches {largest:.0f}, more than this bundle's fp16 cache holds "
+            "(65504); use a bundle with an "
             f"fp32 cache, or train the prefix again with a smaller learning rate"
         )
 
@@ -292,7 +340,8 @@ def _require_different(entries: Sequence[_Entry]) -> None:
     for entry in entries:
         if entry.name in places:
             raise PrefixFileError(
-                f"{places[entry.name]} and {entry.path} are both of task {entry.name!r}; keep one of them, or load them "
+                f"{places[entry.name]} and {entry.path} are both of task {entry.name!r}; keep one "
+                "of them, or load them "
                 f"one by one with load_prefix(file, name=…)"
             )
         places[entry.name] = entry.path
@@ -300,7 +349,13 @@ def _require_different(entries: Sequence[_Entry]) -> None:
 
 def _unknown(name: str, known: Sequence[str]) -> str:
     if not known:
-        return f"task {name!r} is unknown: no prefix is loaded; load one with engine.load_prefix(file)"
+        return (
+            f"task {name!r} is unknown: no prefix is loaded; load one with engine.load_prefix(file)"
+        )
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"loaded are {', '.join(sorted(known)[:10])}"
+    hint = (
+        f"did you mean {', '.join(near)}?"
+        if near
+        else f"loaded are {', '.join(sorted(known)[:10])}"
+    )
     return f"task {name!r} is unknown; {hint}"

@@ -1,4 +1,5 @@
-"""From a request in words to work in tokens: template, tokens, options and limits, everything checked before it waits.
+"""From a request in words to work in tokens: template, tokens, options and limits, everything
+checked before it waits.
 
 All checks happen on the caller's thread, so a bad request costs the engine's thread nothing.
 """
@@ -55,13 +56,23 @@ class Preparer:
     """Makes work of requests for one bundle, its tasks and its cache."""
 
     def __init__(
-        self, tokenizer: TextTokenizer, store: PrefixStore, *, vocabulary: int, capacity: int, max_batch: int
+        self,
+        tokenizer: TextTokenizer,
+        store: PrefixStore,
+        *,
+        vocabulary: int,
+        capacity: int,
+        max_batch: int,
     ) -> None:
         self.tokenizer, self.store = tokenizer, store
         self.vocabulary, self.capacity, self.max_batch = vocabulary, capacity, max_batch
 
-    def generation(self, request: Request, *, on_piece: OnPiece | None = None) -> tuple[Generation, Ticket[Completion]]:
-        """Work and ticket for a request. Raises RequestError, PromptTooLongError, UnknownTaskError, TemplateError."""
+    def generation(
+        self, request: Request, *, on_piece: OnPiece | None = None
+    ) -> tuple[Generation, Ticket[Completion]]:
+        """Work and ticket for a request. Raises RequestError, PromptTooLongError, UnknownTaskError,
+        TemplateError.
+        """
         ticket: Ticket[Completion] = Ticket(timeout_s=request.timeout_s)
         task = self.task(request.prefix)
         options = resolve_options(None if task is None else task.pack, request.settings)
@@ -75,17 +86,29 @@ class Preparer:
             words=self._words(options),
         )
         _require_room_for_words(ready)
-        work = self._beams(ready, ticket) if options.beams > 1 else self._sampled(ready, ticket, on_piece)
+        work = (
+            self._beams(ready, ticket)
+            if options.beams > 1
+            else self._sampled(ready, ticket, on_piece)
+        )
         return work, ticket
 
     def task(self, name: str | None) -> Loaded | None:
-        """The task of that name; None for the bare base. Raises UnknownTaskError, offering the nearest names."""
+        """The task of that name; None for the bare base. Raises UnknownTaskError, offering the
+        nearest names.
+        """
         if not isinstance(name, str | None):
-            raise RequestError(f"prefix={name!r}: expected the name of a task, or None for the bare base")
+            raise RequestError(
+                f"prefix={name!r}: expected the name of a task, or None for the bare base"
+            )
         return None if name is None else self.store.use(name)
 
-    def prompt_ids(self, prompt: Prompt, task: Loaded | None, *, template: str | None = None) -> Ids:
-        """Ids [S] of a prompt. Raises RequestError when it is empty, no prompt at all, or has ids out of range."""
+    def prompt_ids(
+        self, prompt: Prompt, task: Loaded | None, *, template: str | None = None
+    ) -> Ids:
+        """Ids [S] of a prompt. Raises RequestError when it is empty, no prompt at all, or has ids
+        out of range.
+        """
         if isinstance(prompt, str | Mapping):
             continues = task is not None and task.pack.continues_text
             encode = self.tokenizer.encode_piece if continues else self.tokenizer.encode_prompt
@@ -110,7 +133,9 @@ class Preparer:
         room = self.capacity - self.prefix_length(task) - len(prompt)
         limit = token_limit(options, None if task is None else task.pack, room)
         if limit is None:
-            raise PromptTooLongError(self._too_long(task, len(prompt), options.max_new_tokens or 1, "the prompt"))
+            raise PromptTooLongError(
+                self._too_long(task, len(prompt), options.max_new_tokens or 1, "the prompt")
+            )
         return limit
 
     def _too_long(self, task: Loaded | None, tokens: int, new: int, what: str) -> str:
@@ -119,7 +144,8 @@ class Preparer:
         numbers = f"prefix {before} + prompt {tokens}" + (f" + new {new}" if new else "")
         less = ", lower max_new_tokens" if new > 1 else ""
         return (
-            f"{what} has {tokens} tokens, room is for {room}: {numbers} = {before + tokens + new} of {self.capacity} positions; "
+            f"{what} has {tokens} tokens, room is for {room}: {numbers} = {before + tokens + new} "
+            f"of {self.capacity} positions; "
             f"shorten it{less} or load the engine with a larger max_length"
         )
 
@@ -127,12 +153,15 @@ class Preparer:
         lanes = max(options.n, options.beams)
         if lanes > self.max_batch:
             raise RequestError(
-                f"{lanes} sequences at once exceed max_batch={self.max_batch}; load the engine with a larger one"
+                f"{lanes} sequences at once exceed max_batch={self.max_batch}; load the engine "
+                "with a larger one"
             )
         if streamed and lanes > 1:
             raise RequestError("a stream gives one text; use generate() for n or beams above 1")
 
-    def _sampled(self, ready: Ready, ticket: Ticket[Completion], on_piece: OnPiece | None) -> Generation:
+    def _sampled(
+        self, ready: Ready, ticket: Ticket[Completion], on_piece: OnPiece | None
+    ) -> Generation:
         options = ready.options
         listened = on_piece is not None or bool(options.stop)
         sequences = [
@@ -152,7 +181,9 @@ class Preparer:
             sequences=sequences,
             ticket=ticket,
             decode=self.tokenizer.decode,
-            lookup=PromptLookup(ready.prompt.tolist(), options.lookup, ready.limit) if options.lookup else None,
+            lookup=PromptLookup(ready.prompt.tolist(), options.lookup, ready.limit)
+            if options.lookup
+            else None,
         )
 
     def _beams(self, ready: Ready, ticket: Ticket[Completion]) -> Generation:
@@ -172,7 +203,9 @@ class Preparer:
         return Vocabulary(
             size=self.vocabulary,
             end_ids=self.tokenizer.end_ids,
-            banned=tuple(spelling for word in options.banned_words for spelling in self._spellings(word)),
+            banned=tuple(
+                spelling for word in options.banned_words for spelling in self._spellings(word)
+            ),
             forced=tuple(self._spellings(word) for word in options.forced_words),
             beginning=tuple(self.tokenizer.encode_piece(beginning)) if beginning else (),
         )
@@ -180,16 +213,22 @@ class Preparer:
     def _spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
         """A word within a text and at its beginning are different tokens: both."""
         checked_text("a banned or forced word", word)
-        spellings = (tuple(self.tokenizer.encode_piece(text)) for text in (f" {word.lstrip()}", word))
+        spellings = (
+            tuple(self.tokenizer.encode_piece(text)) for text in (f" {word.lstrip()}", word)
+        )
         return tuple(dict.fromkeys(spelling for spelling in spellings if spelling))
 
 
 def checked_text(what: str, text: str) -> str:
-    """The text itself. Raises RequestError when it is none that a tokenizer takes: half a surrogate pair, say."""
+    """The text itself. Raises RequestError when it is none that a tokenizer takes: half a surrogate
+    pair, say.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RequestError(f"{what} has no valid character at place {error.start}: {error.reason}") from error
+        raise RequestError(
+            f"{what} has no valid character at place {error.start}: {error.reason}"
+        ) from error
     return text
 
 
@@ -199,14 +238,17 @@ def _require_room_for_words(ready: Ready) -> None:
     need = len(words.beginning) + sum(len(spellings[0]) for spellings in words.forced)
     if need > ready.limit:
         raise RequestError(
-            f"forced_prefix and forced_words take {need} tokens, {ready.limit} may come; raise max_new_tokens or force less"
+            f"forced_prefix and forced_words take {need} tokens, {ready.limit} may come; raise "
+            "max_new_tokens or force less"
         )
 
 
 def _rendered(prompt: str | Mapping[str, str], task: Loaded | None, template: str | None) -> str:
     if not isinstance(template, str | None):
         raise RequestError(f"template={template!r}: expected a text with marks such as {{input}}")
-    chosen = template if template is not None else task.pack.prompt if task is not None else AS_IT_IS
+    chosen = (
+        template if template is not None else task.pack.prompt if task is not None else AS_IT_IS
+    )
     return render_prompt(chosen, {"input": prompt} if isinstance(prompt, str) else prompt)
 
 
@@ -221,6 +263,7 @@ def _token_ids(prompt: Sequence[Any], vocabulary: int) -> list[int]:
     for place, token in enumerate(ids):
         if not 0 <= token < vocabulary:
             raise RequestError(
-                f"token id {token} at place {place} is out of range, the vocabulary has 0 … {vocabulary - 1}"
+                f"token id {token} at place {place} is out of range, the vocabulary has 0 … "
+                f"{vocabulary - 1}"
             )
     return ids

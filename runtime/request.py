@@ -15,8 +15,9 @@ Prompt = str | Sequence[int] | Mapping[str, str]
 class Request:
     """One generation for `generate_many` or `submit`.
 
-    Text is put into the task's prompt template as {input}; without a prefix it is used as it is. `template` overrides the
-    task's own, settings override its defaults. `timeout_s` counts from submission.
+    Text is put into the task's prompt template as {input}; without a prefix it is used as it is.
+    `template` overrides the task's own, settings override its defaults. `timeout_s` counts from
+    submission.
 
     >>> Request("name: Aromi", prefix="e2e", max_new_tokens=40).prefix
     'e2e'
@@ -65,7 +66,9 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLogprob:
-    """A token's log-probability under the base and prefix (before temperature and bans), and the likeliest tokens there."""
+    """A token's log-probability under the base and prefix (before temperature and bans), and the
+    likeliest tokens there.
+    """
 
     token: int
     logprob: float

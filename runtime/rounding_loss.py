@@ -1,6 +1,8 @@
-"""What a prefix file's precision costs: the base's next-token distributions behind the rounded prefix, against fp32.
+"""What a prefix file's precision costs: the base's next-token distributions behind the rounded
+prefix, against fp32.
 
-The text they are compared on is the base's own greedy continuation of the fp32 prefix, so nobody has to bring one.
+The text they are compared on is the base's own greedy continuation of the fp32 prefix, so nobody
+has to bring one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from edgeprefix.runtime.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingLoss:
-    """Over `tokens` positions: Kullback-Leibler divergence in nats, and the share of positions with the same likeliest token."""
+    """Over `tokens` positions: Kullback-Leibler divergence in nats, and the share of positions with
+    the same likeliest token.
+    """
 
     dtype: str
     tokens: int
@@ -30,7 +34,8 @@ class RoundingLoss:
 
     def __str__(self) -> str:
         return (
-            f"{self.dtype} against fp32 over {self.tokens} tokens: same likeliest token {self.top1:.1%}, "
+            f"{self.dtype} against fp32 over {self.tokens} tokens: same likeliest token "
+            f"{self.top1:.1%}, "
             f"KL mean {self.kl_mean:.1e}, worst {self.kl_max:.1e} nats"
         )
 
@@ -41,14 +46,19 @@ def rounding_loss(engine: Engine, prefix: Prefix, dtype: str, *, tokens: int = 3
     The engine must have room for `tokens` behind it, and no task of its name.
     Raises PrefixFileError when a number does not fit the dtype, PromptTooLongError.
     """
-    prefix = dataclasses.replace(prefix, pack=TaskPack())  # its stops and sampling would cut or vary the text
+    # Its stops and sampling would cut or vary the text
+    prefix = dataclasses.replace(prefix, pack=TaskPack())
     rounded = Prefix.from_bytes(prefix.with_dtype(dtype).to_bytes())
     text = engine.tokenizer.encode_piece("\n")[:1] or [0]  # something neutral to go on from
     with _loaded(engine, prefix):
-        text += engine.generate(text, prefix=prefix.name, max_new_tokens=tokens - 1, ignore_end=True).tokens
+        text += engine.generate(
+            text, prefix=prefix.name, max_new_tokens=tokens - 1, ignore_end=True
+        ).tokens
         exact = engine.next_logprobs(text, prefix=prefix.name)
     with _loaded(engine, rounded):
-        return compare_distributions(exact, engine.next_logprobs(text, prefix=prefix.name), dtype=dtype)
+        return compare_distributions(
+            exact, engine.next_logprobs(text, prefix=prefix.name), dtype=dtype
+        )
 
 
 def compare_distributions(

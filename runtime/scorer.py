@@ -1,4 +1,6 @@
-"""Scores for texts: options and labels into tokens, calibration, normalisation. The engine's text layer over scoring.py."""
+"""Scores for texts: options and labels into tokens, calibration, normalisation. The engine's text
+layer over scoring.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from edgeprefix.runtime.prepare import AS_IT_IS, Preparer, checked_text
 from edgeprefix.runtime.request import Prompt
 from edgeprefix.runtime.scheduling.ticket import Ticket
 from edgeprefix.runtime.scheduling.work import Logits, ResidentPrefix, Work
-from edgeprefix.runtime.scoring import DistributionProbe, OptionProbe, Scores, TextLogprobs, TextProbe
+from edgeprefix.runtime.scoring import (
+    DistributionProbe,
+    OptionProbe,
+    Scores,
+    TextLogprobs,
+    TextProbe,
+)
 
 CONTENT_FREE = "N/A"  # Zhao et al. 2021, "Calibrate Before Use"
 
@@ -58,7 +66,9 @@ class Scoring:
     def scores(self, sums: Sequence[float]) -> Scores:
         """The scores, once the sums are there."""
         triples = zip(sums, self.content_free, self.divisors, strict=True)
-        return Scores(self.options, tuple((value - nothing) / divisor for value, nothing, divisor in triples))
+        return Scores(
+            self.options, tuple((value - nothing) / divisor for value, nothing, divisor in triples)
+        )
 
 
 class Scorer:
@@ -76,7 +86,11 @@ class Scorer:
         names = _names(settings.options, task)
         ids = self._option_ids(names, include_end=settings.include_end)
         zeros: Sequence[float] = [0.0] * len(ids)
-        free = self._content_free(prompt, task, ids, settings.template) if settings.calibrate else zeros
+        free = (
+            self._content_free(prompt, task, ids, settings.template)
+            if settings.calibrate
+            else zeros
+        )
         return Scoring(
             ticket=self._sums(prompt, task, ids, settings.template, settings.timeout_s, wait=wait),
             options=names,
@@ -92,7 +106,9 @@ class Scorer:
         tokens = self._preparer.prompt_ids(prompt, task, template=template)
         self._preparer.require_room(task, len(tokens), "the text")
         ticket: Ticket[TextLogprobs] = Ticket(timeout_s=timeout_s)
-        self._submit(TextProbe(tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket))
+        self._submit(
+            TextProbe(tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket)
+        )
         return ticket.wait()
 
     def next_logprobs(self, prompt: Prompt, *, prefix: str | None, template: str | None) -> Logits:
@@ -101,12 +117,18 @@ class Scorer:
         tokens = self._preparer.prompt_ids(prompt, task, template=template)
         self._preparer.require_room(task, len(tokens), "the text")
         ticket: Ticket[Logits] = Ticket()
-        self._submit(DistributionProbe(tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket))
+        self._submit(
+            DistributionProbe(
+                tokens=tokens, prefix=None if task is None else task.prefix, ticket=ticket
+            )
+        )
         return ticket.wait()
 
     def _option_ids(self, options: Sequence[str], *, include_end: bool) -> list[list[int]]:
         if not options:
-            raise RequestError("no options to score: give some, or use a prefix whose task pack has labels")
+            raise RequestError(
+                "no options to score: give some, or use a prefix whose task pack has labels"
+            )
         tokenizer = self._preparer.tokenizer
         encode = tokenizer.encode_target if include_end else tokenizer.encode_piece
         ids = [encode(checked_text("an option", option)) for option in options]
@@ -128,19 +150,31 @@ class Scorer:
         ticket: Ticket[list[float]] = Ticket(timeout_s=timeout_s)
         context = self._preparer.prompt_ids(prompt, task, template=template)
         longest = max(map(len, ids))
-        self._preparer.require_room(task, len(context) + longest, "the prompt with its longest option")
+        self._preparer.require_room(
+            task, len(context) + longest, "the prompt with its longest option"
+        )
         prefix = None if task is None else task.prefix
-        self._submit(OptionProbe(context=context, prefix=prefix, options=ids, ticket=ticket), wait=wait)
+        self._submit(
+            OptionProbe(context=context, prefix=prefix, options=ids, ticket=ticket), wait=wait
+        )
         return ticket
 
     def _content_free(
         self, prompt: Prompt, task: Loaded | None, ids: list[list[int]], template: str | None
     ) -> Sequence[float]:
-        """The options' scores after a prompt that says nothing; computed once for each task and set of options."""
+        """The options' scores after a prompt that says nothing; computed once for each task and set
+        of options.
+        """
         if not isinstance(prompt, str | Mapping):
             raise RequestError("calibration needs a prompt of text or fields, not token ids")
-        chosen = template if template is not None else AS_IT_IS if task is None else task.pack.prompt
-        known = self._content_free_bare if task is None else self._content_free_tasks.setdefault(task.prefix, {})
+        chosen = (
+            template if template is not None else AS_IT_IS if task is None else task.pack.prompt
+        )
+        known = (
+            self._content_free_bare
+            if task is None
+            else self._content_free_tasks.setdefault(task.prefix, {})
+        )
         key: tuple[Any, ...] = (chosen, *map(tuple, ids))
         if key not in known:
             fields = dict.fromkeys(template_fields(chosen), CONTENT_FREE)

@@ -1,7 +1,7 @@
 """Log-probabilities instead of text: labels of a classification, tokens of a text, perplexity.
 
-The common context is fed once; every option is then fed behind it into the same slot, and options that begin alike share
-that part too.
+The common context is fed once; every option is then fed behind it into the same slot, and options
+that begin alike share that part too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot
 
 @dataclass(frozen=True)
 class Scores(Sequence[float]):
-    """One number for each option, in their order: a sum of log-probabilities, or what was made of it.
+    """One number for each option, in their order: a sum of log-probabilities, or what was made of
+    it.
 
     >>> scores = Scores(("yes", "no"), (-0.1, -2.4))
     >>> scores[0], scores.best, round(scores.probabilities["yes"], 2)
@@ -57,7 +58,10 @@ class Scores(Sequence[float]):
         """The scores as probabilities among the options: their softmax."""
         top = max(self.values)
         weights = [math.exp(value - top) for value in self.values]
-        return {option: weight / sum(weights) for option, weight in zip(self.options, weights, strict=True)}
+        return {
+            option: weight / sum(weights)
+            for option, weight in zip(self.options, weights, strict=True)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +86,9 @@ class TextLogprobs:
 class OptionProbe:
     """Sums of log-probabilities of several continuations of one context: work for the scheduler.
 
-    The context is fed once. Then each option is fed behind it in one run, or, when that takes at most half as many runs of
-    the graph, the options become lanes of the batch, one token a step beside everybody else's: many short labels do.
+    The context is fed once. Then each option is fed behind it in one run, or, when that takes at
+    most half as many runs of the graph, the options become lanes of the batch, one token a step
+    beside everybody else's: many short labels do.
     """
 
     lanes = 1
@@ -99,22 +104,29 @@ class OptionProbe:
         self.context, self.prefix, self.ticket = context, prefix, ticket
         self._options = [tuple(option) for option in options]
         self._found: dict[tuple[int, ...], float] = {}
-        """Log-probability of the last token of each beginning of an option, given those before it."""
+        """Log-probability of the last token of each beginning of an option, given those
+        before it.
+        """
         self._following = _following(self._options)
         self._waiting = _branches(self._options)
         self._walks: list[_Walk] = []
 
     @property
     def feed_length(self) -> int:
-        """All tokens: context and options, so that it gets a slot of its own for as long as it takes."""
+        """All tokens: context and options, so that it gets a slot of its own for as long as it
+        takes.
+        """
         return len(self.context) + sum(map(len, self._options))
 
     def run(self, slot: Slot) -> Generator[int, None, Start | None]:
         """Feeds the context, and the options too when that takes fewer runs than decoding them."""
         self._note((), (yield from slot.prefill(self.context)))
         branches = self._waiting
-        steps = max(max(map(len, branches), default=0), math.ceil(sum(map(len, branches)) / slot.most))
-        if branches and 2 * steps <= len(branches):  # by `most`, not `free`: the way must not depend on the company
+        steps = max(
+            max(map(len, branches), default=0), math.ceil(sum(map(len, branches)) / slot.most)
+        )
+        # By `most`, not `free`: the way must not depend on the company
+        if branches and 2 * steps <= len(branches):
             self._waiting = branches[slot.free :]
             self._walks = [_Walk(branch) for branch in branches[: slot.free]]
             return Start(self, Turn([walk.branch[0] for walk in self._walks]))
@@ -123,13 +135,17 @@ class OptionProbe:
         return None
 
     def advance(self, logits: Logits) -> Turn:
-        """Logits [branches that are walked, V] → their next tokens; who is at the end takes a branch that waits."""
+        """Logits [branches that are walked, V] → their next tokens; who is at the end takes a
+        branch that waits.
+        """
         walks: list[_Walk | None] = []
         for walk, row in zip(self._walks, logits, strict=True):
             walk.fed += 1
             self._note(walk.branch[: walk.fed], row)
             done = walk.fed == len(walk.branch)
-            walks.append(walk if not done else _Walk(self._waiting.pop(0)) if self._waiting else None)
+            walks.append(
+                walk if not done else _Walk(self._waiting.pop(0)) if self._waiting else None
+            )
         self._walks = [walk for walk in walks if walk is not None]
         if not self._walks:
             self.ticket.resolve(self._sums())
@@ -141,7 +157,9 @@ class OptionProbe:
         return ()
 
     def _feed(self, slot: Slot, branches: Sequence[tuple[int, ...]]) -> Generator[int, None, None]:
-        """Feeds the branches one by one; what one has in common with the one before it is in the slot already."""
+        """Feeds the branches one by one; what one has in common with the one before it is in the
+        slot already.
+        """
         base = slot.length
         before: tuple[int, ...] = ()
         for branch in branches:
@@ -161,7 +179,10 @@ class OptionProbe:
             self._found[(*beginning, token)] = float(logprobs[token])
 
     def _sums(self) -> list[float]:
-        return [math.fsum(self._found[option[: end + 1]] for end in range(len(option))) for option in self._options]
+        return [
+            math.fsum(self._found[option[: end + 1]] for end in range(len(option)))
+            for option in self._options
+        ]
 
 
 @dataclass(slots=True)
@@ -183,9 +204,13 @@ def _following(options: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], set[
 
 
 def _branches(options: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """What has to be fed to see all options: all but their last tokens, without those that begin another, in order."""
+    """What has to be fed to see all options: all but their last tokens, without those that begin
+    another, in order.
+    """
     fed = sorted({option[:-1] for option in options if len(option) > 1})
-    return [one for one, after in zip(fed, (*fed[1:], ()), strict=False) if after[: len(one)] != one]
+    return [
+        one for one, after in zip(fed, (*fed[1:], ()), strict=False) if after[: len(one)] != one
+    ]
 
 
 class TextProbe:
@@ -193,7 +218,9 @@ class TextProbe:
 
     lanes = 1
 
-    def __init__(self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[TextLogprobs]) -> None:
+    def __init__(
+        self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[TextLogprobs]
+    ) -> None:
         self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
 
     @property
@@ -202,7 +229,9 @@ class TextProbe:
         return len(self.tokens)
 
     def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds the text; each chunk's logits are reduced to one number a token before the next is fed."""
+        """Feeds the text; each chunk's logits are reduced to one number a token before the next is
+        fed.
+        """
         found: list[float] = []
         for chunk in slot.chunks(self.tokens):
             yield len(chunk)
@@ -214,11 +243,15 @@ class TextProbe:
 
 
 class DistributionProbe:
-    """Log-probabilities of the whole vocabulary after each token of a text, [S, V]: work for the scheduler."""
+    """Log-probabilities of the whole vocabulary after each token of a text, [S, V]: work for the
+    scheduler.
+    """
 
     lanes = 1
 
-    def __init__(self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[Logits]) -> None:
+    def __init__(
+        self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[Logits]
+    ) -> None:
         self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
 
     @property
@@ -237,7 +270,9 @@ class DistributionProbe:
 
 
 class CompileProbe:
-    """Keys and values of a text: work for the scheduler. The result is packed, the task's own prefix in front included."""
+    """Keys and values of a text: work for the scheduler. The result is packed, the task's own
+    prefix in front included.
+    """
 
     lanes = 1
 
@@ -279,4 +314,7 @@ def _logprobs(logits: Logits) -> Logits:
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the common beginning."""
     pairs: Iterator[tuple[int, int]] = zip(first, second, strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+    return next(
+        (place for place, (one, other) in enumerate(pairs) if one != other),
+        min(len(first), len(second)),
+    )

@@ -1,7 +1,9 @@
-"""A folder of prefix files that is followed while the engine runs: new and changed files are loaded, removed ones unloaded.
+"""A folder of prefix files that is followed while the engine runs: new and changed files are
+loaded, removed ones unloaded.
 
-The folder is polled: it costs one directory listing a second, needs no package, and works on network and container file systems,
-where notifications do not. A bad file never disturbs the task that it was to replace.
+The folder is polled: it costs one directory listing a second, needs no package, and works on
+network and container file systems, where notifications do not. A bad file never disturbs the task
+that it was to replace.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _Stamp = tuple[int, int, int]  # modification time in ns, bytes, inode
 
 
 class FolderWatcher:
-    """Keeps a store in step with a folder until `stop`. `errors` has the newest failure of each path that is not well."""
+    """Keeps a store in step with a folder until `stop`. `errors` has the newest failure of each
+    path that is not well.
+    """
 
     def __init__(self, store: PrefixStore, folder: str | Path, *, interval_s: float = 1.0) -> None:
         self._store, self._folder, self._interval_s = store, Path(folder), interval_s
@@ -47,9 +51,15 @@ class FolderWatcher:
     def scan(self) -> None:
         """Looks once. Raises nothing: problems go to `errors` and to the log."""
         try:
-            found = {path: _stamp(path) for path in sorted(self._folder.iterdir()) if path.match(PREFIX_PATTERN)}
+            found = {
+                path: _stamp(path)
+                for path in sorted(self._folder.iterdir())
+                if path.match(PREFIX_PATTERN)
+            }
         except OSError as error:  # the disk is gone: keep what is loaded, it may come back
-            gone = f"{self._folder} cannot be read: {error.strerror or error}; its tasks stay loaded"
+            gone = (
+                f"{self._folder} cannot be read: {error.strerror or error}; its tasks stay loaded"
+            )
             self._report(self._folder, PrefixFileError(gone))
             return
         self._errors.pop(str(self._folder), None)
@@ -71,9 +81,13 @@ class FolderWatcher:
             self._report(path, error)
             return
         self._errors.pop(str(path), None)
-        others = [other.name for other, name in self._names.items() if name == info.name and other != path]
+        others = [
+            other.name for other, name in self._names.items() if name == info.name and other != path
+        ]
         if others:
-            logger.warning("task %s now comes from %s, not from %s", info.name, path, ", ".join(others))
+            logger.warning(
+                "task %s now comes from %s, not from %s", info.name, path, ", ".join(others)
+            )
         self._names[path] = info.name
         logger.info("loaded task %s from %s", info.name, path)
 

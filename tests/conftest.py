@@ -37,7 +37,9 @@ def mistral_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real models and data beside the project; tests that read it skip where it is not."""
+    """The folder of real models and data beside the project; tests that read it skip where it is
+    not.
+    """
     if not SHARED.is_dir():
         pytest.skip("needs the folder ../shared with real models and data")
     return SHARED

@@ -37,5 +37,13 @@ def assert_stands_alone(page: str) -> None:
     balance.feed(page)
     assert balance.open == []
     assert not balance.tags & {"script", "link", "img", "iframe", "object", "embed", "image", "use"}
-    assert not balance.attributes & {"src", "href", "srcset", "data", "xlink:href", "onclick", "onload"}
+    assert not balance.attributes & {
+        "src",
+        "href",
+        "srcset",
+        "data",
+        "xlink:href",
+        "onclick",
+        "onload",
+    }
     assert not re.search(r"url\(|@import|@font-face|https?:", page)

@@ -38,22 +38,29 @@ def test_imports_run_one_way(room: str) -> None:
         for module in imported_modules(path):
             if module.startswith("edgeprefix."):
                 target = module.split(".")[1]
-                assert target in allowed, f"{path.relative_to(ROOT)} imports {module}: {room} may see {sorted(allowed)}"
+                assert target in allowed, (
+                    f"{path.relative_to(ROOT)} imports {module}: {room} may see {sorted(allowed)}"
+                )
 
 
 def test_import_budget_of_the_runtime() -> None:
-    """`import edgeprefix.runtime` in a fresh process: which packages do OUR modules ask for, and is torch among all?"""
+    """`import edgeprefix.runtime` in a fresh process: which packages do OUR modules ask for, and is
+    torch among all?
+    """
     program = (
         "import builtins, json, sys\n"
         "asked, original = set(), builtins.__import__\n"
         "def watched(name, globals=None, locals=None, fromlist=(), level=0):\n"
-        "    if (globals or {}).get('__name__', '').startswith('edgeprefix.'): asked.add(name.split('.')[0])\n"
+        "    if (globals or {}).get('__name__', '').startswith('edgeprefix.'): "
+        "asked.add(name.split('.')[0])\n"
         "    return original(name, globals, locals, fromlist, level)\n"
         "builtins.__import__ = watched\n"
         "import edgeprefix.runtime\n"
         "print(json.dumps([sorted(asked), sorted(sys.modules)]))\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     asked, loaded = json.loads(result.stdout)
     foreign = set(asked) - RUNTIME_BUDGET - set(sys.stdlib_module_names)
     assert not foreign, f"the runtime imports {sorted(foreign)}"
@@ -64,9 +71,13 @@ def test_import_budget_of_the_runtime() -> None:
 
 def test_every_folder_with_code_is_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {path.parent.relative_to(ROOT) for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")}
+    folders = {
+        path.parent.relative_to(ROOT) for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")
+    }
     packages = {"edgeprefix." + ".".join(folder.parts) for folder in folders}
-    assert packages == set(settings["packages"]), "list it in pyproject.toml: [tool.setuptools] packages"
+    assert packages == set(settings["packages"]), (
+        "list it in pyproject.toml: [tool.setuptools] packages"
+    )
 
 
 def test_the_changelog_knows_the_version() -> None:

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["demo", "train", "export", "verify", "compile", "compose", "run", "score", "inspect", "bench"]
+COMMANDS = [
+    "demo",
+    "train",
+    "export",
+    "verify",
+    "compile",
+    "compose",
+    "run",
+    "score",
+    "inspect",
+    "bench",
+]
 
 
 def edgeprefix(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -21,7 +32,9 @@ def test_help_lists_every_command_without_importing_the_rooms() -> None:
         "import sys\nfrom edgeprefix.runtime.cli.root import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     for command in COMMANDS:
         assert command in result.stdout
 

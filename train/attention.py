@@ -1,12 +1,14 @@
-"""Attention over a prefix that all rows of a batch share, registered with transformers like any attention implementation.
+"""Attention over a prefix that all rows of a batch share, registered with transformers like any
+attention implementation.
 
-transformers would copy the prefix into every row's cache and hand the lot to one kernel. Here the prefix stays [H, P, D]:
-its scores are one large matrix product for the whole batch, and its gradient comes out summed already. On a CPU a training
-step takes about half of the time of `scaled_dot_product_attention`, whose bf16 backward is slow there (docs/training.md).
+transformers would copy the prefix into every row's cache and hand the lot to one kernel. Here the
+prefix stays [H, P, D]: its scores are one large matrix product for the whole batch, and its
+gradient comes out summed already. On a CPU a training step takes about half of the time of
+`scaled_dot_product_attention`, whose bf16 backward is slow there (docs/training.md).
 
 The name is ROUTE; no model code is touched. The computation itself is in `shared_prefix.py`.
-Letters: B rows, S text tokens, H key/value heads, G query heads per key/value head, P prefix length, D head size. A packing of
-rows comes to the model as one row, B = 1.
+Letters: B rows, S text tokens, H key/value heads, G query heads per key/value head, P prefix
+length, D head size. A packing of rows comes to the model as one row, B = 1.
 """
 
 from __future__ import annotations
@@ -30,12 +32,15 @@ ROUTE = "edgeprefix_shared_prefix"
 KeyValues = Sequence[tuple[Tensor, Tensor]]
 """Per layer: keys and values of the prefix, each [H, P, D]."""
 
-# Above this many scores (B·H·G·S·(P+S)) the score matrix is not kept; the library's kernel, which never stores it, is used.
+# Above this many scores (B·H·G·S·(P+S)) the score matrix is not kept; the library's kernel, which
+# never stores it, is used.
 _MAX_STORED_SCORES = 1 << 26
 
 
 class _Reading:
-    """What the forward pass that runs now reads: attention functions get no argument of ours from every model."""
+    """What the forward pass that runs now reads: attention functions get no argument of ours from
+    every model.
+    """
 
     def __init__(self, prefix: KeyValues, packing: Packing | None) -> None:
         self.prefix = prefix
@@ -48,13 +53,19 @@ class _Reading:
             self._packing = Packing([query.shape[2]] * query.shape[0], query.device)
         return self._packing
 
-    def visible(self, mask: Tensor | None, packing: Packing, prefix_length: int, device: torch.device) -> Visible:
+    def visible(
+        self, mask: Tensor | None, packing: Packing, prefix_length: int, device: torch.device
+    ) -> Visible:
         """What the model's mask [1 or B, 1, S, P+S] shows; layers of one kind share theirs."""
         if id(mask) not in self._visible:
             longest = packing.longest
             if mask is None:
-                seen = torch.ones(longest, prefix_length + longest, dtype=torch.bool, device=device).tril(prefix_length)
-            else:  # rows differ in length only, so what the first tokens see is what every row's first tokens see
+                seen = torch.ones(
+                    longest, prefix_length + longest, dtype=torch.bool, device=device
+                ).tril(prefix_length)
+            # Rows differ in length only, so what the first tokens see is what every row's first
+            # tokens see
+            else:
                 seen = mask[0, 0, :longest, : prefix_length + longest]
             self._visible[id(mask)] = Visible.of(seen, packing)
         return self._visible[id(mask)]
@@ -65,7 +76,9 @@ _readings: list[_Reading] = []
 
 @contextlib.contextmanager
 def active_prefix(prefix: KeyValues, packing: Packing | None = None) -> Iterator[None]:
-    """Makes `prefix` the one that the registered attention function puts before the text, or before each row of `packing`."""
+    """Makes `prefix` the one that the registered attention function puts before the text, or before
+    each row of `packing`.
+    """
     _readings.append(_Reading(prefix, packing))
     try:
         yield
@@ -90,7 +103,9 @@ def queries_watched(watcher: QueryWatcher) -> Iterator[None]:
 
 
 class SharedPrefixCache(Cache):
-    """Tells the model that P positions are cached, and hands new keys and values straight to the attention function."""
+    """Tells the model that P positions are cached, and hands new keys and values straight to the
+    attention function.
+    """
 
     def __init__(self, *, layers: int, length: int) -> None:
         self.layers: list[Any] = []
@@ -99,7 +114,9 @@ class SharedPrefixCache(Cache):
         self._count = layers
         self._length = length
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """The new keys and values as they came."""
         return key_states, value_states
 
@@ -112,7 +129,9 @@ class SharedPrefixCache(Cache):
         return self._length
 
     def get_mask_sizes(self, query_length: int, *_: Any, **__: Any) -> tuple[int, int]:
-        """Keys seen by a query, and where they start: the whole prefix also in layers with a sliding window."""
+        """Keys seen by a query, and where they start: the whole prefix also in layers with a
+        sliding window.
+        """
         return self._length + query_length, 0
 
     @property
@@ -137,9 +156,11 @@ def shared_prefix_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """query [B, H·G, S, D], key and value [B, H, S, D] of the text → [B, S, H·G, D]; the prefix comes from `active_prefix`.
+    """query [B, H·G, S, D], key and value [B, H, S, D] of the text → [B, S, H·G, D]; the prefix
+    comes from `active_prefix`.
 
-    `attention_mask` is True where a query may look, [1 or B, 1, S, P+S]; rows are padded on the right, so that all share one.
+    `attention_mask` is True where a query may look, [1 or B, 1, S, P+S]; rows are padded on the
+    right, so that all share one.
     """
     del dropout  # the base is frozen and in evaluation mode
     reading = _readings[-1]
@@ -151,7 +172,11 @@ def shared_prefix_attention(
     visible = reading.visible(attention_mask, packing, pk.shape[1], query.device)
     scale = D**-0.5 if scaling is None else scaling
     softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
-    dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else query.dtype
+    dtype = (
+        torch.get_autocast_dtype(query.device.type)
+        if torch.is_autocast_enabled(query.device.type)
+        else query.dtype
+    )
     q, key, value = (_end_to_end(part).to(dtype) for part in (query, key, value))
     pk, pv = pk.to(dtype), pv.to(dtype)
     if softcap is not None or sinks is not None:

@@ -1,8 +1,9 @@
 """The frozen base: loaded, never changed, asked only for the logits that a loss needs.
 
-`load_base` takes a local checkpoint folder or a hub id. The working copy keeps its matrix weights in bf16 where the machine
-multiplies bf16 quickly (AMX, GPUs): the forward pass is then several times faster, while the residual stream, the norms and
-the prefix stay fp32. Weights that a checkpoint keeps in bf16 lose nothing by that.
+`load_base` takes a local checkpoint folder or a hub id. The working copy keeps its matrix weights
+in bf16 where the machine multiplies bf16 quickly (AMX, GPUs): the forward pass is then several
+times faster, while the residual stream, the norms and the prefix stay fp32. Weights that a
+checkpoint keeps in bf16 lose nothing by that.
 """
 
 from __future__ import annotations
@@ -38,14 +39,17 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
-_MOST_PACKED = (
-    4096  # tokens: models make a mask over all pairs of them, of which attention needs the longest row's alone
-)
-_BF16_SHARE = 0.8  # "auto" takes bf16 when a product of matrices takes less than this share of its time in fp32
+# Tokens: models make a mask over all pairs of them, of which attention needs the longest row's
+# alone
+_MOST_PACKED = 4096
+# "auto" takes bf16 when a product of matrices takes less than this share of its time in fp32
+_BF16_SHARE = 0.8
 
 
 class LayerShape(NamedTuple):
-    """What the prefix of one layer looks like: [kv_heads, P, key_size] and [kv_heads, P, value_size]."""
+    """What the prefix of one layer looks like: [kv_heads, P, key_size] and [kv_heads, P,
+    value_size].
+    """
 
     kv_heads: int
     key_size: int
@@ -63,8 +67,10 @@ class Base:
     precision: str
     """"fp32" or "bf16": what its matrices are multiplied in."""
     route: str
-    """How a prefix reaches the rows of a batch: "packed" and "shared" let all rows look at one, and packed rows lie end to end
-    without padding; "cache" copies it into every row's cache (models without the attention interface)."""
+    """How a prefix reaches the rows of a batch: "packed" and "shared" let all rows look at one, and
+    packed rows lie end to end without padding; "cache" copies it into every row's cache (models
+    without the attention interface).
+    """
     source: str
     """What was given to `load_base`."""
     parameters: int
@@ -72,7 +78,9 @@ class Base:
     weights: str = "checkpoint"
     """As in the checkpoint, or rounded to "int8" or "int4" as in a bundle."""
     recompute: bool = False
-    """Whether layers are computed again in the backward pass instead of being kept (gradient checkpointing)."""
+    """Whether layers are computed again in the backward pass instead of being kept (gradient
+    checkpointing).
+    """
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +89,9 @@ class Base:
 
     @property
     def max_positions(self) -> int:
-        """Positions that the base was made for: prefix, prompt and target must fit. 2**31 where it states no limit."""
+        """Positions that the base was made for: prefix, prompt and target must fit. 2**31 where it
+        states no limit.
+        """
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
@@ -91,7 +101,9 @@ class Base:
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
-        return int(window) if window and all(kind == "sliding_attention" for kind in kinds) else None
+        return (
+            int(window) if window and all(kind == "sliding_attention" for kind in kinds) else None
+        )
 
     @property
     def shares_prefix(self) -> bool:
@@ -99,13 +111,19 @@ class Base:
         return self.route != "cache"
 
     def logits(
-        self, prefix: KeyValues, ids: Tensor, rows: Tensor | None = None, lengths: Sequence[int] | None = None
+        self,
+        prefix: KeyValues,
+        ids: Tensor,
+        rows: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Tensor:
-        """Next-token logits [N, V] in fp32 for `rows` (indices into the flattened B·S; all when None) of ids [B, S].
+        """Next-token logits [N, V] in fp32 for `rows` (indices into the flattened B·S; all when
+        None) of ids [B, S].
 
-        Rows of `ids` are padded on the right: a causal model never looks at what follows, so no mask is needed. With `rows` and
-        the rows' real `lengths` given, bases of the route "packed" do not read the padding (but for very large batches). `prefix`
-        may be empty. Only the wanted rows reach the vocabulary projection.
+        Rows of `ids` are padded on the right: a causal model never looks at what follows, so no
+        mask is needed. With `rows` and the rows' real `lengths` given, bases of the route "packed"
+        do not read the padding (but for very large batches). `prefix` may be empty. Only the wanted
+        rows reach the vocabulary projection.
         """
         packing = None
         packs = bool(prefix) and self.route == "packed"
@@ -122,7 +140,9 @@ class Base:
         logits: Tensor = out.logits.float()
         return logits.reshape(-1, logits.shape[-1])
 
-    def _shared_prefix_forward(self, prefix: KeyValues, ids: Tensor, packing: Packing | None) -> Any:
+    def _shared_prefix_forward(
+        self, prefix: KeyValues, ids: Tensor, packing: Packing | None
+    ) -> Any:
         P = prefix[0][0].shape[1]
         cache = SharedPrefixCache(layers=len(prefix), length=P)
         positions = {} if packing is None else {"position_ids": P + packing.places[None]}
@@ -145,35 +165,55 @@ class Base:
         P = prefix[0][0].shape[1]
         mask = torch.ones(B, P + S, dtype=torch.long, device=ids.device)
         return self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=self.filled_cache(prefix, B), use_cache=True
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=self.filled_cache(prefix, B),
+            use_cache=True,
         )
 
     def filled_cache(self, prefix: KeyValues, batch: int) -> DynamicCache:
-        """A cache whose every row begins with the prefix; layers keep all positions, windows are the mask's business."""
+        """A cache whose every row begins with the prefix; layers keep all positions, windows are
+        the mask's business.
+        """
         cache = DynamicCache()
         dtype = torch.bfloat16 if self.precision == "bf16" else self.model.dtype
         for index, (key, value) in enumerate(prefix):
-            cache.update(key.to(dtype).expand(batch, -1, -1, -1), value.to(dtype).expand(batch, -1, -1, -1), index)
+            cache.update(
+                key.to(dtype).expand(batch, -1, -1, -1),
+                value.to(dtype).expand(batch, -1, -1, -1),
+                index,
+            )
         return cache
 
     @torch.no_grad()
-    def key_values(self, ids: Sequence[int], *, behind: KeyValues = ()) -> list[tuple[Tensor, Tensor]]:
-        """The base's own keys and values over a text, fp32 [H, len(ids), D] per layer, as they lie in its cache.
+    def key_values(
+        self, ids: Sequence[int], *, behind: KeyValues = ()
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The base's own keys and values over a text, fp32 [H, len(ids), D] per layer, as they lie
+        in its cache.
 
-        With a prefix that the text stands `behind`: that prefix and the text's, [H, P + len(ids), D].
+        With a prefix that the text stands `behind`: that prefix and the text's, [H, P + len(ids),
+        D].
         """
         return self.key_values_of(self.embeddings(ids), behind=behind)
 
     def embeddings(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings [len(ids), width] of tokens, as the model would look them up."""
         with torch.no_grad():
-            found: Tensor = self.model.get_input_embeddings()(torch.tensor(list(ids), device=self.device))
+            found: Tensor = self.model.get_input_embeddings()(
+                torch.tensor(list(ids), device=self.device)
+            )
         return found.float()
 
-    def key_values_of(self, embeddings: Tensor, *, behind: KeyValues = ()) -> list[tuple[Tensor, Tensor]]:
+    def key_values_of(
+        self, embeddings: Tensor, *, behind: KeyValues = ()
+    ) -> list[tuple[Tensor, Tensor]]:
         """`key_values` over input embeddings [S, width]; differentiable in them."""
         cache: Any = self.filled_cache(behind, 1)
-        with self.autocast(), _RowSelection(self.model, torch.zeros(1, dtype=torch.long, device=embeddings.device)):
+        with (
+            self.autocast(),
+            _RowSelection(self.model, torch.zeros(1, dtype=torch.long, device=embeddings.device)),
+        ):
             self.model(inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True)
         return [(layer.keys[0].float(), layer.values[0].float()) for layer in cache.layers]
 
@@ -182,7 +222,9 @@ class Base:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def fingerprint(self) -> str:
-        """A checksum of all weights and buffers in memory, to show that training left them as they were."""
+        """A checksum of all weights and buffers in memory, to show that training left them as they
+        were.
+        """
         total = 0
         for name, tensor in sorted(self.model.state_dict().items()):
             total = (total * 1_000_003 + sum(name.encode())) % (1 << 61)
@@ -202,15 +244,18 @@ def load_base(
 ) -> Base:
     """Loads a base from a local folder or the hub, frozen.
 
-    `weights` "int8" or "int4" rounds them as a bundle of that precision holds them.
-    `precision` "auto" takes bf16 where the device multiplies it quickly, else fp32; `device` "auto" takes a GPU if there is one.
-    `recompute` keeps less in memory while training and takes longer.
-    Raises CheckpointError when the folder or id cannot be loaded, TrainingError when the model cannot take a prefix.
+    `weights` "int8" or "int4" rounds them as a bundle of that precision holds them. `precision`
+    "auto" takes bf16 where the device multiplies it quickly, else fp32; `device` "auto" takes a GPU
+    if there is one. `recompute` keeps less in memory while training and takes longer. Raises
+    CheckpointError when the folder or id cannot be loaded, TrainingError when the model cannot take
+    a prefix.
     """
     if weights not in WEIGHTS:
         raise TrainingError(f"weights {weights!r} is unknown; choose one of {', '.join(WEIGHTS)}")
     if precision not in PRECISIONS:
-        raise TrainingError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        raise TrainingError(
+            f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
+        )
     folder, name = find_checkpoint(source)
     target = torch.device(_pick_device(device))
     if precision == "auto":
@@ -240,7 +285,8 @@ def load_base(
     base = _with_best_route(base)
     if recompute and not (base.shares_prefix and decoder_layers(model)):
         raise TrainingError(
-            f"{type(model).__name__} cannot compute its layers again with a prefix in front; leave out --recompute, and lower "
+            f"{type(model).__name__} cannot compute its layers again with a prefix in front; "
+            "leave out --recompute, and lower "
             "--batch-size or --max-tokens to save memory"
         )
     return base
@@ -251,7 +297,9 @@ def _load_model(folder: Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
+        raise CheckpointError(
+            f"{folder} cannot be loaded as a causal language model: {reason}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -267,13 +315,17 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _load_tokenizer(folder: Path, model: Any) -> TextTokenizer:
-    """tokenizer.json as it stands, which is what the exporter ships; older vocabulary files are converted."""
+    """tokenizer.json as it stands, which is what the exporter ships; older vocabulary files are
+    converted.
+    """
     file = folder / "tokenizer.json"
     try:
         loaded = AutoTokenizer.from_pretrained(folder)
         backend = Tokenizer.from_file(str(file)) if file.is_file() else loaded.backend_tokenizer
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{folder} has no tokenizer that can be read as tokenizer.json: {error}") from error
+        raise CheckpointError(
+            f"{folder} has no tokenizer that can be read as tokenizer.json: {error}"
+        ) from error
     ends = end_ids_of(model.generation_config, model.config.get_text_config(decoder=True), loaded)
     return TextTokenizer(backend, end_ids=ends)
 
@@ -293,9 +345,13 @@ def _has_fast_bf16(device: torch.device) -> bool:
 
 
 def _bf16_pays() -> bool:
-    """Times products of matrices, in turns, the best of many. What a processor says of itself is not enough: one that has bf16
-    instructions was slower with them (docs/training.md, "How it is fast")."""
-    matrices = {dtype: torch.ones(512, 512, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)}
+    """Times products of matrices, in turns, the best of many. What a processor says of itself is
+    not enough: one that has bf16 instructions was slower with them (docs/training.md, "How it is
+    fast").
+    """
+    matrices = {
+        dtype: torch.ones(512, 512, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
+    }
     best = dict.fromkeys(matrices, math.inf)
     for _ in range(30):
         for dtype, matrix in matrices.items():
@@ -306,7 +362,9 @@ def _bf16_pays() -> bool:
 
 
 def _matrices_to_bf16(model: nn.Module) -> None:
-    """Rounds matrix weights once; autocast would do it anew in every step, since frozen weights are not in its cache."""
+    """Rounds matrix weights once; autocast would do it anew in every step, since frozen weights are
+    not in its cache.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear | Conv1D):
             module.weight = nn.Parameter(module.weight.to(torch.bfloat16), requires_grad=False)
@@ -319,13 +377,19 @@ def _layer_shapes(model: Any, precision: str) -> tuple[LayerShape, ...]:
     device = next(model.parameters()).device
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), past_key_values=cache, use_cache=True)
+            model(
+                input_ids=torch.zeros(1, 1, dtype=torch.long, device=device),
+                past_key_values=cache,
+                use_cache=True,
+            )
         return tuple(
-            LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers
+            LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3])
+            for layer in cache.layers
         )
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise TrainingError(
-            f"{type(model).__name__} keeps no keys and values per layer, so it cannot take a prefix: {error}"
+            f"{type(model).__name__} keeps no keys and values per layer, so it cannot take a "
+            f"prefix: {error}"
         ) from error
 
 
@@ -344,7 +408,9 @@ def _with_best_route(base: Base) -> Base:
 def _agrees(candidate: Base, base: Base) -> bool:
     """Compares two routes on two rows of unlike length behind a prefix."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(base.model.config.get_text_config().vocab_size, (2, 5), generator=generator).to(base.device)
+    ids = torch.randint(
+        base.model.config.get_text_config().vocab_size, (2, 5), generator=generator
+    ).to(base.device)
     prefix = [
         (
             torch.randn(shape.kv_heads, 3, shape.key_size, generator=generator).to(base.device),
@@ -357,7 +423,9 @@ def _agrees(candidate: Base, base: Base) -> bool:
     try:
         actual = candidate.logits(prefix, ids, rows, lengths=(5, 3))
     except (AttributeError, TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
-        logger.info("%s does not take the route %r: %s", type(base.model).__name__, candidate.route, error)
+        logger.info(
+            "%s does not take the route %r: %s", type(base.model).__name__, candidate.route, error
+        )
         return False
     # bf16 keeps 8 bits; two orders of the same sums differ by a few of its steps.
     tolerance = (0.1 if base.precision == "bf16" else 1e-3) * float(expected.abs().max())
@@ -365,9 +433,11 @@ def _agrees(candidate: Base, base: Base) -> bool:
 
 
 class _RowSelection:
-    """While active, only `rows` of the flattened hidden states [B·S] reach the model's vocabulary projection.
+    """While active, only `rows` of the flattened hidden states [B·S] reach the model's vocabulary
+    projection.
 
-    What models do to logits after it (soft caps, scales) works element by element, so the result is exact.
+    What models do to logits after it (soft caps, scales) works element by element, so the result is
+    exact.
     """
 
     def __init__(self, model: Any, rows: Tensor | None) -> None:

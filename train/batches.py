@@ -1,9 +1,11 @@
-"""Which rows are in which step, and how: a pure function of (seed, step), so that a resumed run sees what it would have seen.
+"""Which rows are in which step, and how: a pure function of (seed, step), so that a resumed run
+sees what it would have seen.
 
-A batch is a random choice of rows: batches of like lengths would save padding, but each step would then see one kind of text,
-and the prefix ends worse (docs/training.md, "What was tried"). `groups_of_like_length` saves the padding inside a step instead.
-Labels alone are not left to chance: what their numbers differ by from batch to batch is noise in the faint signal that tells them
-apart.
+A batch is a random choice of rows: batches of like lengths would save padding, but each step would
+then see one kind of text, and the prefix ends worse (docs/training.md, "What was tried").
+`groups_of_like_length` saves the padding inside a step instead. Labels alone are not left to
+chance: what their numbers differ by from batch to batch is noise in the faint signal that tells
+them apart.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from edgeprefix.train.prompt_dropout import PromptDropout
 
 
 class Batch(NamedTuple):
-    """Right-padded ids [B, S], the N positions (in B·S) before a target token, those target tokens, each one's row, and the rows'
-    lengths."""
+    """Right-padded ids [B, S], the N positions (in B·S) before a target token, those target tokens,
+    each one's row, and the rows' lengths.
+    """
 
     ids: Tensor
     rows: Tensor
@@ -42,7 +45,9 @@ class Batch(NamedTuple):
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Pads examples on the right; the last target token is predicted but never read, so it is left out of the ids."""
+    """Pads examples on the right; the last target token is predicted but never read, so it is left
+    out of the ids.
+    """
     S = max(example.length for example in examples) - 1
     ids = torch.zeros(len(examples), S, dtype=torch.long)
     rows, targets, owner = [], [], []
@@ -59,7 +64,14 @@ def collate(examples: Sequence[Example]) -> Batch:
 class Batches:
     """The training batches for step 0, 1, 2, … without end."""
 
-    def __init__(self, examples: Sequence[Example], *, batch_size: int, seed: int, prompt_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        batch_size: int,
+        seed: int,
+        prompt_dropout: float = 0.0,
+    ) -> None:
         self._examples = examples
         self._dropout = PromptDropout.over(examples, prompt_dropout) if prompt_dropout else None
         self._size = min(batch_size, len(examples))
@@ -68,7 +80,9 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Batches in one pass over the data; the last, smaller one is filled up from the epoch's beginning."""
+        """Batches in one pass over the data; the last, smaller one is filled up from the epoch's
+        beginning.
+        """
         return -(-len(self._examples) // self._size)
 
     def indices(self, step: int) -> tuple[int, ...]:
@@ -93,9 +107,11 @@ class Batches:
 
 
 def _shuffled(targets: Sequence[tuple[int, ...]], size: int, chance: random.Random) -> list[int]:
-    """A random order of rows; where a batch has room for every target, as with a few labels, each one's rows are spread evenly.
+    """A random order of rows; where a batch has room for every target, as with a few labels, each
+    one's rows are spread evenly.
 
-    (Stratified sampling. With more targets than a batch holds, the same ones would meet in it again and again.)
+    (Stratified sampling. With more targets than a batch holds, the same ones would meet in it again
+    and again.)
     """
     order = list(range(len(targets)))
     chance.shuffle(order)
@@ -112,7 +128,9 @@ def _shuffled(targets: Sequence[tuple[int, ...]], size: int, chance: random.Rand
 
 
 def groups_of_like_length(examples: Sequence[Example], tokens: int) -> list[list[Example]]:
-    """A batch in groups of like length, of about `tokens` tokens each: the same gradient with less padding."""
+    """A batch in groups of like length, of about `tokens` tokens each: the same gradient with less
+    padding.
+    """
     count = max(1, sum(example.length for example in examples) // tokens)
     return in_length_order(examples, max(1, -(-len(examples) // count)))
 

@@ -1,8 +1,10 @@
-"""Training rows in the words of the base's own chat template, so that nobody copies control tokens by hand (`--chat`).
+"""Training rows in the words of the base's own chat template, so that nobody copies control tokens
+by hand (`--chat`).
 
-Rows with an `input` become one user message: the result is an ordinary prompt template, kept in the prefix file, and
-the runtime needs no chat template to use it. Rows with `messages` are conversations: the assistant's last message is
-learnt, everything before it is the prompt, and the runtime gets the same ids from `Engine.chat_prompt(messages)`.
+Rows with an `input` become one user message: the result is an ordinary prompt template, kept in the
+prefix file, and the runtime needs no chat template to use it. Rows with `messages` are
+conversations: the assistant's last message is learnt, everything before it is the prompt, and the
+runtime gets the same ids from `Engine.chat_prompt(messages)`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from edgeprefix.runtime.errors import CheckpointError, DataError
 
 MESSAGES = "messages"
 CONVERSATION_PROMPT = "{input}"
-"""The template of a prefix that was trained on conversations: the whole prompt is rendered already."""
+"""The template of a prefix that was trained on conversations: the whole prompt is rendered
+already.
+"""
 _MARK = "edgeprefix-input-mark"
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -28,7 +32,8 @@ _ROLES = ("system", "user", "assistant", "tool")
 def chat_prompt(base: str | Path, *, system: str | None = None, field: str = "input") -> str:
     """The template for one user message `{field}`, up to where the assistant begins to speak.
 
-    Raises CheckpointError when the base has no chat template, or one that cannot hold a system message that was given.
+    Raises CheckpointError when the base has no chat template, or one that cannot hold a system
+    message that was given.
     """
     tokenizer = _chat_tokenizer(base)
     messages = [{"role": "system", "content": system}] if system else []
@@ -36,10 +41,19 @@ def chat_prompt(base: str | Path, *, system: str | None = None, field: str = "in
     try:
         text = _render(tokenizer, messages)
     except ValueError as error:
-        raise CheckpointError(f"the chat template of {base} does not take these messages: {error}") from error
+        raise CheckpointError(
+            f"the chat template of {base} does not take these messages: {error}"
+        ) from error
     if text.count(_MARK) != 1 or (system and system.strip() not in text):
-        raise CheckpointError(f"the chat template of {base} drops a message; give --prompt instead of --chat")
-    return _without_own_start(text, tokenizer).replace("{", "{{").replace("}", "}}").replace(_MARK, f"{{{field}}}")
+        raise CheckpointError(
+            f"the chat template of {base} drops a message; give --prompt instead of --chat"
+        )
+    return (
+        _without_own_start(text, tokenizer)
+        .replace("{", "{{")
+        .replace("}", "}}")
+        .replace(_MARK, f"{{{field}}}")
+    )
 
 
 def _without_own_start(text: str, tokenizer: Any) -> str:
@@ -62,11 +76,15 @@ def holds_conversations(path: Path) -> bool:
     return isinstance(row, dict) and MESSAGES in row
 
 
-def conversation_rows(base: str | Path, path: Path, *, system: str | None = None) -> list[dict[str, str]]:
-    """Rows for `train_prefix` with CONVERSATION_PROMPT: "input" is all up to the assistant's last turn, "target" that turn.
+def conversation_rows(
+    base: str | Path, path: Path, *, system: str | None = None
+) -> list[dict[str, str]]:
+    """Rows for `train_prefix` with CONVERSATION_PROMPT: "input" is all up to the assistant's last
+    turn, "target" that turn.
 
-    `system` is put before conversations that have no system message. Raises DataError naming file and line of what is no
-    conversation that ends with the assistant, CheckpointError when the base has no chat template.
+    `system` is put before conversations that have no system message. Raises DataError naming file
+    and line of what is no conversation that ends with the assistant, CheckpointError when the base
+    has no chat template.
     """
     tokenizer = _chat_tokenizer(base)
     rows = read_rows(path, required=[MESSAGES], structured=[MESSAGES])
@@ -78,14 +96,17 @@ def _conversation(tokenizer: Any, row: Row, system: str | None) -> dict[str, str
     problem = _problem(messages)
     if problem is not None:
         raise DataError(
-            f'{row.place}: {problem}; expected [{{"role": "user", "content": …}}, …, {{"role": "assistant", …}}]'
+            f'{row.place}: {problem}; expected [{{"role": "user", "content": …}}, …, '
+            f'{{"role": "assistant", …}}]'
         )
     if system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
     try:
         text = _render(tokenizer, messages[:-1])
     except ValueError as error:
-        raise DataError(f"{row.place}: the base's chat template does not take this conversation: {error}") from error
+        raise DataError(
+            f"{row.place}: the base's chat template does not take this conversation: {error}"
+        ) from error
     return {"input": _without_own_start(text, tokenizer), "target": messages[-1]["content"]}
 
 
@@ -103,7 +124,11 @@ def _problem(messages: Any) -> str | None:
     for number, message in enumerate(messages, start=1):
         if message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
             return f"message {number} has no role of {', '.join(_ROLES)} or no text as content"
-    if len(messages) < 2 or messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
+    if (
+        len(messages) < 2
+        or messages[-1]["role"] != "assistant"
+        or not messages[-1]["content"].strip()
+    ):
         return f"the {len(messages)} messages do not end with the assistant's answer to something"
     return None
 
@@ -116,8 +141,14 @@ def _chat_tokenizer(base: str | Path) -> Any:
 
 
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    """The text up to where the assistant begins to speak. Raises ValueError with the template's own words."""
+    """The text up to where the assistant begins to speak. Raises ValueError with the template's own
+    words.
+    """
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        )
     except Exception as error:  # templates raise what they like, jinja2.TemplateError for one
         raise ValueError(str(error)) from error

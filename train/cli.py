@@ -12,7 +12,12 @@ from rich.table import Table
 
 from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.base import Base
-from edgeprefix.train.chat import CONVERSATION_PROMPT, chat_prompt, conversation_rows, holds_conversations
+from edgeprefix.train.chat import (
+    CONVERSATION_PROMPT,
+    chat_prompt,
+    conversation_rows,
+    holds_conversations,
+)
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport
 from edgeprefix.train.defaults import Plan
@@ -32,41 +37,73 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help="Training rows: a JSONL or CSV file, or a Hugging Face data set NAME[@CONFIGURATION][:SPLIT]."
+            help=(
+                "Training rows: a JSONL or CSV file, or a Hugging Face data set "
+                "NAME[@CONFIGURATION][:SPLIT]."
+            )
         ),
     ],
     task: Annotated[str, typer.Option(help="Name of the task.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    validation: Annotated[str | None, typer.Option(help="Validation rows; a tenth of the data when not given.")] = None,
-    prompt: Annotated[str, typer.Option(help=r"Template of the prompt; \n is a line break.")] = "{input}\\n",
+    validation: Annotated[
+        str | None, typer.Option(help="Validation rows; a tenth of the data when not given.")
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(help=r"Template of the prompt; \n is a line break.")
+    ] = "{input}\\n",
     target: Annotated[str, typer.Option(help="Field that holds what is to be learnt.")] = TARGET,
     chat: Annotated[
         bool,
-        typer.Option("--chat", help="Use the base's chat template: around {input}, or over rows with 'messages'."),
+        typer.Option(
+            "--chat",
+            help="Use the base's chat template: around {input}, or over rows with 'messages'.",
+        ),
     ] = False,
     system: Annotated[str | None, typer.Option(help="System message for --chat.")] = None,
-    labels: Annotated[str, typer.Option(help="Label options of a classification task: a,b,c.")] = "",
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends a generation (may be given again).")] = None,
+    labels: Annotated[
+        str, typer.Option(help="Label options of a classification task: a,b,c.")
+    ] = "",
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that ends a generation (may be given again).")
+    ] = None,
     length: Annotated[int | None, typer.Option(min=1, help="Prefix positions.")] = None,
     init: Annotated[
         str, typer.Option(help="text, vocab, random, a prefix file to go on from, or auto.")
     ] = _PREFIX.init,
-    init_text: Annotated[str | None, typer.Option(help="Text for --init text; training rows when not given.")] = None,
-    reparam: Annotated[bool, typer.Option("--reparam/--no-reparam", help="Train through an MLP.")] = _PREFIX.reparam,
+    init_text: Annotated[
+        str | None, typer.Option(help="Text for --init text; training rows when not given.")
+    ] = None,
+    reparam: Annotated[
+        bool, typer.Option("--reparam/--no-reparam", help="Train through an MLP.")
+    ] = _PREFIX.reparam,
     mlp_width: Annotated[int, typer.Option(min=1, help="Width of that MLP.")] = _PREFIX.mlp_width,
-    sink: Annotated[bool, typer.Option("--sink/--no-sink", help="Keep the first position frozen.")] = _PREFIX.sink,
+    sink: Annotated[
+        bool, typer.Option("--sink/--no-sink", help="Keep the first position frozen.")
+    ] = _PREFIX.sink,
     prompt_tuning: Annotated[
-        bool, typer.Option("--prompt-tuning", help="Train input embeddings only; saved as keys and values.")
+        bool,
+        typer.Option(
+            "--prompt-tuning", help="Train input embeddings only; saved as keys and values."
+        ),
     ] = False,
-    teacher_text: Annotated[str | None, typer.Option(help="Long prompt that the prefix shall stand for.")] = None,
+    teacher_text: Annotated[
+        str | None, typer.Option(help="Long prompt that the prefix shall stand for.")
+    ] = None,
     teacher_file: Annotated[Path | None, typer.Option(help="The same from a file.")] = None,
-    search: Annotated[float, typer.Option(min=0, help="Seconds to spend on trying settings first.")] = 0.0,
+    search: Annotated[
+        float, typer.Option(min=0, help="Seconds to spend on trying settings first.")
+    ] = 0.0,
     dropout: Annotated[
         float | None,
-        typer.Option(help="Share of prefix positions hidden in each step; chosen from the number of rows."),
+        typer.Option(
+            help="Share of prefix positions hidden in each step; chosen from the number of rows."
+        ),
     ] = None,
     prompt_dropout: Annotated[
-        float | None, typer.Option(help="Share of a prompt's tokens left out in each step; chosen from the rows.")
+        float | None,
+        typer.Option(
+            help="Share of a prompt's tokens left out in each step; chosen from the rows."
+        ),
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
@@ -75,21 +112,34 @@ def train(
         float, typer.Option(help="Learning rate of the values over that of the keys.")
     ] = _TRAIN.value_lr_ratio,
     batch_size: Annotated[int | None, typer.Option(help="Rows in one forward pass.")] = None,
-    accumulation: Annotated[int, typer.Option(help="Forward passes per step.")] = _TRAIN.accumulation,
-    warmup: Annotated[float, typer.Option(help="Share of the steps with a rising learning rate.")] = _TRAIN.warmup,
+    accumulation: Annotated[
+        int, typer.Option(help="Forward passes per step.")
+    ] = _TRAIN.accumulation,
+    warmup: Annotated[
+        float, typer.Option(help="Share of the steps with a rising learning rate.")
+    ] = _TRAIN.warmup,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = _TRAIN.weight_decay,
-    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0 clips nothing.")] = _TRAIN.clip,
-    label_smoothing: Annotated[float, typer.Option(help="Label smoothing.")] = _TRAIN.label_smoothing,
+    clip: Annotated[
+        float, typer.Option(help="Largest gradient norm; 0 clips nothing.")
+    ] = _TRAIN.clip,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Label smoothing.")
+    ] = _TRAIN.label_smoothing,
     seed: Annotated[int, typer.Option(help="One seed, one result.")] = _TRAIN.seed,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = _TRAIN.precision,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = _TRAIN.device,
     weights: Annotated[
-        str, typer.Option(help="checkpoint, or int8/int4: rounded as in a bundle of that precision.")
+        str,
+        typer.Option(help="checkpoint, or int8/int4: rounded as in a bundle of that precision."),
     ] = _TRAIN.weights,
-    metric: Annotated[str | None, typer.Option(help="loss, accuracy, bleu or exact: picks the best prefix.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="loss, accuracy, bleu or exact: picks the best prefix.")
+    ] = None,
     objective: Annotated[str, typer.Option(help="auto, target or labels.")] = _TRAIN.objective,
     validate_every: Annotated[int | None, typer.Option(help="Steps between validations.")] = None,
-    validation_rows: Annotated[int, typer.Option(help="Rows used in a validation.")] = _TRAIN.validation_rows,
+    validation_rows: Annotated[
+        int, typer.Option(help="Rows used in a validation.")
+    ] = _TRAIN.validation_rows,
     patience: Annotated[
         int, typer.Option(help="Validations without gain before stopping; 0 = never.")
     ] = _TRAIN.patience,
@@ -101,32 +151,72 @@ def train(
         bool, typer.Option("--tensorboard", help="Metrics for TensorBoard too, in RUN/tensorboard.")
     ] = False,
     licence: Annotated[str, typer.Option(help="Licence of the prefix, kept in its file.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
     """Builds the two configurations, trains, and prints the summary."""
     prefix_config = PrefixConfig(
-        length=length, init=init, init_text=init_text, reparam=reparam, mlp_width=mlp_width, prompt_tuning=prompt_tuning,
-        sink=sink, dropout=dropout,
-    )  # fmt: skip
+        length=length,
+        init=init,
+        init_text=init_text,
+        reparam=reparam,
+        mlp_width=mlp_width,
+        prompt_tuning=prompt_tuning,
+        sink=sink,
+        dropout=dropout,
+    )
     train_config = TrainConfig(
-        steps=steps, epochs=epochs, lr=lr, value_lr_ratio=value_lr_ratio, batch_size=batch_size, accumulation=accumulation,
-        warmup=warmup, weight_decay=weight_decay, clip=clip, label_smoothing=label_smoothing, seed=seed,
-        prompt_dropout=prompt_dropout, precision=precision, device=device, weights=weights, metric=metric,
-        objective=objective, validate_every=validate_every, validation_rows=validation_rows, patience=patience,
-        max_tokens=max_tokens, recompute=recompute, tensorboard=tensorboard,
-    )  # fmt: skip
+        steps=steps,
+        epochs=epochs,
+        lr=lr,
+        value_lr_ratio=value_lr_ratio,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        clip=clip,
+        label_smoothing=label_smoothing,
+        seed=seed,
+        prompt_dropout=prompt_dropout,
+        precision=precision,
+        device=device,
+        weights=weights,
+        metric=metric,
+        objective=objective,
+        validate_every=validate_every,
+        validation_rows=validation_rows,
+        patience=patience,
+        max_tokens=max_tokens,
+        recompute=recompute,
+        tensorboard=tensorboard,
+    )
     rows = _rows(base, data, validation, prompt=prompt, chat=chat, system=system)
     main = join_processes().main
     console = Console(stderr=True, quiet=not main)
     with _Display(console) as display:
         result = train_prefix(
-            base, rows.train, rows.validation, task=task, out=out, prefix=prefix_config, train=train_config,
-            prompt=rows.prompt, target=target,
+            base,
+            rows.train,
+            rows.validation,
+            task=task,
+            out=out,
+            prefix=prefix_config,
+            train=train_config,
+            prompt=rows.prompt,
+            target=target,
             labels=[label.strip() for label in labels.split(",") if label.strip()],
-            stop=stop or (), licence=licence, teacher=_teacher(teacher_text, teacher_file), search_s=search,
-            progress=display.step, on_plan=display.plan, on_teacher=display.teacher, resume=resume, force=force,
-        )  # fmt: skip
+            stop=stop or (),
+            licence=licence,
+            teacher=_teacher(teacher_text, teacher_file),
+            search_s=search,
+            progress=display.step,
+            on_plan=display.plan,
+            on_teacher=display.teacher,
+            resume=resume,
+            force=force,
+        )
     if main:
         Console().print(_summary(result))
 
@@ -139,14 +229,18 @@ class _Rows(NamedTuple):
     prompt: str
 
 
-def _rows(base: str, data: str, validation: str | None, *, prompt: str, chat: bool, system: str | None) -> _Rows:
+def _rows(
+    base: str, data: str, validation: str | None, *, prompt: str, chat: bool, system: str | None
+) -> _Rows:
     if not chat:
         if system is not None:
             raise typer.BadParameter("--system goes with --chat")
         return _Rows(data, validation, prompt.replace("\\n", "\n").replace("\\t", "\t"))
     if not holds_conversations(Path(data)):
         return _Rows(data, validation, chat_prompt(base, system=system))
-    held_out = None if validation is None else conversation_rows(base, Path(validation), system=system)
+    held_out = (
+        None if validation is None else conversation_rows(base, Path(validation), system=system)
+    )
     return _Rows(conversation_rows(base, Path(data), system=system), held_out, CONVERSATION_PROMPT)
 
 
@@ -194,19 +288,25 @@ class _Display:
     def step(self, step: Step) -> None:
         facts = f"loss {step.loss:.3f}"
         if step.metric is not None:
-            facts += f" · validation {step.metric_name} {step.metric:.3f} (best at {step.best_step})"
+            facts += (
+                f" · validation {step.metric_name} {step.metric:.3f} (best at {step.best_step})"
+            )
         facts += f" · {step.tokens_per_s:,.0f} tokens/s · {_duration(step.seconds_left)} left"
-        self._bar.update(self._task, description="training", completed=step.step, total=step.steps, facts=facts)
+        self._bar.update(
+            self._task, description="training", completed=step.step, total=step.steps, facts=facts
+        )
 
 
 def _plan_text(plan: Plan, report: DataReport, base: Base) -> str:
     return (
-        f"base {base.identity} · {base.parameters:,} weights, frozen, {base.precision} on {base.device}\n"
+        f"base {base.identity} · {base.parameters:,} weights, frozen, {base.precision} on "
+        f"{base.device}\n"
         f"data {report.train_rows:,} training and {report.validation_rows:,} validation rows"
         f"{' (set apart from the training data)' if report.validation_from_train else ''}; "
         f"tokens median/95 %/longest: prompt {'/'.join(map(str, report.prompt_tokens))}, "
         f"target {'/'.join(map(str, report.target_tokens))}\n"
-        f"plan length {plan.length}, start {plan.init}, {plan.steps} steps of {plan.batch_size} rows, "
+        f"plan length {plan.length}, start {plan.init}, {plan.steps} steps of {plan.batch_size} "
+        "rows, "
         f"learning rate {plan.lr:.3g}, dropout {plan.dropout:.2g} of the prefix and "
         f"{plan.prompt_dropout:.2g} of prompts, objective {plan.objective}, "
         f"best by {plan.metric} every {plan.validate_every} steps"
@@ -217,13 +317,19 @@ def _summary(result: TrainResult) -> Table:
     table = Table(title=f"prefix {result.prefix_path}", title_justify="left", show_header=True)
     for column in ("", "base alone", "with prefix"):
         table.add_column(column)
-    table.add_row("validation loss", f"{result.base_validation_loss:.4f}", f"{result.validation_loss:.4f}")
+    table.add_row(
+        "validation loss", f"{result.base_validation_loss:.4f}", f"{result.validation_loss:.4f}"
+    )
     if result.metric_name != "loss":
-        table.add_row(f"validation {result.metric_name}", f"{result.base_metric:.4f}", f"{result.metric:.4f}")
+        table.add_row(
+            f"validation {result.metric_name}", f"{result.base_metric:.4f}", f"{result.metric:.4f}"
+        )
     table.add_row("best step", "", f"{result.best_step} of {result.steps}")
     table.add_row("trained numbers", "", f"{result.parameters:,}")
     table.add_row("file", "", f"{result.prefix_path.stat().st_size:,} bytes")
-    table.add_row("training", "", f"{_duration(result.seconds)} · {result.tokens_per_s:,.0f} tokens/s")
+    table.add_row(
+        "training", "", f"{_duration(result.seconds)} · {result.tokens_per_s:,.0f} tokens/s"
+    )
     return table
 
 

@@ -1,7 +1,9 @@
-"""Rows to token ids, and a report on them before any training: lengths, truncation, duplicates, leakage.
+"""Rows to token ids, and a report on them before any training: lengths, truncation, duplicates,
+leakage.
 
-Prompt and target are encoded apart (runtime/contracts/tokenizer.py), as the runtime does it. A pair that is too long loses the
-beginning of its prompt, never its target; how many rows that met is in the report, never silent.
+Prompt and target are encoded apart (runtime/contracts/tokenizer.py), as the runtime does it. A pair
+that is too long loses the beginning of its prompt, never its target; how many rows that met is in
+the report, never silent.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _SPLIT_MOST = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row as ids. Training predicts `target` (it ends with the end-of-text id) after `prompt`."""
+    """One row as ids. Training predicts `target` (it ends with the end-of-text id) after
+    `prompt`.
+    """
 
     prompt: tuple[int, ...]
     target: tuple[int, ...]
@@ -62,21 +66,26 @@ class DataReport:
         found = []
         if self.truncated_train or self.truncated_validation:
             found.append(
-                f"{self.truncated_train} training and {self.truncated_validation} validation rows are too long and lose the "
+                f"{self.truncated_train} training and {self.truncated_validation} validation rows "
+                "are too long and lose the "
                 "beginning of their prompt; raise max_tokens or shorten the prefix"
             )
         if self.leaked_rows:
             found.append(
-                f"{self.leaked_rows} of {self.validation_rows} validation prompts also stand in the training data: "
+                f"{self.leaked_rows} of {self.validation_rows} validation prompts also stand in "
+                "the training data: "
                 "the validation numbers are too good"
             )
         if self.beyond_window:
             found.append(
-                f"every layer of this base sees at most {self.window} positions, so that {self.beyond_window} training rows end "
+                f"every layer of this base sees at most {self.window} positions, so that "
+                f"{self.beyond_window} training rows end "
                 "out of the prefix's sight; take a base without windows, or shorter rows"
             )
         if self.duplicate_rows:
-            found.append(f"{self.duplicate_rows} training rows are exact duplicates of earlier ones")
+            found.append(
+                f"{self.duplicate_rows} training rows are exact duplicates of earlier ones"
+            )
         return found
 
 
@@ -110,19 +119,24 @@ def load_data(
     window: int | None = None,
     seed: int = 0,
 ) -> TrainingData:
-    """Reads, checks and encodes both sets; without `validation` a seeded tenth (at most 500 rows) is set apart.
+    """Reads, checks and encodes both sets; without `validation` a seeded tenth (at most 500 rows)
+    is set apart.
 
     Raises DataError naming file and line for bad rows, and for a target that is none of `labels`.
     """
     fields = template_fields(prompt)
     train_rows = read_source(train, fields=fields, target=target, what="training row")
     held_out = (
-        read_source(validation, fields=fields, target=target, what="validation row") if validation is not None else []
+        read_source(validation, fields=fields, target=target, what="validation row")
+        if validation is not None
+        else []
     )
     if validation is None:
         train_rows, held_out = _split(train_rows, prompt, seed)
     _check_labels(train_rows + held_out, labels)
-    texts, held_out_texts = ([render_prompt(prompt, row.fields) for row in rows] for rows in (train_rows, held_out))
+    texts, held_out_texts = (
+        [render_prompt(prompt, row.fields) for row in rows] for rows in (train_rows, held_out)
+    )
     encoded, cut = _encode(train_rows, texts, tokenizer, max_tokens)
     held_out_encoded, held_out_cut = _encode(held_out, held_out_texts, tokenizer, max_tokens)
     prompts = set(texts)
@@ -146,18 +160,23 @@ def load_data(
 def encode_example(tokenizer: TextTokenizer, prompt: str, target: str) -> Example:
     """A rendered prompt and its target as ids."""
     return Example(
-        prompt=tuple(tokenizer.encode_prompt(prompt)), target=tuple(tokenizer.encode_target(target)), text=target
+        prompt=tuple(tokenizer.encode_prompt(prompt)),
+        target=tuple(tokenizer.encode_target(target)),
+        text=target,
     )
 
 
 def _split(rows: list[Row], prompt: str, seed: int) -> tuple[list[Row], list[Row]]:
-    """Sets a tenth apart; rows with the same prompt stay on one side, so that the split itself leaks nothing."""
+    """Sets a tenth apart; rows with the same prompt stay on one side, so that the split itself
+    leaks nothing.
+    """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(render_prompt(prompt, row.fields), []).append(row)
     if len(groups) < 2:
         raise DataError(
-            f"{rows[0].path} has {len(groups)} distinct prompt; give --validation, or more rows to set some apart"
+            f"{rows[0].path} has {len(groups)} distinct prompt; give --validation, or more rows "
+            "to set some apart"
         )
     keys = list(groups)
     random.Random(seed).shuffle(keys)
@@ -189,7 +208,9 @@ def _encode(
     for row, prompt in zip(rows, prompts, strict=True):
         example = encode_example(tokenizer, prompt, row["target"])
         if not example.prompt or not example.target:
-            raise DataError(f"{row.place}: prompt or target is empty after encoding; every row needs both")
+            raise DataError(
+                f"{row.place}: prompt or target is empty after encoding; every row needs both"
+            )
         if example.length > max_tokens:
             example, cut = _shortened(example, max_tokens, row), cut + 1
         examples.append(example)
@@ -200,11 +221,16 @@ def _shortened(example: Example, max_tokens: int, row: Row) -> Example:
     room = max_tokens - len(example.target)
     if room < 1:
         raise DataError(
-            f"{row.place}: the target alone has {len(example.target)} tokens and only {max_tokens} fit; shorten it"
+            f"{row.place}: the target alone has {len(example.target)} tokens and only "
+            f"{max_tokens} fit; shorten it"
         )
     return Example(prompt=example.prompt[-room:], target=example.target, text=example.text)
 
 
 def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:
     ordered = sorted(lengths)
-    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))], ordered[-1]
+    return (
+        ordered[len(ordered) // 2],
+        ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))],
+        ordered[-1],
+    )

@@ -1,4 +1,6 @@
-"""Every setting that the user left open, chosen from the data and the base by rules that were measured (docs/training.md)."""
+"""Every setting that the user left open, chosen from the data and the base by rules that were
+measured (docs/training.md).
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,20 @@ _BATCH_SIZE = 16
 # Labels are a faint signal that takes long to learn (measured).
 _STEPS_LEAST, _STEPS_LEAST_LABELS, _STEPS_MOST, _EPOCHS = 300, 600, 3000, 5
 _VALIDATIONS = 8
-# A prefix learns few rows by heart. Below this number of rows, without labels, it starts from the base's own keys and values over
-# rows like them and takes smaller steps, by the root of the rows' share (measured; Li & Liang 2021, section 7.4, on the start).
+# A prefix learns few rows by heart. Below this number of rows, without labels, it starts from the
+# base's own keys and values over rows like them and takes smaller steps, by the root of the rows'
+# share (measured; Li & Liang 2021, section 7.4, on the start).
 _FEW_ROWS = 500
 _LEAST_LR_SHARE = 0.2
-# Hiding positions keeps it from doing so: 0.2 of them at 50 rows and less, 0.1 at 500, none from 5,000 on (measured).
+# Hiding positions keeps it from doing so: 0.2 of them at 50 rows and less, 0.1 at 500, none from
+# 5,000 on (measured).
 _MOST_DROPOUT, _DROPOUT_A_DECADE, _ROWS_WITHOUT_DROPOUT = 0.2, 0.1, 5000
-# Shortened prompts do the same for few rows with labels: 0.3 of their tokens are left out up to 100 rows, none from 500 on.
+# Shortened prompts do the same for few rows with labels: 0.3 of their tokens are left out up to 100
+# rows, none from 500 on.
 _MOST_PROMPT_DROPOUT, _FEW_LABEL_ROWS = 0.3, (100, 500)
-# Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is a faint signal in the
-# gradients, and Adam's steps in the noise around it drown it (measured: 0.1 stays at chance where 0.05 learns).
+# Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is
+# a faint signal in the gradients, and Adam's steps in the noise around it drown it (measured: 0.1
+# stays at chance where 0.05 learns).
 _LR, _LR_LABELS, _LR_MLP, _LR_PROMPT = 0.1, 0.05, 5e-3, 0.05
 
 
@@ -48,7 +54,9 @@ class Plan:
 
 
 def choose_length(prefix: PrefixConfig, base: Base, file_length: int | None) -> int:
-    """P: as asked, else as in the prefix file, else the measured default within a quarter of the base's positions."""
+    """P: as asked, else as in the prefix file, else the measured default within a quarter of the
+    base's positions.
+    """
     if prefix.length is not None:
         length = prefix.length
     elif file_length is not None:
@@ -57,7 +65,8 @@ def choose_length(prefix: PrefixConfig, base: Base, file_length: int | None) -> 
         length = min(_LENGTH, base.max_positions // 4)
     if length + _SHORTEST_ROOM > base.max_positions:
         raise TrainingError(
-            f"prefix length {length} leaves {base.max_positions - length} of the base's {base.max_positions} positions "
+            f"prefix length {length} leaves {base.max_positions - length} of the base's "
+            f"{base.max_positions} positions "
             "for the text; choose a smaller --length"
         )
     return length
@@ -85,7 +94,8 @@ def plan(
         raise TrainingError("the objective labels needs labels; give --labels a,b,c")
     if not distilled and (train.objective == "distill" or train.metric == "kl"):
         raise TrainingError(
-            "the objective distill and the metric kl need a teacher; give --teacher-text or --teacher-file"
+            "the objective distill and the metric kl need a teacher; give --teacher-text or "
+            "--teacher-file"
         )
     batch_size = min(train.batch_size or _BATCH_SIZE, len(data.train))
     per_epoch = max(1, len(data.train) // (batch_size * train.accumulation))
@@ -101,9 +111,15 @@ def plan(
         batch_size=batch_size,
         lr=train.lr or _default_lr(prefix, labels, share),
         dropout=_choose_dropout(prefix, rows=len(data.train), distilled=distilled),
-        prompt_dropout=_choose_prompt_dropout(train, rows=len(data.train), labels=labels, distilled=distilled),
+        prompt_dropout=_choose_prompt_dropout(
+            train, rows=len(data.train), labels=labels, distilled=distilled
+        ),
         metric=train.metric or ("kl" if distilled else "accuracy" if labels else "loss"),
-        objective=train.objective if train.objective != "auto" else "distill" if distilled else "target",
+        objective=train.objective
+        if train.objective != "auto"
+        else "distill"
+        if distilled
+        else "target",
         validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
         max_tokens=max_tokens,
     )
@@ -122,10 +138,14 @@ def _choose_dropout(prefix: PrefixConfig, *, rows: int, distilled: bool) -> floa
     return 0.0 if distilled else round(min(max(chosen, 0.0), _MOST_DROPOUT), 3)
 
 
-def _choose_prompt_dropout(train: TrainConfig, *, rows: int, labels: Sequence[str], distilled: bool) -> float:
+def _choose_prompt_dropout(
+    train: TrainConfig, *, rows: int, labels: Sequence[str], distilled: bool
+) -> float:
     if train.prompt_dropout is not None:
         if train.prompt_dropout and distilled:
-            raise TrainingError("the teacher has answered whole prompts; leave prompt_dropout out with a teacher")
+            raise TrainingError(
+                "the teacher has answered whole prompts; leave prompt_dropout out with a teacher"
+            )
         return train.prompt_dropout
     if distilled or not labels:
         return 0.0

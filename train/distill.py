@@ -1,8 +1,10 @@
-"""A long text prompt pressed into a short prefix: the teacher is the same base with the text in front of the prompt.
+"""A long text prompt pressed into a short prefix: the teacher is the same base with the text in
+front of the prompt.
 
-The teacher's distributions over the next token do not change during training, so they are computed once, cut to the TOP likeliest
-tokens, and kept in RUN/teacher.safetensors; a resumed run reads them from there. The student is trained to give the same
-distributions: KL divergence over those tokens and, as one more outcome, all others together.
+The teacher's distributions over the next token do not change during training, so they are computed
+once, cut to the TOP likeliest tokens, and kept in RUN/teacher.safetensors; a resumed run reads them
+from there. The student is trained to give the same distributions: KL divergence over those tokens
+and, as one more outcome, all others together.
 """
 
 from __future__ import annotations
@@ -37,10 +39,13 @@ class Teacher:
     def __init__(self, base: Base, text: str) -> None:
         ids = base.tokenizer.encode_prompt(text)
         if not ids:
-            raise TrainingError("the teacher text is empty; give the long prompt that the prefix is to stand for")
+            raise TrainingError(
+                "the teacher text is empty; give the long prompt that the prefix is to stand for"
+            )
         if len(ids) >= base.max_positions:
             raise TrainingError(
-                f"the teacher text has {len(ids)} tokens, the base has {base.max_positions} positions; shorten it"
+                f"the teacher text has {len(ids)} tokens, the base has {base.max_positions} "
+                "positions; shorten it"
             )
         self.tokens = len(ids)
         self._base = base
@@ -49,12 +54,17 @@ class Teacher:
         self.key = hashlib.sha256(repr((base.identity.sha256, ids, TOP)).encode()).hexdigest()
 
     @torch.no_grad()
-    def prepare(self, examples: Sequence[Example], run: RunFolder, progress: OnTeacher | None = None) -> None:
-        """Has the distributions of all `examples` ready: read from the run where it holds them, else computed and written."""
+    def prepare(
+        self, examples: Sequence[Example], run: RunFolder, progress: OnTeacher | None = None
+    ) -> None:
+        """Has the distributions of all `examples` ready: read from the run where it holds them,
+        else computed and written.
+        """
         wanted = list(dict.fromkeys(examples))
         self._read(run.file(TEACHER_FILE), wanted)
         missing = sorted(
-            (example for example in wanted if example not in self._known), key=lambda example: example.length
+            (example for example in wanted if example not in self._known),
+            key=lambda example: example.length,
         )
         for start in range(0, len(missing), _BATCH):
             self._compute(missing[start : start + _BATCH])
@@ -64,10 +74,14 @@ class Teacher:
             run.write(TEACHER_FILE, self._bytes(wanted))
 
     def targets(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Token ids and log-probabilities [N, TOP] for the examples' target positions, in a batch's order."""
+        """Token ids and log-probabilities [N, TOP] for the examples' target positions, in a batch's
+        order.
+        """
         known = [self._known[example] for example in examples]
         device = self._base.device
-        return torch.cat([ids for ids, _ in known]).long().to(device), torch.cat([logs for _, logs in known]).to(device)
+        return torch.cat([ids for ids, _ in known]).long().to(device), torch.cat(
+            [logs for _, logs in known]
+        ).to(device)
 
     def _compute(self, examples: Sequence[Example]) -> None:
         batch = collate(examples).to(self._base.device)
@@ -88,7 +102,9 @@ class Teacher:
                     return  # of another teacher or other rows: computed anew
                 ids, logs = file.get_tensor("ids"), file.get_tensor("log_probabilities")
         except (OSError, safetensors.SafetensorError) as error:
-            raise TrainingError(f"{path} cannot be read: {error}; delete it, and it is computed anew") from error
+            raise TrainingError(
+                f"{path} cannot be read: {error}; delete it, and it is computed anew"
+            ) from error
         counts = [len(example.target) for example in wanted]
         for example, some_ids, some_logs in zip(
             wanted, torch.split(ids, counts), torch.split(logs, counts), strict=True
@@ -104,16 +120,22 @@ class Teacher:
 
 
 def divergence(logits: Tensor, ids: Tensor, logs: Tensor) -> Tensor:
-    """Mean KL(teacher ‖ student) per position over the teacher's top tokens and the rest as one outcome.
+    """Mean KL(teacher ‖ student) per position over the teacher's top tokens and the rest as one
+    outcome.
 
-    `logits` [N, V] of the student; `ids` and `logs` [N, TOP] of the teacher. Never more than the KL over all tokens.
+    `logits` [N, V] of the student; `ids` and `logs` [N, TOP] of the teacher. Never more than the KL
+    over all tokens.
     """
     student = logits.log_softmax(-1).gather(1, ids)
-    return (_divergence_terms(logs, student) + _divergence_terms(_rest(logs), _rest(student))).mean()
+    return (
+        _divergence_terms(logs, student) + _divergence_terms(_rest(logs), _rest(student))
+    ).mean()
 
 
 @torch.no_grad()
-def teacher_divergence(base: Base, prefix: KeyValues, examples: Sequence[Example], teacher: Teacher) -> float:
+def teacher_divergence(
+    base: Base, prefix: KeyValues, examples: Sequence[Example], teacher: Teacher
+) -> float:
     """Mean KL per target position over many examples."""
     total, count = 0.0, 0
     ordered = sorted(examples, key=lambda example: example.length)
@@ -131,7 +153,9 @@ def _divergence_terms(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def _rest(logs: Tensor) -> Tensor:
-    """Log of the probability that is left beside the given tokens, [N, 1]; at least 1e-6, since rounding may make it negative."""
+    """Log of the probability that is left beside the given tokens, [N, 1]; at least 1e-6, since
+    rounding may make it negative.
+    """
     left = 1 - logs.exp().sum(-1, keepdim=True)
     return left.clamp(min=1e-6).log()
 

@@ -1,4 +1,6 @@
-"""How good a prefix is on validation rows: loss per target token, label accuracy, or greedy generation (BLEU, exact)."""
+"""How good a prefix is on validation rows: loss per target token, label accuracy, or greedy
+generation (BLEU, exact).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ HIGHER_IS_BETTER = {"loss": False, "kl": False, "accuracy": True, "bleu": True, 
 
 
 @torch.no_grad()
-def target_loss(base: Base, prefix: KeyValues, examples: Sequence[Example], *, batch_size: int = _BATCH) -> float:
+def target_loss(
+    base: Base, prefix: KeyValues, examples: Sequence[Example], *, batch_size: int = _BATCH
+) -> float:
     """Mean cross-entropy per target token, in nats; an empty `prefix` measures the base alone."""
     total, count = 0.0, 0
     for group in in_length_order(examples, batch_size):
@@ -36,16 +40,26 @@ def target_loss(base: Base, prefix: KeyValues, examples: Sequence[Example], *, b
 def label_log_likelihoods(
     base: Base, prefix: KeyValues, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
 ) -> Tensor:
-    """log p(label | prompt), summed over the label's tokens: [prompts, labels], differentiable in the prefix."""
-    options = [Example(prompt=tuple(prompt), target=tuple(label), text="") for prompt in prompts for label in labels]
+    """log p(label | prompt), summed over the label's tokens: [prompts, labels], differentiable in
+    the prefix.
+    """
+    options = [
+        Example(prompt=tuple(prompt), target=tuple(label), text="")
+        for prompt in prompts
+        for label in labels
+    ]
     batch = collate(options).to(base.device)
-    losses = F.cross_entropy(base.logits(prefix, batch.ids, batch.rows, batch.lengths), batch.targets, reduction="none")
+    losses = F.cross_entropy(
+        base.logits(prefix, batch.ids, batch.rows, batch.lengths), batch.targets, reduction="none"
+    )
     scores = torch.zeros(len(options), device=losses.device).index_add(0, batch.owner, -losses)
     return scores.view(len(prompts), len(labels))
 
 
 @torch.no_grad()
-def label_accuracy(base: Base, prefix: KeyValues, examples: Sequence[Example], labels: Sequence[str]) -> float:
+def label_accuracy(
+    base: Base, prefix: KeyValues, examples: Sequence[Example], labels: Sequence[str]
+) -> float:
     """Share of rows whose own label has the highest likelihood among all labels."""
     encoded = [base.tokenizer.encode_target(label) for label in labels]
     right = 0
@@ -58,7 +72,9 @@ def label_accuracy(base: Base, prefix: KeyValues, examples: Sequence[Example], l
 def scores_behind_one_prompt(
     base: Base, prefix: KeyValues, prompt: Sequence[int], labels: Sequence[Sequence[int]]
 ) -> Tensor:
-    """`label_log_likelihoods` of one prompt, [labels]; it is read once, and stands before all labels like a longer prefix."""
+    """`label_log_likelihoods` of one prompt, [labels]; it is read once, and stands before all
+    labels like a longer prefix.
+    """
     *before, last = prompt
     front = base.key_values(before, behind=prefix) if before else prefix
     return label_log_likelihoods(base, front, [[last]], labels)[0]
@@ -70,7 +86,8 @@ def generate(
 ) -> list[list[int]]:
     """Greedy continuations without their end token, for prompts of any lengths.
 
-    Prompts of equal length share a batch: nothing is padded, so that a row's result does not depend on its neighbours.
+    Prompts of equal length share a batch: nothing is padded, so that a row's result does not depend
+    on its neighbours.
     """
     by_length: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):
@@ -79,7 +96,9 @@ def generate(
     for indices in by_length.values():
         for start in range(0, len(indices), _BATCH):
             chunk = indices[start : start + _BATCH]
-            outputs = _generate_equal(base, prefix, [prompts[index] for index in chunk], max_new_tokens)
+            outputs = _generate_equal(
+                base, prefix, [prompts[index] for index in chunk], max_new_tokens
+            )
             for index, output in zip(chunk, outputs, strict=True):
                 results[index] = output
     return results
@@ -99,7 +118,9 @@ def _generate_equal(
         B, S = tokens.shape
         mask = torch.ones(B, position + S, dtype=torch.long, device=base.device)
         with base.autocast():
-            logits = base.model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True).logits
+            logits = base.model(
+                input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True
+            ).logits
         position += S
         tokens = logits[:, -1:].argmax(dim=-1)
         done = done | torch.isin(tokens[:, 0], ends)
@@ -110,36 +131,58 @@ def _generate_equal(
     return [[token for token in row if token >= 0] for row in columns]
 
 
-def generation_metric(base: Base, prefix: KeyValues, examples: Sequence[Example], metric: str) -> float:
-    """BLEU (sacrebleu, lower-cased, 13a; rows with the same prompt are each other's references) or share of exact matches."""
+def generation_metric(
+    base: Base, prefix: KeyValues, examples: Sequence[Example], metric: str
+) -> float:
+    """BLEU (sacrebleu, lower-cased, 13a; rows with the same prompt are each other's references) or
+    share of exact matches.
+    """
     references: dict[tuple[int, ...], list[str]] = {}
     for example in examples:
         references.setdefault(example.prompt, []).append(example.text)
     longest = max(len(example.target) for example in examples)
     prompts = list(references)
-    limit = min(int(longest * _GENERATED_TOKENS_MARGIN), base.max_positions - _length(prefix) - max(map(len, prompts)))
+    limit = min(
+        int(longest * _GENERATED_TOKENS_MARGIN),
+        base.max_positions - _length(prefix) - max(map(len, prompts)),
+    )
     outputs = generate(base, prefix, prompts, max_new_tokens=max(1, limit))
     texts = [base.tokenizer.decode(output).strip() for output in outputs]
     if metric == "exact":
         return sum(
-            text in [r.strip() for r in references[prompt]] for text, prompt in zip(texts, prompts, strict=True)
+            text in [r.strip() for r in references[prompt]]
+            for text, prompt in zip(texts, prompts, strict=True)
         ) / len(texts)
     return bleu(texts, [references[prompt] for prompt in prompts])
 
 
 def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU 0-100 against any number of references per text. Raises MissingExtraError without sacrebleu."""
+    """Corpus BLEU 0-100 against any number of references per text. Raises MissingExtraError without
+    sacrebleu.
+    """
     if importlib.util.find_spec("sacrebleu") is None:
-        raise MissingExtraError("the metric bleu needs the package sacrebleu; type: pip install 'edgeprefix[train]'")
+        raise MissingExtraError(
+            "the metric bleu needs the package sacrebleu; type: pip install 'edgeprefix[train]'"
+        )
     import sacrebleu
 
     most = max(len(row) for row in references)
-    # Rows with fewer references repeat their first one: repeating changes nothing, since n-grams are clipped by the maximum.
-    streams = [[row[index] if index < len(row) else row[0] for row in references] for index in range(most)]
+    # Rows with fewer references repeat their first one: repeating changes nothing, since n-grams
+    # are clipped by the maximum.
+    streams = [
+        [row[index] if index < len(row) else row[0] for row in references] for index in range(most)
+    ]
     return float(sacrebleu.corpus_bleu(list(texts), streams, lowercase=True, tokenize="13a").score)
 
 
-def measure(base: Base, prefix: KeyValues, examples: Sequence[Example], *, metric: str, labels: Sequence[str]) -> float:
+def measure(
+    base: Base,
+    prefix: KeyValues,
+    examples: Sequence[Example],
+    *,
+    metric: str,
+    labels: Sequence[str],
+) -> float:
     """One validation metric by name."""
     if metric == "loss":
         return target_loss(base, prefix, examples)

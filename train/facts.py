@@ -1,4 +1,6 @@
-"""What a run tells of itself: run.json at its start, and the prefix file with its task pack and recipe."""
+"""What a run tells of itself: run.json at its start, and the prefix file with its task pack and
+recipe.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def run_settings(setting: Setting) -> dict[str, Any]:
     }
 
 
-def run_facts(setting: Setting, settings: Mapping[str, Any], baseline: Mapping[str, float]) -> dict[str, Any]:
+def run_facts(
+    setting: Setting, settings: Mapping[str, Any], baseline: Mapping[str, float]
+) -> dict[str, Any]:
     """run.json at the start of a run with these `run_settings`."""
     base = setting.base
     return {
@@ -55,7 +59,9 @@ def run_facts(setting: Setting, settings: Mapping[str, Any], baseline: Mapping[s
 
 
 def packed_prefix(setting: Setting, tensors: PrefixTensors, done: Progressed) -> Prefix:
-    """Trained keys [H, P, Dk] and values [H, P, Dv] of each layer as a complete prefix: pack, recipe and metrics with it."""
+    """Trained keys [H, P, Dk] and values [H, P, Dv] of each layer as a complete prefix: pack,
+    recipe and metrics with it.
+    """
     longest = setting.data.report.target_tokens[2]
     metrics = {"validation_loss": done.best_loss or 0.0}
     if setting.plan.metric != "loss":
@@ -68,19 +74,25 @@ def packed_prefix(setting: Setting, tensors: PrefixTensors, done: Progressed) ->
         "train_rows": setting.data.report.train_rows,
         "precision": setting.base.precision,
         "plan": dataclasses.asdict(setting.plan),
-        "prefix": {key: value for key, value in to_json(setting.prefix).items() if key != "init_text"},
+        "prefix": {
+            key: value for key, value in to_json(setting.prefix).items() if key != "init_text"
+        },
         "train": to_json(setting.train),
     }
     pack = TaskPack(
         prompt=setting.prompt,
         labels=setting.labels,
         stop=setting.stop,
-        generation=GenerationDefaults(max_new_tokens=longest + max(8, longest // 2), temperature=0.0),
+        generation=GenerationDefaults(
+            max_new_tokens=longest + max(8, longest // 2), temperature=0.0
+        ),
         recipe=recipe,
         metrics=metrics,
         licence=setting.licence,
     )
-    return Prefix(name=setting.task, base=setting.base.identity, layers=prefix_layers(tensors), pack=pack)
+    return Prefix(
+        name=setting.task, base=setting.base.identity, layers=prefix_layers(tensors), pack=pack
+    )
 
 
 def _method(prefix: PrefixConfig) -> str:
@@ -92,5 +104,6 @@ def _method(prefix: PrefixConfig) -> str:
 def prefix_layers(tensors: PrefixTensors) -> tuple[PrefixLayer, ...]:
     """The same numbers as a prefix file holds them, fp32."""
     return tuple(
-        PrefixLayer(key.detach().float().cpu().numpy(), value.detach().float().cpu().numpy()) for key, value in tensors
+        PrefixLayer(key.detach().float().cpu().numpy(), value.detach().float().cpu().numpy())
+        for key, value in tensors
     )

@@ -1,6 +1,8 @@
-"""Where a prefix starts: noise of the base's own size, its keys and values over a text or over random words, or another prefix.
+"""Where a prefix starts: noise of the base's own size, its keys and values over a text or over
+random words, or another prefix.
 
-Statistics and texts come from the training rows themselves, so that the start lies where the base's own cache would lie.
+Statistics and texts come from the training rows themselves, so that the start lies where the base's
+own cache would lie.
 """
 
 from __future__ import annotations
@@ -22,11 +24,18 @@ from edgeprefix.train.units import Unit
 
 
 def start_prefix(
-    base: Base, config: PrefixConfig, *, length: int, examples: Sequence[Example], units: Sequence[Unit], seed: int
+    base: Base,
+    config: PrefixConfig,
+    *,
+    length: int,
+    examples: Sequence[Example],
+    units: Sequence[Unit],
+    seed: int,
 ) -> PrefixTensors:
     """Keys [H, P, Dk] and values [H, P, Dv] per layer, fp32, on the base's device.
 
-    Raises TrainingError when a prefix file is of another base or length, or an init text is too short to fill P positions.
+    Raises TrainingError when a prefix file is of another base or length, or an init text is too
+    short to fill P positions.
     """
     generator = torch.Generator().manual_seed(seed)
     if config.init == "random":
@@ -44,7 +53,9 @@ def start_prefix(
 def start_embeddings(
     base: Base, config: PrefixConfig, *, length: int, examples: Sequence[Example], seed: int
 ) -> Tensor:
-    """Input embeddings [P, width] for prompt tuning: of a text, of random words, or noise of the embedding table's size."""
+    """Input embeddings [P, width] for prompt tuning: of a text, of random words, or noise of the
+    embedding table's size.
+    """
     generator = torch.Generator().manual_seed(seed)
     if config.init == "text":
         return base.embeddings(_text_ids(base, config.init_text, length, examples, seed))
@@ -55,12 +66,18 @@ def start_embeddings(
     return (torch.randn(words.shape, generator=generator) * float(words.std())).to(base.device)
 
 
-def _text_ids(base: Base, text: str | None, length: int, examples: Sequence[Example], seed: int) -> list[int]:
-    """`length` ids: the text, repeated or cut, or training rows with their targets one after another."""
+def _text_ids(
+    base: Base, text: str | None, length: int, examples: Sequence[Example], seed: int
+) -> list[int]:
+    """`length` ids: the text, repeated or cut, or training rows with their targets one after
+    another.
+    """
     if text is not None:
         ids = base.tokenizer.encode_prompt(text)
         if not ids:
-            raise TrainingError("the init text is empty; give an instruction, label words or an example")
+            raise TrainingError(
+                "the init text is empty; give an instruction, label words or an example"
+            )
         return (ids * (length // len(ids) + 1))[:length]
     return text_of_rows(examples, length, f"{seed}/text")
 
@@ -69,8 +86,14 @@ def _from_file(base: Base, path: str, length: int) -> PrefixTensors:
     prefix = Prefix.load(Path(path))
     base.identity.require_same(prefix.base, what=f"prefix {path}")
     if prefix.length != length:
-        raise TrainingError(f"prefix {path} has {prefix.length} positions and --length is {length}; leave --length out")
-    return [(torch.from_numpy(layer.key.copy()), torch.from_numpy(layer.value.copy())) for layer in prefix.layers]
+        raise TrainingError(
+            f"prefix {path} has {prefix.length} positions and --length is {length}; leave "
+            "--length out"
+        )
+    return [
+        (torch.from_numpy(layer.key.copy()), torch.from_numpy(layer.value.copy()))
+        for layer in prefix.layers
+    ]
 
 
 def prefix_file_length(prefix: PrefixConfig) -> int | None:

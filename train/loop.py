@@ -1,7 +1,8 @@
-"""The training loop: steps, validations, checkpoints; stops on Ctrl-C, on a loss that is no number, and when patience ends.
+"""The training loop: steps, validations, checkpoints; stops on Ctrl-C, on a loss that is no number,
+and when patience ends.
 
-A checkpoint is written after every validation and on Ctrl-C, always between two steps, so that a resumed run walks exactly the
-path that the uninterrupted one would have walked.
+A checkpoint is written after every validation and on Ctrl-C, always between two steps, so that a
+resumed run walks exactly the path that the uninterrupted one would have walked.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fol
 from edgeprefix.train.processes import Processes
 from edgeprefix.train.record import RunFolder
 
-# Rows of a step are read in groups of like length of about so many tokens. Smaller groups save memory, and padding where rows are
-# not packed; larger ones fill the machine (benchmarks/training/groups.py; the GPU's number was not measured).
+# Rows of a step are read in groups of like length of about so many tokens. Smaller groups save
+# memory, and padding where rows are not packed; larger ones fill the machine
+# (benchmarks/training/groups.py; the GPU's number was not measured).
 _PACKED_TOKENS, _CPU_TOKENS, _GPU_TOKENS = 1024, 512, 8192
 
 
@@ -85,13 +87,17 @@ class Job:
 def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
     """Runs a job, or goes on from a checkpoint, to its end and gives its counters.
 
-    Raises TrainingError on Ctrl-C and when the loss is no number, CapacityError when memory runs out, OutputError when a file
-    cannot be written. The best prefix and the last checkpoint are in the run folder in every case.
+    Raises TrainingError on Ctrl-C and when the loss is no number, CapacityError when memory runs
+    out, OutputError when a file cannot be written. The best prefix and the last checkpoint are in
+    the run folder in every case.
     """
     _begin(job, checkpoint)
     plan = job.plan
     batches = Batches(
-        job.data.train, batch_size=plan.batch_size, seed=job.train.seed, prompt_dropout=plan.prompt_dropout
+        job.data.train,
+        batch_size=plan.batch_size,
+        seed=job.train.seed,
+        prompt_dropout=plan.prompt_dropout,
     )
     clock = _Clock(job)
     losses: list[float] = []
@@ -125,20 +131,25 @@ def _begin(job: Job, checkpoint: Checkpoint | None) -> None:
 
 
 def _guarded_step(job: Job, batches: Batches) -> float:
-    """One optimiser step; turns running out of memory and a loss that is no number into errors that say what to do."""
+    """One optimiser step; turns running out of memory and a loss that is no number into errors that
+    say what to do.
+    """
     try:
         loss = _step(job, batches)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
         raise CapacityError(
-            f"out of memory at step {job.progressed.step + 1} with batch size {job.plan.batch_size} and prefix length "
-            f"{job.plan.length}: lower --batch-size (and raise --accumulation to keep their product); "
+            f"out of memory at step {job.progressed.step + 1} with batch size "
+            f"{job.plan.batch_size} and prefix length "
+            f"{job.plan.length}: lower --batch-size (and raise --accumulation to keep their "
+            "product); "
             "the last checkpoint is kept"
         ) from error
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss became {loss} at step {job.progressed.step + 1} (learning rate {job.plan.lr:g}): training stopped; "
+            f"the loss became {loss} at step {job.progressed.step + 1} (learning rate "
+            f"{job.plan.lr:g}): training stopped; "
             f"{_kept(job)}; lower --lr, or set --clip 1"
         )
     job.progressed.step += 1
@@ -146,13 +157,17 @@ def _guarded_step(job: Job, batches: Batches) -> float:
 
 
 def _step(job: Job, batches: Batches) -> float:
-    """Forward, backward, update; the mean loss over the step's rows. Nothing is updated when it is no number."""
+    """Forward, backward, update; the mean loss over the step's rows. Nothing is updated when it is
+    no number.
+    """
     step, parts = job.progressed.step, job.train.accumulation
     chosen = [batches.examples(step * parts + part) for part in range(parts)]
     whole = sum(job.objective.weight(examples) for examples in chosen)
     job.optimiser.zero_gradients()
     prefix = _dropped(job.parametrisation.prefix(), job.plan.dropout, seed=(job.train.seed, step))
-    leaves = [(key.detach().requires_grad_(), value.detach().requires_grad_()) for key, value in prefix]
+    leaves = [
+        (key.detach().requires_grad_(), value.detach().requires_grad_()) for key, value in prefix
+    ]
     total = torch.zeros((), device=job.base.device)
     tokens = _group_tokens(job.base)
     for examples in chosen:
@@ -182,13 +197,17 @@ def _backward(prefix: PrefixTensors, leaves: PrefixTensors) -> None:
     pairs = zip(itertools.chain(*prefix), itertools.chain(*leaves), strict=True)
     reached = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
     if reached:  # a process without rows in this step has none
-        torch.autograd.backward([tensor for tensor, _ in reached], [gradient for _, gradient in reached])
+        torch.autograd.backward(
+            [tensor for tensor, _ in reached], [gradient for _, gradient in reached]
+        )
 
 
 def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> PrefixTensors:
-    """Hides a share of each head's keys, and of its values, by noise that follows from seed and step alone; scales the rest up.
+    """Hides a share of each head's keys, and of its values, by noise that follows from seed and
+    step alone; scales the rest up.
 
-    Whole positions: zeroing single entries drowns the faint signal of labels (measured, docs/training.md).
+    Whole positions: zeroing single entries drowns the faint signal of labels (measured,
+    docs/training.md).
     """
     if not share:
         return prefix
@@ -207,7 +226,8 @@ def _validate(job: Job) -> None:
     loss, metric = job.objective.measure(prefix, job.held_out)
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the validation loss became {loss} at step {job.progressed.step}: training stopped; {_kept(job)}; lower --lr"
+            f"the validation loss became {loss} at step {job.progressed.step}: training stopped; "
+            f"{_kept(job)}; lower --lr"
         )
     measured = {"validation_loss": loss}
     if job.plan.metric != "loss":
@@ -234,12 +254,16 @@ def _better(job: Job, metric: float, loss: float) -> bool:
 
 
 def _out_of_patience(job: Job) -> bool:
-    return bool(job.train.patience) and job.progressed.validations_without_gain >= job.train.patience
+    return (
+        bool(job.train.patience) and job.progressed.validations_without_gain >= job.train.patience
+    )
 
 
 def _save_last(job: Job) -> None:
     tensors = dict(job.parametrisation.parameters()) | job.optimiser.state()
-    job.run.write(CHECKPOINT, checkpoint_bytes(tensors, progressed=job.progressed, settings=job.settings))
+    job.run.write(
+        CHECKPOINT, checkpoint_bytes(tensors, progressed=job.progressed, settings=job.settings)
+    )
 
 
 def _stop_here(job: Job) -> None:
@@ -309,7 +333,9 @@ def _report(job: Job, losses: Sequence[float], clock: _Clock) -> None:
             seconds_left=clock.seconds_left,
             validation_loss=job.latest.get("validation_loss"),
             metric_name=job.plan.metric,
-            metric=job.latest.get("validation_loss" if job.plan.metric == "loss" else job.plan.metric),
+            metric=job.latest.get(
+                "validation_loss" if job.plan.metric == "loss" else job.plan.metric
+            ),
             best_step=job.progressed.best_step,
         )
     )
@@ -317,7 +343,9 @@ def _report(job: Job, losses: Sequence[float], clock: _Clock) -> None:
 
 @contextlib.contextmanager
 def _interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C sets a flag that the loop reads between steps; a second Ctrl-C stops at once (the last checkpoint stays)."""
+    """Ctrl-C sets a flag that the loop reads between steps; a second Ctrl-C stops at once (the last
+    checkpoint stays).
+    """
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag  # signals belong to the main thread; there Ctrl-C keeps its own meaning

@@ -1,7 +1,9 @@
-"""What training lowers and what validation measures, behind two methods, so that the loop need not know which it is.
+"""What training lowers and what validation measures, behind two methods, so that the loop need not
+know which it is.
 
-Objectives: cross-entropy of the target's tokens ("target"), of the right label among all labels ("labels"), or the divergence
-from a teacher ("distill"). Metrics: see edgeprefix.train.evaluate, and "kl" to the teacher.
+Objectives: cross-entropy of the target's tokens ("target"), of the right label among all labels
+("labels"), or the divergence from a teacher ("distill"). Metrics: see edgeprefix.train.evaluate,
+and "kl" to the teacher.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class Objective:
     teacher: Teacher | None = None
 
     def loss(self, prefix: KeyValues, examples: Sequence[Example]) -> Tensor:
-        """Mean loss over the examples' target tokens (over the examples for "labels"); prompt tokens carry none."""
+        """Mean loss over the examples' target tokens (over the examples for "labels"); prompt
+        tokens carry none.
+        """
         if self.name == "labels":
             return self._label_loss(prefix, examples)
         batch = collate(examples).to(self.base.device)
@@ -43,8 +47,14 @@ class Objective:
         return F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing)
 
     def weight(self, examples: Sequence[Example]) -> int:
-        """What a mean loss over these examples counts in a larger mean: target tokens, or examples for "labels"."""
-        return len(examples) if self.name == "labels" else sum(len(example.target) for example in examples)
+        """What a mean loss over these examples counts in a larger mean: target tokens, or examples
+        for "labels".
+        """
+        return (
+            len(examples)
+            if self.name == "labels"
+            else sum(len(example.target) for example in examples)
+        )
 
     def metric(self, prefix: KeyValues, examples: Sequence[Example]) -> float:
         """The validation metric."""
@@ -60,6 +70,10 @@ class Objective:
     def _label_loss(self, prefix: KeyValues, examples: Sequence[Example]) -> Tensor:
         """Cross-entropy of the right label under the softmax of all labels' log-likelihoods."""
         encoded = [self.base.tokenizer.encode_target(label) for label in self.labels]
-        scores = label_log_likelihoods(self.base, prefix, [example.prompt for example in examples], encoded)
-        right = torch.tensor([self.labels.index(example.text) for example in examples], device=scores.device)
+        scores = label_log_likelihoods(
+            self.base, prefix, [example.prompt for example in examples], encoded
+        )
+        right = torch.tensor(
+            [self.labels.index(example.text) for example in examples], device=scores.device
+        )
         return F.cross_entropy(scores, right, label_smoothing=self.label_smoothing)

@@ -1,6 +1,7 @@
 """NAdamW with a learning rate of its own for keys and for values, linear warm-up and linear decay.
 
-Written out (forty lines) so that its state is plain named tensors: a checkpoint needs no pickle and resumes bit-exactly.
+Written out (forty lines) so that its state is plain named tensors: a checkpoint needs no pickle and
+resumes bit-exactly.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# Shorter memories than the usual (0.9, 0.999): the first gradients of a prefix are far larger than those of the plateau that
-# follows, and a long memory of them keeps the steps small to the end (docs/training.md, "What was tried").
+# Shorter memories than the usual (0.9, 0.999): the first gradients of a prefix are far larger than
+# those of the plateau that follows, and a long memory of them keeps the steps small to the end
+# (docs/training.md, "What was tried").
 _BETAS = (0.8, 0.9)
 _EPSILON = 1e-10  # gradients of a prefix are often below the usual 1e-8
 
 
 def schedule(step: int, *, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step: up linearly over the warm-up, then down linearly to zero."""
+    """Share of the peak learning rate at a step: up linearly over the warm-up, then down linearly
+    to zero.
+    """
     rising = max(1, round(steps * warmup))
     if step < rising:
         return (step + 1) / rising
@@ -27,16 +31,24 @@ def schedule(step: int, *, steps: int, warmup: float) -> float:
 class NAdamW:
     """Adam with Nesterov's look ahead and decoupled weight decay, over named parameters.
 
-    Those whose name starts with "value" learn at `lr * value_lr_ratio`. Dozat 2016, "Incorporating Nesterov momentum into
-    Adam"; the mean's bias is taken away before the look ahead, so that the first step is no longer than `lr`. Weight decay:
-    Loshchilov & Hutter 2019.
+    Those whose name starts with "value" learn at `lr * value_lr_ratio`. Dozat 2016, "Incorporating
+    Nesterov momentum into Adam"; the mean's bias is taken away before the look ahead, so that the
+    first step is no longer than `lr`. Weight decay: Loshchilov & Hutter 2019.
     """
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], *, lr: float, value_lr_ratio: float, weight_decay: float, clip: float
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        lr: float,
+        value_lr_ratio: float,
+        weight_decay: float,
+        clip: float,
     ) -> None:
         self._parameters = dict(parameters)
-        self._lr = {name: lr * (value_lr_ratio if name.startswith("value") else 1.0) for name in parameters}
+        self._lr = {
+            name: lr * (value_lr_ratio if name.startswith("value") else 1.0) for name in parameters
+        }
         self._weight_decay = weight_decay
         self._clip = clip
         self._moments = {
@@ -68,12 +80,18 @@ class NAdamW:
 
     def gradient_norm(self) -> float:
         """Norm over all gradients; infinite or NaN when one of them is."""
-        squares = [tensor.grad.square().sum() for tensor in self._parameters.values() if tensor.grad is not None]
+        squares = [
+            tensor.grad.square().sum()
+            for tensor in self._parameters.values()
+            if tensor.grad is not None
+        ]
         return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
     @torch.no_grad()
     def step(self, number: int, factor: float) -> None:
-        """One update; `number` counts from 1, `factor` is the schedule's share of the peak learning rate."""
+        """One update; `number` counts from 1, `factor` is the schedule's share of the peak learning
+        rate.
+        """
         shrink = 1.0
         if self._clip:
             shrink = min(1.0, self._clip / (self.gradient_norm() + 1e-12))

@@ -1,7 +1,8 @@
-"""Rows of different lengths laid end to end, so that the model reads no padding; attention takes them apart again.
+"""Rows of different lengths laid end to end, so that the model reads no padding; attention takes
+them apart again.
 
-All rows together are one row of N tokens for the model, each row's positions counted from the prefix's end. Letters as in
-`attention.py`; R rows of a chunk, S its longest row.
+All rows together are one row of N tokens for the model, each row's positions counted from the
+prefix's end. Letters as in `attention.py`; R rows of a chunk, S its longest row.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Chunk:
         heads, _, size = packed.shape
         mine = packed[:, self.begin : self.end]
         if self.slots is not None:
-            mine = packed.new_zeros(heads, self.rows * self.longest, size).index_copy(1, self.slots, mine)
+            mine = packed.new_zeros(heads, self.rows * self.longest, size).index_copy(
+                1, self.slots, mine
+            )
         return mine.reshape(heads, self.rows, self.longest, size)
 
     def packed(self, padded: Tensor) -> Tensor:
@@ -63,9 +66,13 @@ class Packing:
 
     @cached_property
     def chunks(self) -> list[Chunk]:
-        """A few rows each, in order. On a GPU, which waits for every small operation to be sent, all rows are one chunk."""
+        """A few rows each, in order. On a GPU, which waits for every small operation to be sent,
+        all rows are one chunk.
+        """
         count = len(self.lengths)
-        size = max(1, _TOKENS_TOGETHER * count // self.tokens) if self._device.type == "cpu" else count
+        size = (
+            max(1, _TOKENS_TOGETHER * count // self.tokens) if self._device.type == "cpu" else count
+        )
         ends = [*range(0, count, size), count]
         return [self._chunk(first, last) for first, last in pairwise(ends)]
 
@@ -76,7 +83,9 @@ class Packing:
 
     def select(self, padded: Tensor) -> Tensor:
         """The tokens of padded rows [B, S'] end to end, [1, N]."""
-        return torch.cat([row[:length] for row, length in zip(padded, self.lengths, strict=True)])[None]
+        return torch.cat([row[:length] for row, length in zip(padded, self.lengths, strict=True)])[
+            None
+        ]
 
     def indices(self, flat: Tensor, width: int) -> Tensor:
         """Indices into the flattened B·width of padded rows as indices into the N tokens."""

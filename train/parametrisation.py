@@ -1,8 +1,9 @@
 """What the optimiser moves, and how keys and values follow from it.
 
-Direct: the way from the start, one number per key and value entry, in the units of edgeprefix.train.units. Reparametrised: an
-MLP maps one embedding per position to the way of all layers' keys and values.
-Prompt tuning: embeddings before the first layer. `fold` gives plain keys and values in every case: nothing else runs.
+Direct: the way from the start, one number per key and value entry, in the units of
+edgeprefix.train.units. Reparametrised: an MLP maps one embedding per position to the way of all
+layers' keys and values. Prompt tuning: embeddings before the first layer. `fold` gives plain keys
+and values in every case: nothing else runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Parametrisation(Protocol):
     """Named parameters and the prefix that they stand for."""
 
     def parameters(self) -> dict[str, Tensor]:
-        """The trained tensors by name; names that start with "value" take the values' learning rate."""
+        """The trained tensors by name; names that start with "value" take the values' learning
+        rate.
+        """
 
     def prefix(self) -> PrefixTensors:
         """Keys and values, differentiable in the parameters."""
@@ -42,25 +45,40 @@ class Direct:
         self._first = 1 if sink else 0
         self._parameters: dict[str, Tensor] = {}
         for index, (key, value) in enumerate(start):
-            self._parameters[f"key.{index}"] = torch.zeros_like(key[:, self._first :]).requires_grad_()
-            self._parameters[f"value.{index}"] = torch.zeros_like(value[:, self._first :]).requires_grad_()
+            self._parameters[f"key.{index}"] = torch.zeros_like(
+                key[:, self._first :]
+            ).requires_grad_()
+            self._parameters[f"value.{index}"] = torch.zeros_like(
+                value[:, self._first :]
+            ).requires_grad_()
 
     def parameters(self) -> dict[str, Tensor]:
         return self._parameters
 
     def prefix(self) -> PrefixTensors:
         changes = [
-            tuple(F.pad(self._parameters[f"{kind}.{index}"], (0, 0, self._first, 0)) for kind in ("key", "value"))
+            tuple(
+                F.pad(self._parameters[f"{kind}.{index}"], (0, 0, self._first, 0))
+                for kind in ("key", "value")
+            )
             for index in range(len(self._units))
         ]
         return _moved(self._start, changes, self._units)
 
 
 class Reparametrised:
-    """start + MLP(one embedding per position) · units. The MLP's last layer starts small, so training begins near `start`."""
+    """start + MLP(one embedding per position) · units. The MLP's last layer starts small, so
+    training begins near `start`.
+    """
 
     def __init__(
-        self, start: PrefixTensors, units: Sequence[Unit], *, width: int, sink: bool, generator: torch.Generator
+        self,
+        start: PrefixTensors,
+        units: Sequence[Unit],
+        *,
+        width: int,
+        sink: bool,
+        generator: torch.Generator,
     ) -> None:
         self._start = [(key.clone(), value.clone()) for key, value in start]
         self._units = tuple(units)
@@ -70,7 +88,9 @@ class Reparametrised:
         device = start[0][0].device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-            self._net = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, sizes)).to(device)
+            self._net = nn.Sequential(
+                nn.Linear(width, width), nn.Tanh(), nn.Linear(width, sizes)
+            ).to(device)
         self._embedding = torch.randn(P, width, generator=generator).to(device).requires_grad_()
 
     def parameters(self) -> dict[str, Tensor]:
@@ -85,23 +105,34 @@ class Reparametrised:
             flat = torch.cat([torch.zeros_like(flat[:1]), flat[1:]])
         shapes = [tensor.shape for pair in self._start for tensor in pair]
         parts = flat.split([H * D for H, _, D in shapes], dim=1)
-        changes = [part.view(P, H, D).transpose(0, 1) for part, (H, P, D) in zip(parts, shapes, strict=True)]
+        changes = [
+            part.view(P, H, D).transpose(0, 1)
+            for part, (H, P, D) in zip(parts, shapes, strict=True)
+        ]
         return _moved(self._start, list(zip(changes[::2], changes[1::2], strict=True)), self._units)
 
 
-def _moved(start: PrefixTensors, changes: Sequence[tuple[Tensor, ...]], units: Sequence[Unit]) -> PrefixTensors:
+def _moved(
+    start: PrefixTensors, changes: Sequence[tuple[Tensor, ...]], units: Sequence[Unit]
+) -> PrefixTensors:
     """Keys and values after changes [H, P, D] that are measured in units."""
     return [
         (key + key_change @ unit.key, value + value_change * unit.value)
-        for (key, value), (key_change, value_change), unit in zip(start, changes, units, strict=True)
+        for (key, value), (key_change, value_change), unit in zip(
+            start, changes, units, strict=True
+        )
     ]
 
 
 class PromptTuned:
-    """Prompt tuning: input embeddings are trained, and the base itself turns them into keys and values."""
+    """Prompt tuning: input embeddings are trained, and the base itself turns them into keys and
+    values.
+    """
 
     def __init__(self, base: Base, start: Tensor) -> None:
-        """`start` [P, width]: the embeddings to begin with; they are trained in units of their own spread."""
+        """`start` [P, width]: the embeddings to begin with; they are trained in units of their own
+        spread.
+        """
         self._base = base
         self._unit = max(float(start.std()), 1e-6)
         self._embedding = (start / self._unit).clone().requires_grad_()
@@ -123,19 +154,27 @@ def load_parameters(parametrisation: Parametrisation, tensors: dict[str, Tensor]
 def fold(parametrisation: Parametrisation) -> PrefixTensors:
     """Plain keys and values [H, P, D], detached."""
     with torch.no_grad():
-        return [(key.detach().clone(), value.detach().clone()) for key, value in parametrisation.prefix()]
+        return [
+            (key.detach().clone(), value.detach().clone())
+            for key, value in parametrisation.prefix()
+        ]
 
 
 def random_prefix(
     shapes: Sequence[LayerShape], length: int, units: Sequence[Unit], generator: torch.Generator
 ) -> PrefixTensors:
-    """Gaussian noise: values of one unit, keys of half a unit (with more, few queries meet each key: measured)."""
+    """Gaussian noise: values of one unit, keys of half a unit (with more, few queries meet each
+    key: measured).
+    """
     return [
         (
             _KEY_SHARE
             * torch.randn(shape.kv_heads, length, shape.key_size, generator=generator).to(unit.key)
             @ unit.key,
-            unit.value * torch.randn(shape.kv_heads, length, shape.value_size, generator=generator).to(unit.key),
+            unit.value
+            * torch.randn(shape.kv_heads, length, shape.value_size, generator=generator).to(
+                unit.key
+            ),
         )
         for shape, unit in zip(shapes, units, strict=True)
     ]

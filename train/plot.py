@@ -9,9 +9,12 @@ from typing import Any
 _INK, _TRAIN, _VALIDATION, _METRIC = "#24292f", "#9db8d9", "#1f5fa8", "#c2571a"
 
 
-def draw_curve(entries: Sequence[Mapping[str, Any]], *, title: str, metric: str, best_step: int) -> bytes:
+def draw_curve(
+    entries: Sequence[Mapping[str, Any]], *, title: str, metric: str, best_step: int
+) -> bytes:
     """Draws metrics.jsonl's entries as a PNG."""
-    # The object interface with the Agg canvas: no display, and no global state of the caller's matplotlib is touched.
+    # The object interface with the Agg canvas: no display, and no global state of the caller's
+    # matplotlib is touched.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -26,7 +29,9 @@ def draw_curve(entries: Sequence[Mapping[str, Any]], *, title: str, metric: str,
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     if best_step:
-        axes.axvline(best_step, color=_INK, linewidth=0.8, linestyle=":", label=f"best (step {best_step})")
+        axes.axvline(
+            best_step, color=_INK, linewidth=0.8, linestyle=":", label=f"best (step {best_step})"
+        )
     handles, labels = axes.get_legend_handles_labels()
     if metric != "loss":
         right = axes.twinx()
@@ -41,7 +46,15 @@ def draw_curve(entries: Sequence[Mapping[str, Any]], *, title: str, metric: str,
     return picture.getvalue()
 
 
-def _line(axes: Any, entries: Sequence[Mapping[str, Any]], key: str, *, color: str, label: str, width: float) -> None:
+def _line(
+    axes: Any,
+    entries: Sequence[Mapping[str, Any]],
+    key: str,
+    *,
+    color: str,
+    label: str,
+    width: float,
+) -> None:
     points = [(entry["step"], entry[key]) for entry in entries if entry.get(key) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), color=color, label=label, linewidth=width)

@@ -1,7 +1,9 @@
-"""Several processes on one run: `accelerate launch -m edgeprefix.runtime.cli.root train …`, or torchrun.
+"""Several processes on one run: `accelerate launch -m edgeprefix.runtime.cli.root train …`, or
+torchrun.
 
-Every process holds the frozen base and takes its share of each batch's rows; the prefix's gradients, which are small, are summed
-over all of them, so that every process makes the same update. The first process writes the files.
+Every process holds the frozen base and takes its share of each batch's rows; the prefix's
+gradients, which are small, are summed over all of them, so that every process makes the same
+update. The first process writes the files.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class Processes:
         return self.rank == 0
 
     def share(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """This process' part of a batch's rows; give them in order of length, so that every process gets some of each."""
+        """This process' part of a batch's rows; give them in order of length, so that every process
+        gets some of each.
+        """
         return rows[self.rank :: self.count]
 
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:

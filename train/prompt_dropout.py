@@ -1,7 +1,8 @@
-"""Prompts that lose tokens: in every step each prompt is read without some of them, so that few rows are not learnt by heart.
+"""Prompts that lose tokens: in every step each prompt is read without some of them, so that few
+rows are not learnt by heart.
 
-Random deletion (Wei & Zou 2019, "EDA: Easy Data Augmentation", section 2), on tokens. What all prompts begin and end with stays:
-it is the template, not the text. Targets stay whole.
+Random deletion (Wei & Zou 2019, "EDA: Easy Data Augmentation", section 2), on tokens. What all
+prompts begin and end with stays: it is the template, not the text. Targets stay whole.
 """
 
 from __future__ import annotations
@@ -42,4 +43,6 @@ class PromptDropout:
 
 def _common(sequences: Sequence[Sequence[int]]) -> int:
     """How many elements all begin with."""
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False)))
+    return sum(
+        1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
+    )

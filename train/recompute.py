@@ -1,7 +1,9 @@
-"""Gradient checkpointing: a layer keeps its input only and is computed again in the backward pass (Chen et al. 2016).
+"""Gradient checkpointing: a layer keeps its input only and is computed again in the backward pass
+(Chen et al. 2016).
 
-transformers' own switch works in training mode and takes the cache away, and with it the prefix. Here the layers' `forward` is
-wrapped while the loss is computed, and what the attention function needs is put up again around the second computation.
+transformers' own switch works in training mode and takes the cache away, and with it the prefix.
+Here the layers' `forward` is wrapped while the loss is computed, and what the attention function
+needs is put up again around the second computation.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ def decoder_layers(model: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def recomputed(model: Any, surroundings: Surroundings) -> Iterator[None]:
-    """While active, layers called keep their inputs only; the second computation runs inside `surroundings()`."""
+    """While active, layers called keep their inputs only; the second computation runs inside
+    `surroundings()`.
+    """
     layers = decoder_layers(model)
     for layer in layers:
         layer.forward = partial(_checkpointed, layer.forward, surroundings)
@@ -35,7 +39,9 @@ def recomputed(model: Any, surroundings: Surroundings) -> Iterator[None]:
             del layer.forward  # the class's own shows again
 
 
-def _checkpointed(forward: Callable[..., Any], surroundings: Surroundings, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(
+    forward: Callable[..., Any], surroundings: Surroundings, *args: Any, **kwargs: Any
+) -> Any:
     return checkpoint(
         forward,
         *args,

@@ -1,6 +1,7 @@
 """The RUN folder.
 
-run.json: settings and facts; metrics.jsonl: a line per log step and validation; prefix.safetensors: the best so far.
+run.json: settings and facts; metrics.jsonl: a line per log step and validation; prefix.safetensors:
+the best so far.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ PREFIX_FILE = "prefix.safetensors"
 
 
 class RunFolder:
-    """Writes a run's files, whole or not at all; every failure is an OutputError that names the file.
+    """Writes a run's files, whole or not at all; every failure is an OutputError that names the
+    file.
 
     Of several processes only the one with `writes` does so.
     """
@@ -35,14 +37,16 @@ class RunFolder:
     def open(cls, path: str | Path, *, resume: bool, force: bool, writes: bool = True) -> RunFolder:
         """Makes the folder, and proves that it can be written before any time is spent.
 
-        Raises OutputError when it cannot, or when it holds a run already and neither `resume` nor `force` is asked for.
+        Raises OutputError when it cannot, or when it holds a run already and neither `resume` nor
+        `force` is asked for.
         """
         run = cls(path, writes=writes)
         if not writes:
             return run
         if run.file(RUN_FILE).exists() and not (resume or force):
             raise OutputError(
-                f"{path} holds a run already; pass --resume to go on with it, --force to replace it, or choose another --out"
+                f"{path} holds a run already; pass --resume to go on with it, --force to replace "
+                "it, or choose another --out"
             )
         with output_errors(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,9 @@ class RunFolder:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
     def start_metrics(self, *, keep_until: int) -> None:
-        """Keeps the lines up to a step (a resumed run writes the later ones again); -1 empties the file."""
+        """Keeps the lines up to a step (a resumed run writes the later ones again); -1 empties the
+        file.
+        """
         kept = [line for line in self.read_metrics() if line["step"] <= keep_until]
         self.write(METRICS_FILE, "".join(_line(entry) for entry in kept).encode())
 

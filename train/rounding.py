@@ -1,7 +1,9 @@
-"""The base's weights as a quantised bundle holds them, so that a prefix can be trained on what it will meet.
+"""The base's weights as a quantised bundle holds them, so that a prefix can be trained on what it
+will meet.
 
-Every projection is rounded in the format that `export decoder --precision` uses (runtime/contracts/rounding.py) and put back as
-plain numbers. What is not modelled: the kernels also round activations to 8 bits.
+Every projection is rounded in the format that `export decoder --precision` uses
+(runtime/contracts/rounding.py) and put back as plain numbers. What is not modelled: the kernels
+also round activations to 8 bits.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ WEIGHTS = ("checkpoint", *FORMATS)
 
 @torch.no_grad()
 def round_weights(model: Any, weights: str) -> None:
-    """Rounds a model's projections in place to `weights`, "int8" or "int4"; a tied embedding is rounded with the head."""
+    """Rounds a model's projections in place to `weights`, "int8" or "int4"; a tied embedding is
+    rounded with the head.
+    """
     head = model.get_output_embeddings()
     form = FORMATS[weights]
     for module in model.modules():
@@ -28,5 +32,7 @@ def round_weights(model: Any, weights: str) -> None:
             continue
         weight = module.weight.detach().float()
         columns = weight.numpy() if isinstance(module, Conv1D) else weight.T.numpy()  # [K, N]
-        numbers = torch.from_numpy(rounded(np.ascontiguousarray(columns), form.head if module is head else form.body))
+        numbers = torch.from_numpy(
+            rounded(np.ascontiguousarray(columns), form.head if module is head else form.body)
+        )
         module.weight.copy_(numbers if isinstance(module, Conv1D) else numbers.T)

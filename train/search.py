@@ -1,7 +1,9 @@
-"""`--search`: a few settings tried on short runs in a stated budget of seconds, one question after another.
+"""`--search`: a few settings tried on short runs in a stated budget of seconds, one question after
+another.
 
-First the learning rate, then its ratio between values and keys, then the start; every question keeps the best answer so far.
-A trial is a run of its own with a fraction of the steps and the whole schedule, judged by its validation loss.
+First the learning rate, then its ratio between values and keys, then the start; every question
+keeps the best answer so far. A trial is a run of its own with a fraction of the steps and the whole
+schedule, judged by its validation loss.
 """
 
 from __future__ import annotations
@@ -59,11 +61,17 @@ def trial_steps(steps: int) -> int:
 
 
 def search(
-    start: Candidate, attempt: Callable[[Candidate], float], *, budget_s: float, inits: tuple[str, ...]
+    start: Candidate,
+    attempt: Callable[[Candidate], float],
+    *,
+    budget_s: float,
+    inits: tuple[str, ...],
 ) -> Search:
-    """Tries candidates until the budget would be overrun; `attempt` trains one and gives its validation loss.
+    """Tries candidates until the budget would be overrun; `attempt` trains one and gives its
+    validation loss.
 
-    A candidate whose training diverges loses. The first trial always runs. Raises TrainingError when every trial diverged.
+    A candidate whose training diverges loses. The first trial always runs. Raises TrainingError
+    when every trial diverged.
     """
     began, trials = time.perf_counter(), list[Trial]()
 
@@ -79,7 +87,9 @@ def search(
             if "interrupted" in str(error):
                 raise
             loss = float("inf")
-        trials.append(Trial(candidate=candidate, validation_loss=loss, seconds=time.perf_counter() - started))
+        trials.append(
+            Trial(candidate=candidate, validation_loss=loss, seconds=time.perf_counter() - started)
+        )
 
     def best() -> Candidate:
         return min(trials, key=lambda trial: trial.validation_loss).candidate

@@ -1,4 +1,6 @@
-"""A run's inputs, all resolved: base, data, plan and configurations, with what follows from them."""
+"""A run's inputs, all resolved: base, data, plan and configurations, with what follows from
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Where training rows come from: a JSONL or CSV file, rows in memory, or a Hugging Face data set (local folder or hub).
+"""Where training rows come from: a JSONL or CSV file, rows in memory, or a Hugging Face data set
+(local folder or hub).
 
-A data set is named `FOLDER` or `ORG/NAME`, with `:SPLIT` and `@CONFIGURATION` behind it where there are several:
-`banking77`, `glue@sst2:train`, `saved_folder:validation`. Class labels come as their names. Whatever it was, it ends as
-`Row`s whose field "target" is what is to be learnt.
+A data set is named `FOLDER` or `ORG/NAME`, with `:SPLIT` and `@CONFIGURATION` behind it where there
+are several: `banking77`, `glue@sst2:train`, `saved_folder:validation`. Class labels come as their
+names. Whatever it was, it ends as `Row`s whose field "target" is what is to be learnt.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ TARGET = "target"
 _FILES = (".jsonl", ".json", ".csv", ".tsv")
 
 
-def read_source(source: DataSource, *, fields: Iterable[str], target: str = TARGET, what: str = "row") -> list[Row]:
+def read_source(
+    source: DataSource, *, fields: Iterable[str], target: str = TARGET, what: str = "row"
+) -> list[Row]:
     """Rows with `fields` and, as "target", what stands in their field `target`.
 
-    Raises DataError that names file (or data set) and line of what is missing or cannot be read, MissingExtraError when a data
-    set is asked for without the package that reads it.
+    Raises DataError that names file (or data set) and line of what is missing or cannot be read,
+    MissingExtraError when a data set is asked for without the package that reads it.
     """
     required = [*fields, target]
     if not isinstance(source, str | Path):
@@ -41,12 +44,20 @@ def read_source(source: DataSource, *, fields: Iterable[str], target: str = TARG
     return [dataclasses.replace(row, fields=row.fields | {TARGET: row[target]}) for row in rows]
 
 
-def _in_memory(source: Sequence[Mapping[str, str]], required: Sequence[str], what: str) -> list[Row]:
-    rows = [Row(fields=dict(fields), path=Path(f"<{what}s>"), line=line) for line, fields in enumerate(source, start=1)]
+def _in_memory(
+    source: Sequence[Mapping[str, str]], required: Sequence[str], what: str
+) -> list[Row]:
+    rows = [
+        Row(fields=dict(fields), path=Path(f"<{what}s>"), line=line)
+        for line, fields in enumerate(source, start=1)
+    ]
     for row in rows:
         missing = [name for name in required if name not in row.fields]
         if missing:
-            raise DataError(f"{what} {row.line} has no {missing[0]!r} (it has: {', '.join(row.fields) or 'nothing'})")
+            raise DataError(
+                f"{what} {row.line} has no {missing[0]!r} (it has: "
+                f"{', '.join(row.fields) or 'nothing'})"
+            )
     if not rows:
         raise DataError(f"no {what} was given; expected rows with {', '.join(required)}")
     return rows
@@ -58,12 +69,22 @@ def _from_dataset(name: str, required: Sequence[str]) -> list[Row]:
     missing = [field for field in required if field not in found.column_names]
     if missing:
         raise DataError(
-            f"data set {name} has no column {missing[0]!r} (it has: {', '.join(found.column_names)}); "
-            "name the template's fields after its columns (--prompt), and the wanted one with --target"
+            f"data set {name} has no column {missing[0]!r} (it has: "
+            f"{', '.join(found.column_names)}); "
+            "name the template's fields after its columns (--prompt), and the wanted one with "
+            "--target"
         )
-    names = {column: found.features[column].names for column in required if hasattr(found.features[column], "names")}
+    names = {
+        column: found.features[column].names
+        for column in required
+        if hasattr(found.features[column], "names")
+    }
     return [
-        Row(fields={column: _text(row[column], names.get(column)) for column in required}, path=Path(name), line=line)
+        Row(
+            fields={column: _text(row[column], names.get(column)) for column in required},
+            path=Path(name),
+            line=line,
+        )
         for line, row in enumerate(found, start=1)
     ]
 
@@ -71,13 +92,20 @@ def _from_dataset(name: str, required: Sequence[str]) -> list[Row]:
 def _open_dataset(name: str, where: str, configuration: str | None, split: str | None) -> Any:
     """One split, as a datasets.Dataset."""
     datasets = _library()
-    saved = Path(where).is_dir() and any(Path(where, mark).exists() for mark in ("state.json", "dataset_dict.json"))
+    saved = Path(where).is_dir() and any(
+        Path(where, mark).exists() for mark in ("state.json", "dataset_dict.json")
+    )
     try:
-        found = datasets.load_from_disk(where) if saved else datasets.load_dataset(where, configuration)
-    except Exception as error:  # loaders raise what they like: from the hub, from pyarrow, from a script
+        found = (
+            datasets.load_from_disk(where) if saved else datasets.load_dataset(where, configuration)
+        )
+    except (
+        Exception
+    ) as error:  # loaders raise what they like: from the hub, from pyarrow, from a script
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(
-            f"{name} is neither a file nor a data set that can be had: {reason}; give a {' or '.join(_FILES[::2])} file, "
+            f"{name} is neither a file nor a data set that can be had: {reason}; give a "
+            f"{' or '.join(_FILES[::2])} file, "
             "or a data set as NAME[@CONFIGURATION][:SPLIT]"
         ) from error
     if not hasattr(found, "keys"):
@@ -87,7 +115,9 @@ def _open_dataset(name: str, where: str, configuration: str | None, split: str |
 
 
 def _no_split(name: str, split: str, there: Sequence[str]) -> NoReturn:
-    raise DataError(f"data set {name} has no split {split!r}; it has {', '.join(there)}; write NAME:SPLIT")
+    raise DataError(
+        f"data set {name} has no split {split!r}; it has {', '.join(there)}; write NAME:SPLIT"
+    )
 
 
 def _library() -> Any:
@@ -95,7 +125,8 @@ def _library() -> Any:
         import datasets
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "Hugging Face data sets need the package datasets; type: pip install 'edgeprefix[datasets]'"
+            "Hugging Face data sets need the package datasets; type: pip install "
+            "'edgeprefix[datasets]'"
         ) from error
     datasets.disable_progress_bars()
     return datasets

@@ -1,4 +1,6 @@
-"""The lines of metrics.jsonl for TensorBoard as well, when asked for (`--tensorboard`): RUN/tensorboard."""
+"""The lines of metrics.jsonl for TensorBoard as well, when asked for (`--tensorboard`):
+RUN/tensorboard.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ FOLDER = "tensorboard"
 
 
 class TensorBoard:
-    """Writes event files. Raises MissingExtraError without the package, OutputError when the folder cannot be written."""
+    """Writes event files. Raises MissingExtraError without the package, OutputError when the folder
+    cannot be written.
+    """
 
     def __init__(self, run: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
             raise MissingExtraError(
-                "--tensorboard needs the package tensorboard; type: pip install 'edgeprefix[tensorboard]'"
+                "--tensorboard needs the package tensorboard; type: pip install "
+                "'edgeprefix[tensorboard]'"
             ) from error
         self._folder = run / FOLDER
         with output_errors(self._folder):

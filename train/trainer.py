@@ -86,16 +86,18 @@ def train_prefix(
     resume: bool = False,
     force: bool = False,
 ) -> TrainResult:
-    """Trains a prefix for `task` over a frozen base and writes the RUN folder `out` (see docs/training.md).
+    """Trains a prefix for `task` over a frozen base and writes the RUN folder `out` (see
+    docs/training.md).
 
-    `data` and `validation` are JSONL or CSV files, Hugging Face data sets (train/sources.py), or rows, with the fields of
-    `prompt` and what is to be learnt in the field `target`. Without `validation` a
-    tenth of the rows is set apart. `teacher` is a long text prompt that the prefix shall stand for: training then follows what
-    the base says with that text in front. `search_s` seconds are spent on trying settings first. `on_plan` is called once with
-    settings and data report before the first step.
+    `data` and `validation` are JSONL or CSV files, Hugging Face data sets (train/sources.py), or
+    rows, with the fields of `prompt` and what is to be learnt in the field `target`. Without
+    `validation` a tenth of the rows is set apart. `teacher` is a long text prompt that the prefix
+    shall stand for: training then follows what the base says with that text in front. `search_s`
+    seconds are spent on trying settings first. `on_plan` is called once with settings and data
+    report before the first step.
 
-    Raises DataError, TemplateError, CheckpointError, OutputError, TrainingError, CapacityError; see their texts. On Ctrl-C a
-    TrainingError says how to resume.
+    Raises DataError, TemplateError, CheckpointError, OutputError, TrainingError, CapacityError; see
+    their texts. On Ctrl-C a TrainingError says how to resume.
 
     >>> result = train_prefix("base", "train.jsonl", task="e2e", out="run")  # doctest: +SKIP
     >>> result.prefix_path  # doctest: +SKIP
@@ -119,17 +121,45 @@ def train_prefix(
         run.mirror = TensorBoard(run.path).add
     length = choose_length(prefix, loaded, prefix_file_length(prefix))
     guide = None if teacher is None else Teacher(loaded, teacher)
-    max_tokens = choose_max_tokens(train, loaded, length if guide is None else max(length, guide.tokens))
+    max_tokens = choose_max_tokens(
+        train, loaded, length if guide is None else max(length, guide.tokens)
+    )
     rows = load_data(
-        data, validation, tokenizer=loaded.tokenizer, prompt=prompt, target=target, labels=labels, max_tokens=max_tokens,
-        window=loaded.window, seed=train.seed,
-    )  # fmt: skip
-    chosen = plan(prefix, train, rows, length=length, max_tokens=max_tokens, labels=labels, distilled=guide is not None)
+        data,
+        validation,
+        tokenizer=loaded.tokenizer,
+        prompt=prompt,
+        target=target,
+        labels=labels,
+        max_tokens=max_tokens,
+        window=loaded.window,
+        seed=train.seed,
+    )
+    chosen = plan(
+        prefix,
+        train,
+        rows,
+        length=length,
+        max_tokens=max_tokens,
+        labels=labels,
+        distilled=guide is not None,
+    )
     prefix = dataclasses.replace(prefix, init=chosen.init)
     if on_plan is not None:
         on_plan(chosen, rows.report, loaded)
     setting = Setting(
-        loaded, rows, chosen, prefix, train, task, prompt, tuple(labels), tuple(stop), licence, guide, processes
+        loaded,
+        rows,
+        chosen,
+        prefix,
+        train,
+        task,
+        prompt,
+        tuple(labels),
+        tuple(stop),
+        licence,
+        guide,
+        processes,
     )
     if guide is not None:
         guide.prepare([*setting.visited, *setting.held_out], run, on_teacher)
@@ -137,7 +167,9 @@ def train_prefix(
     return _run(found, run, progress=progress, resume=resume)
 
 
-def _run(setting: Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool) -> TrainResult:
+def _run(
+    setting: Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool
+) -> TrainResult:
     base, train = setting.base, setting.train
     settings = run_settings(setting)
     # A resume that is refused is refused now, before anything is computed or written.
@@ -166,17 +198,27 @@ def _run(setting: Setting, run: RunFolder, *, progress: ProgressCallback | None,
         run=run,
         processes=setting.processes,
         settings=settings,
-        save_best=lambda tensors, done: run.write(PREFIX_FILE, packed_prefix(setting, tensors, done).to_bytes()),
+        save_best=lambda tensors, done: run.write(
+            PREFIX_FILE, packed_prefix(setting, tensors, done).to_bytes()
+        ),
         progress=progress,
     )
     done = train_loop(job, checkpoint)
     if base.fingerprint() != before:
-        raise TrainingError("the base's weights changed during training; this is a bug in edgeprefix, please report it")
+        raise TrainingError(
+            "the base's weights changed during training; this is a bug in edgeprefix, please "
+            "report it"
+        )
     return _finish(setting, run, done, baseline, parametrisation)
 
 
 def _searched(
-    setting: Setting, run: RunFolder, budget_s: float, progress: ProgressCallback | None, *, resume: bool
+    setting: Setting,
+    run: RunFolder,
+    budget_s: float,
+    progress: ProgressCallback | None,
+    *,
+    resume: bool,
 ) -> Setting:
     """The setting with what a search chose: now, or when the run that is resumed began."""
     before = run.read_facts().get("search") if resume else None
@@ -186,7 +228,9 @@ def _searched(
     if not budget_s:
         return setting
     if setting.processes.count > 1:
-        raise TrainingError("--search works in one process; search first, then launch several with what it chose")
+        raise TrainingError(
+            "--search works in one process; search first, then launch several with what it chose"
+        )
     count = 0
 
     def attempt(candidate: Candidate) -> float:
@@ -196,16 +240,24 @@ def _searched(
         folder = RunFolder(run.path / "search" / str(count))
         return _run(short, folder, progress=progress, resume=False).validation_loss
 
-    start = Candidate(lr=setting.plan.lr, value_lr_ratio=setting.train.value_lr_ratio, init=setting.prefix.init)
+    start = Candidate(
+        lr=setting.plan.lr, value_lr_ratio=setting.train.value_lr_ratio, init=setting.prefix.init
+    )
     others = tuple(init for init in INITS if init != start.init) if start.init in INITS else ()
     found = search(start, attempt, budget_s=budget_s, inits=others)
     return _with(setting, found.chosen, search=found.to_json())
 
 
 def _with(
-    setting: Setting, candidate: Candidate, *, steps: int | None = None, search: Mapping[str, Any] | None = None
+    setting: Setting,
+    candidate: Candidate,
+    *,
+    steps: int | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> Setting:
-    """The setting with a candidate's values; with `steps`, as a trial that is measured once, at its end."""
+    """The setting with a candidate's values; with `steps`, as a trial that is measured once, at its
+    end.
+    """
     plan = dataclasses.replace(setting.plan, lr=candidate.lr)
     if steps is not None:
         plan = dataclasses.replace(plan, steps=steps, validate_every=steps, metric="loss")
@@ -221,10 +273,16 @@ def _parametrisation(setting: Setting) -> Parametrisation:
         return PromptTuned(
             setting.base,
             start_embeddings(
-                setting.base, setting.prefix, length=setting.plan.length, examples=setting.data.train, seed=train.seed
+                setting.base,
+                setting.prefix,
+                length=setting.plan.length,
+                examples=setting.data.train,
+                seed=train.seed,
             ),
         )
-    units = measure_units(setting.base, setting.data.train, length=setting.plan.length, seed=train.seed)
+    units = measure_units(
+        setting.base, setting.data.train, length=setting.plan.length, seed=train.seed
+    )
     start = start_prefix(
         setting.base,
         setting.prefix,
@@ -236,7 +294,11 @@ def _parametrisation(setting: Setting) -> Parametrisation:
     if setting.prefix.reparam:
         generator = torch.Generator().manual_seed(train.seed + 1)
         return Reparametrised(
-            start, units, width=setting.prefix.mlp_width, sink=setting.prefix.sink, generator=generator
+            start,
+            units,
+            width=setting.prefix.mlp_width,
+            sink=setting.prefix.sink,
+            generator=generator,
         )
     return Direct(start, units, sink=setting.prefix.sink)
 
@@ -252,13 +314,21 @@ def _baseline(setting: Setting) -> dict[str, float]:
 
 
 def _finish(
-    setting: Setting, run: RunFolder, done: Progressed, baseline: Mapping[str, float], parametrisation: Parametrisation
+    setting: Setting,
+    run: RunFolder,
+    done: Progressed,
+    baseline: Mapping[str, float],
+    parametrisation: Parametrisation,
 ) -> TrainResult:
     metric = setting.plan.metric
-    curve = draw_curve(run.read_metrics(), title=setting.task, metric=metric, best_step=done.best_step)
+    curve = draw_curve(
+        run.read_metrics(), title=setting.task, metric=metric, best_step=done.best_step
+    )
     run.write(CURVE_FILE, curve)
     if done.best_loss is None or done.best_metric is None:
-        raise TrainingError("training ended without a validation; this is a bug in edgeprefix, please report it")
+        raise TrainingError(
+            "training ended without a validation; this is a bug in edgeprefix, please report it"
+        )
     result = TrainResult(
         run=run.path,
         prefix_path=run.file(PREFIX_FILE),
@@ -282,9 +352,17 @@ def _finish(
 
 def _result_facts(result: TrainResult) -> dict[str, Any]:
     names = (
-        "best_step", "steps", "metric_name", "metric", "base_metric", "validation_loss", "base_validation_loss",
-        "parameters", "seconds", "tokens_per_s",
-    )  # fmt: skip
+        "best_step",
+        "steps",
+        "metric_name",
+        "metric",
+        "base_metric",
+        "validation_loss",
+        "base_validation_loss",
+        "parameters",
+        "seconds",
+        "tokens_per_s",
+    )
     return {name: getattr(result, name) for name in names} | {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     }

@@ -1,10 +1,13 @@
-"""The units in which a prefix is trained: what a step of one does to the base, alike in every layer and direction.
+"""The units in which a prefix is trained: what a step of one does to the base, alike in every layer
+and direction.
 
-Values are measured in the base's own spread of the layer. Keys act through the scores that the base's queries give them, and
-queries favour a few directions: in plain coordinates one learning rate is too large there and too small everywhere else. So
-a head's keys are trained in coordinates where its queries' second moment is the same in every direction. It is measured once,
-before the first step, on training rows behind a prefix (whitening, as preconditioners of second order do for every layer's
-inputs: Martens & Grosse 2015, K-FAC; here the base is frozen, so that once is enough).
+Values are measured in the base's own spread of the layer. Keys act through the scores that the
+base's queries give them, and queries favour a few directions: in plain coordinates one learning
+rate is too large there and too small everywhere else. So a head's keys are trained in coordinates
+where its queries' second moment is the same in every direction. It is measured once, before the
+first step, on training rows behind a prefix (whitening, as preconditioners of second order do for
+every layer's inputs: Martens & Grosse 2015, K-FAC; here the base is frozen, so that once is
+enough).
 """
 
 from __future__ import annotations
@@ -26,16 +29,20 @@ _FLATTEST = 1e-3  # a direction's second moment counts as this share of the larg
 
 
 class Unit(NamedTuple):
-    """One layer's units: a matrix [H, D, D] for keys, whose rows are the directions of coordinates, and a factor for values."""
+    """One layer's units: a matrix [H, D, D] for keys, whose rows are the directions of coordinates,
+    and a factor for values.
+    """
 
     key: Tensor
     value: float
 
 
 def measure_units(base: Base, examples: Sequence[Example], *, length: int, seed: int) -> list[Unit]:
-    """Every layer's units, from a seeded sample of training rows behind a prefix of `length` positions.
+    """Every layer's units, from a seeded sample of training rows behind a prefix of `length`
+    positions.
 
-    Where the base does not show its queries (route "cache"), keys are measured in their own spread, as values are.
+    Where the base does not show its queries (route "cache"), keys are measured in their own spread,
+    as values are.
     """
     rows = rows_of_tokens(examples, _TOKENS, f"{seed}/units")
     spreads = _spreads(base, rows)
@@ -58,14 +65,19 @@ def _spreads(base: Base, rows: Sequence[Sequence[int]]) -> list[tuple[float, flo
             total[1] += key.numel()
             total[2] += float(value.square().sum())
             total[3] += value.numel()
-    return [(max(_SMALLEST, (ks / kn) ** 0.5), max(_SMALLEST, (vs / vn) ** 0.5)) for ks, kn, vs, vn in squares]
+    return [
+        (max(_SMALLEST, (ks / kn) ** 0.5), max(_SMALLEST, (vs / vn) ** 0.5))
+        for ks, kn, vs, vn in squares
+    ]
 
 
 @torch.no_grad()
 def _query_moments(
     base: Base, prefix: Sequence[tuple[Tensor, Tensor]], rows: Sequence[Sequence[int]]
 ) -> dict[int, Tensor]:
-    """Sums over tokens and grouped heads of q qᵀ, [H, D, D] by layer; queries as they meet the prefix's keys."""
+    """Sums over tokens and grouped heads of q qᵀ, [H, D, D] by layer; queries as they meet the
+    prefix's keys.
+    """
     sums: dict[int, Tensor] = {}
 
     def add(layer: int, query: Tensor) -> None:
@@ -83,9 +95,13 @@ def _query_moments(
 
 
 def _whitening(moment: Tensor) -> Tensor:
-    """W [H, D, D] with W M W the same in every direction, scaled so that W = 1 for queries that have no favourite direction."""
+    """W [H, D, D] with W M W the same in every direction, scaled so that W = 1 for queries that
+    have no favourite direction.
+    """
     sizes, directions = torch.linalg.eigh(moment)
-    sizes = sizes.clamp_min(_FLATTEST * sizes.amax(-1, keepdim=True)).clamp_min(torch.finfo(sizes.dtype).tiny)
+    sizes = sizes.clamp_min(_FLATTEST * sizes.amax(-1, keepdim=True)).clamp_min(
+        torch.finfo(sizes.dtype).tiny
+    )
     shrink = (sizes / sizes.mean(-1, keepdim=True)).rsqrt()
     whitening: Tensor = (directions * shrink[:, None, :]) @ directions.transpose(1, 2)
     return whitening.float()

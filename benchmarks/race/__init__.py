@@ -1,1 +1,3 @@
-"""The race: the same weights through every engine that runs language models on a CPU; docs/race.md says how."""
+"""The race: the same weights through every engine that runs language models on a CPU; docs/race.md
+says how.
+"""

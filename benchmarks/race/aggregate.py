@@ -1,7 +1,8 @@
-"""From records to a result: medians over rounds, ratios to each peer round by round, and what no peer could do.
+"""From records to a result: medians over rounds, ratios to each peer round by round, and what no
+peer could do.
 
-A ratio says how much better ours is: tokens/s of ours over the peer's, or the peer's milliseconds or bytes over ours. Both
-sides of a ratio are of one round; its spread is that of the rounds.
+A ratio says how much better ours is: tokens/s of ours over the peer's, or the peer's milliseconds
+or bytes over ours. Both sides of a ratio are of one round; its spread is that of the rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        return cls(median=statistics.median(values), least=min(values), most=max(values), rounds=len(values))
+        return cls(
+            median=statistics.median(values),
+            least=min(values),
+            most=max(values),
+            rounds=len(values),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,9 @@ class Standing:
 
     value: Spread | None = None
     ratio: Spread | None = None
-    """How much better ours is, over the rounds that both have; None for ours itself and for empty cells."""
+    """How much better ours is, over the rounds that both have; None for ours itself and for empty
+    cells.
+    """
     reason: str | None = None
 
 
@@ -59,7 +67,10 @@ class Standings:
             place = (record.model, record.precision, record.cell)
             by_place.setdefault(place, {}).setdefault(record.peer, []).append(record)
         self.rows: dict[Place, dict[str, Standing]] = {
-            place: {peer: _standing(place[2], peers.get(OURS, []), mine, peer) for peer, mine in peers.items()}
+            place: {
+                peer: _standing(place[2], peers.get(OURS, []), mine, peer)
+                for peer, mine in peers.items()
+            }
             for place, peers in by_place.items()
         }
 
@@ -85,11 +96,15 @@ class Standings:
 def _standing(cell: str, ours: list[Record], mine: list[Record], peer: str) -> Standing:
     values = _by_round(mine)
     if not values:
-        return Standing(reason=next((record.reason for record in mine if record.reason), "not measured"))
+        return Standing(
+            reason=next((record.reason for record in mine if record.reason), "not measured")
+        )
     own = _by_round(ours)
     shared = [number for number in values if number in own] if peer != OURS else []
     ratios = [_ratio(cell, own[number], values[number]) for number in shared]
-    return Standing(value=Spread.of(list(values.values())), ratio=Spread.of(ratios) if ratios else None)
+    return Standing(
+        value=Spread.of(list(values.values())), ratio=Spread.of(ratios) if ratios else None
+    )
 
 
 def _by_round(records: list[Record]) -> dict[int, float]:

@@ -1,4 +1,6 @@
-"""How much of the machine others took while a turn ran: two processes on two cores may well be ten times slower than one."""
+"""How much of the machine others took while a turn ran: two processes on two cores may well be ten
+times slower than one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,15 @@ import os
 import time
 from pathlib import Path
 
-_BUSY_FIELDS = (0, 1, 2, 5, 6, 7)  # of /proc/stat's first line: user, nice, system, irq, softirq, steal
+# Of /proc/stat's first line: user, nice, system, irq, softirq, steal
+_BUSY_FIELDS = (
+    0,
+    1,
+    2,
+    5,
+    6,
+    7,
+)
 
 
 class Others:

@@ -39,9 +39,14 @@ def _run(options: argparse.Namespace) -> None:
     from benchmarks.race.records import RecordFile
 
     plan = Plan(
-        models=options.models, peers=options.peers, precisions=options.precisions, sections=options.sections,
-        rounds=options.rounds, threads=options.threads, again=options.again,
-    )  # fmt: skip
+        models=options.models,
+        peers=options.peers,
+        precisions=options.precisions,
+        sections=options.sections,
+        rounds=options.rounds,
+        threads=options.threads,
+        again=options.again,
+    )
     run_race(options.work, plan, RecordFile(options.records or options.work / "records.jsonl"))
 
 
@@ -53,7 +58,9 @@ def _table(options: argparse.Namespace) -> None:
     if options.result:
         print(markdown(read_result(options.result)))
         return
-    result = make_result(options.work, RecordFile(options.records or options.work / "records.jsonl"))
+    result = make_result(
+        options.work, RecordFile(options.records or options.work / "records.jsonl")
+    )
     if options.json:
         write_result(result, options.json)
     print(markdown(result))
@@ -70,31 +77,46 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.race", description="The same weights through every engine."
     )
-    parser.add_argument("--work", type=Path, default=WORK, help=f"environments, models and records; default {WORK}")
+    parser.add_argument(
+        "--work", type=Path, default=WORK, help=f"environments, models and records; default {WORK}"
+    )
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("build", help="make the environments; reinstall this work tree in those that hold it")
+    command = commands.add_parser(
+        "build", help="make the environments; reinstall this work tree in those that hold it"
+    )
     command.add_argument("--environments", type=_some_of(ENVIRONMENTS), default=tuple(ENVIRONMENTS))
     command.set_defaults(run=_build)
     command = commands.add_parser("convert", help="make checkpoints and every peer's models")
     _add_filters(command)
     command.add_argument(
-        "--force", action="store_true", help="also what is there already (`--peers ours` after a change)"
+        "--force",
+        action="store_true",
+        help="also what is there already (`--peers ours` after a change)",
     )
     command.set_defaults(run=_convert)
     command = commands.add_parser("run", help="race; goes on where an earlier run ended")
     _add_filters(command)
     command.add_argument(
-        "--sections", type=_some_of(SECTIONS), default=tuple(SECTIONS), help=f"of {','.join(SECTIONS)}"
+        "--sections",
+        type=_some_of(SECTIONS),
+        default=tuple(SECTIONS),
+        help=f"of {','.join(SECTIONS)}",
     )
     command.add_argument("--rounds", type=int, default=5)
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--again", action="store_true", help="measure cells that failed once more")
-    command.add_argument("--records", type=Path, help="file to append to; default WORK/records.jsonl")
+    command.add_argument(
+        "--records", type=Path, help="file to append to; default WORK/records.jsonl"
+    )
     command.set_defaults(run=_run)
-    command = commands.add_parser("table", help="medians and ratios as Markdown, and as a JSON file")
+    command = commands.add_parser(
+        "table", help="medians and ratios as Markdown, and as a JSON file"
+    )
     command.add_argument("--records", type=Path)
     command.add_argument("--json", type=Path, help="file to write the result to; never overwritten")
-    command.add_argument("--result", type=Path, help="print the table of this result instead of the records'")
+    command.add_argument(
+        "--result", type=Path, help="print the table of this result instead of the records'"
+    )
     command.set_defaults(run=_table)
     command = commands.add_parser("plot", help="draw a result")
     command.add_argument("result", type=Path)
@@ -105,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_filters(command: argparse.ArgumentParser) -> None:
     for name, known in (("models", SHAPES), ("peers", CONTENDERS), ("precisions", PRECISIONS)):
-        command.add_argument(f"--{name}", type=_some_of(known), default=tuple(known), help=f"of {','.join(known)}")
+        command.add_argument(
+            f"--{name}", type=_some_of(known), default=tuple(known), help=f"of {','.join(known)}"
+        )
 
 
 class _some_of:  # noqa: N801
@@ -117,5 +141,7 @@ class _some_of:  # noqa: N801
     def __call__(self, text: str) -> tuple[str, ...]:
         chosen = tuple(text.split(","))
         if unknown := set(chosen) - set(self._known):
-            raise argparse.ArgumentTypeError(f"{','.join(unknown)} is not one of {','.join(self._known)}")
+            raise argparse.ArgumentTypeError(
+                f"{','.join(unknown)} is not one of {','.join(self._known)}"
+            )
         return chosen

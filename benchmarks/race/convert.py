@@ -1,7 +1,8 @@
 """Makes checkpoints and every peer's model of them, each with that peer's own tools.
 
-A model is made in a folder of another name and renamed when it is whole, so an interrupted conversion starts again. What is
-there is kept: `--force --peers ours` exports ours again, with the exporter of this work tree.
+A model is made in a folder of another name and renamed when it is whole, so an interrupted
+conversion starts again. What is there is kept: `--force --peers ours` exports ours again, with the
+exporter of this work tree.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ def checkpoint_of(work: Path, model: str) -> Path:
 
 def model_of(work: Path, peer: str, model: str, precision: str) -> Path:
     """What a peer loads: a folder that it converted, or the checkpoint itself."""
-    return checkpoint_of(work, model) if peer == "peft" else work / "models" / peer / model / precision
+    return (
+        checkpoint_of(work, model) if peer == "peft" else work / "models" / peer / model / precision
+    )
 
 
 def convert(work: Path, peer: str, model: str, precision: str, *, force: bool = False) -> None:
-    """Makes a peer's model, and before it what it is made of. Raises CalledProcessError when the peer's tool fails."""
+    """Makes a peer's model, and before it what it is made of. Raises CalledProcessError when the
+    peer's tool fails.
+    """
     _checkpoint(work, model)
     folder = model_of(work, peer, model, precision)
     if peer == "peft" or (folder.is_dir() and not force):
@@ -62,14 +67,25 @@ def _checkpoint(work: Path, model: str) -> None:
 
 
 def _ours(work: Path, model: str, precision: str, folder: Path) -> Iterator[Command]:
-    yield [python_of(work, "convert"), HERE / "export_ours.py", checkpoint_of(work, model), folder, precision]
+    yield [
+        python_of(work, "convert"),
+        HERE / "export_ours.py",
+        checkpoint_of(work, model),
+        folder,
+        precision,
+    ]
 
 
 def _llama(work: Path, model: str, precision: str, folder: Path) -> Iterator[Command]:
     folder.mkdir()
     target = folder / "model.gguf"
     if precision == "fp32":
-        yield [python_of(work, "convert"), HERE / "convert_llama.py", checkpoint_of(work, model), target]
+        yield [
+            python_of(work, "convert"),
+            HERE / "convert_llama.py",
+            checkpoint_of(work, model),
+            target,
+        ]
     else:
         source = model_of(work, "llama", model, "fp32") / "model.gguf"
         yield [python_of(work, "llama"), HERE / "quantise_llama.py", source, target, precision]
@@ -79,7 +95,13 @@ def _genai(work: Path, model: str, precision: str, folder: Path) -> Iterator[Com
     if SHAPES[model].config["model_type"] == "gpt2":
         convert(work, "optimum", model, precision)
         source = model_of(work, "optimum", model, precision)
-        yield [python_of(work, "convert"), HERE / "convert_genai_gpt2.py", checkpoint_of(work, model), source, folder]
+        yield [
+            python_of(work, "convert"),
+            HERE / "convert_genai_gpt2.py",
+            checkpoint_of(work, model),
+            source,
+            folder,
+        ]
         return
     builder: Command = [python_of(work, "convert"), "-m", "onnxruntime_genai.models.builder"]
     options: Command = ["-p", precision, "-e", "cpu", "--extra_options", "prune_lm_head=true"]
@@ -96,7 +118,15 @@ def _openvino(work: Path, model: str, precision: str, folder: Path) -> Iterator[
 def _ctranslate2(work: Path, model: str, precision: str, folder: Path) -> Iterator[Command]:
     kind = {"fp32": "float32", "int8": "int8"}[precision]
     tool = _tool(work, "convert", "ct2-transformers-converter")
-    yield [*tool, "--model", checkpoint_of(work, model), "--output_dir", folder, "--quantization", kind]
+    yield [
+        *tool,
+        "--model",
+        checkpoint_of(work, model),
+        "--output_dir",
+        folder,
+        "--quantization",
+        kind,
+    ]
 
 
 def _optimum(work: Path, model: str, precision: str, folder: Path) -> Iterator[Command]:
@@ -109,7 +139,15 @@ def _optimum(work: Path, model: str, precision: str, folder: Path) -> Iterator[C
 
 def _exporter(work: Path, environment: str, kind: str, model: str) -> Command:
     tool = _tool(work, environment, "optimum-cli")
-    return [*tool, "export", kind, "--model", checkpoint_of(work, model), "--task", "text-generation-with-past"]
+    return [
+        *tool,
+        "export",
+        kind,
+        "--model",
+        checkpoint_of(work, model),
+        "--task",
+        "text-generation-with-past",
+    ]
 
 
 def _tool(work: Path, environment: str, name: str) -> Command:

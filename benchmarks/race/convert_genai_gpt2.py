@@ -19,11 +19,16 @@ def convert(checkpoint: Path, optimum: Path, folder: Path) -> None:
     for path in [*optimum.glob(f"{graph.stem}*"), *checkpoint.glob("tokenizer*.json")]:
         shutil.copy(path, folder / path.name)
     config = json.loads((checkpoint / "config.json").read_text())
-    (folder / "genai_config.json").write_text(json.dumps(_genai_config(config, graph.name), indent=2))
+    (folder / "genai_config.json").write_text(
+        json.dumps(_genai_config(config, graph.name), indent=2)
+    )
 
 
 def _genai_config(config: dict[str, Any], graph: str) -> dict[str, Any]:
-    names = {"past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"}
+    names = {
+        "past_key_names": "past_key_values.%d.key",
+        "past_value_names": "past_key_values.%d.value",
+    }
     decoder = {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": graph,
@@ -45,13 +50,18 @@ def _genai_config(config: dict[str, Any], graph: str) -> dict[str, Any]:
         },
     }
     model = {
-        "type": "llama",  # any decoder with separate keys and values; its own "gpt2" takes them stacked
+        # Any decoder with separate keys and values; its own "gpt2" takes them stacked
+        "type": "llama",
         "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
         "context_length": config["n_positions"],
         "vocab_size": config["vocab_size"],
         "decoder": decoder,
     }  # fmt: skip
-    search = {"do_sample": False, "max_length": config["n_positions"], "past_present_share_buffer": False}
+    search = {
+        "do_sample": False,
+        "max_length": config["n_positions"],
+        "past_present_share_buffer": False,
+    }
     return {"model": model, "search": search}
 
 

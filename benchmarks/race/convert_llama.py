@@ -1,6 +1,8 @@
-"""A checkpoint becomes a GGUF file in fp32, to be quantised by llama.cpp itself (quantise_llama.py).
+"""A checkpoint becomes a GGUF file in fp32, to be quantised by llama.cpp itself
+(quantise_llama.py).
 
-llama.cpp's own converter is not on PyPI; this writes the same names and layouts with its package `gguf`.
+llama.cpp's own converter is not on PyPI; this writes the same names and layouts with its package
+`gguf`.
 
     python convert_llama.py CHECKPOINT FILE
 """
@@ -16,7 +18,11 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
-ARCHITECTURES = {"gpt2": gguf.MODEL_ARCH.GPT2, "llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}
+ARCHITECTURES = {
+    "gpt2": gguf.MODEL_ARCH.GPT2,
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+}
 TRANSPOSED = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")  # GPT-2 keeps [in, out]
 
 
@@ -25,7 +31,9 @@ def convert(checkpoint: Path, target: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     kind = config["model_type"]
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[ARCHITECTURES[kind]])
-    layers = _write_gpt2_facts(writer, config) if kind == "gpt2" else _write_llama_facts(writer, config)
+    layers = (
+        _write_gpt2_facts(writer, config) if kind == "gpt2" else _write_llama_facts(writer, config)
+    )
     _write_vocabulary(writer, checkpoint)
     names = gguf.get_tensor_name_map(ARCHITECTURES[kind], layers)
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
@@ -89,9 +97,13 @@ def _laid_out(name: str, tensor: np.ndarray, kind: str, config: dict[str, Any]) 
 
 
 def _interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp rotates neighbours, Hugging Face rotates halves: rows of each head are [2, D/2] there and [D/2, 2] here."""
+    """llama.cpp rotates neighbours, Hugging Face rotates halves: rows of each head are [2, D/2]
+    there and [D/2, 2] here.
+    """
     rows, columns = weight.shape
-    return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    return (
+        weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    )
 
 
 if __name__ == "__main__":

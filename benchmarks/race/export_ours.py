@@ -1,4 +1,5 @@
-"""Our own exporter, as `edgeprefix export decoder` calls it but for the comparison with torch: the race compares tokens itself.
+"""Our own exporter, as `edgeprefix export decoder` calls it but for the comparison with torch: the
+race compares tokens itself.
 
 python export_ours.py CHECKPOINT FOLDER PRECISION
 """

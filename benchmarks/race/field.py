@@ -24,30 +24,50 @@ class Contender:
         return self.cannot.get((model, precision)) or self.cannot.get(("*", precision))
 
 
-TORCH_QUANTISED = "PEFT's base is run as it was trained; torch's int8 and int4 are packages of their own"
+TORCH_QUANTISED = (
+    "PEFT's base is run as it was trained; torch's int8 and int4 are packages of their own"
+)
 
-CONTENDERS: Mapping[str, Contender] = MappingProxyType({
-    "ours": Contender(title="edgeprefix", note="`edgeprefix export decoder`, run by `Engine`"),
-    "llama": Contender(title="llama.cpp", note="F32, Q8_0, Q4_0; built with native instructions; f16 cache (its default)"),
-    "genai": Contender(
-        title="onnxruntime-genai",
-        note="its model builder with prune_lm_head=true; GPT-2: Optimum's graph with a configuration by hand",
-        cannot={("gpt2-124m", "int4"): "its builder has no GPT-2, and Optimum, whose graph is run instead, makes no int4"},
-    ),
-    "openvino": Contender(
-        title="OpenVINO GenAI", note="optimum-intel; fp32: arithmetic and cache held to f32; int8 and int4: its defaults"
-    ),
-    "ctranslate2": Contender(
-        title="CTranslate2", note="ct2-transformers-converter", cannot={("*", "int4"): "CTranslate2 has no 4-bit weights on CPU"}
-    ),
-    "optimum": Contender(
-        title="Optimum ORTModel",
-        note="`optimum-cli export onnx`, int8 by ORTQuantizer (dynamic, AVX-512 VNNI)",
-        cannot={("*", "int4"): "Optimum's ORTQuantizer makes no int4"},
-    ),
-    "peft": Contender(
-        title="transformers + PEFT",
-        note="the checkpoint in torch with a prefix of 10 positions",
-        cannot={("*", "int8"): TORCH_QUANTISED, ("*", "int4"): TORCH_QUANTISED},
-    ),
-})  # fmt: skip
+CONTENDERS: Mapping[str, Contender] = MappingProxyType(
+    {
+        "ours": Contender(title="edgeprefix", note="`edgeprefix export decoder`, run by `Engine`"),
+        "llama": Contender(
+            title="llama.cpp",
+            note="F32, Q8_0, Q4_0; built with native instructions; f16 cache (its default)",
+        ),
+        "genai": Contender(
+            title="onnxruntime-genai",
+            note=(
+                "its model builder with prune_lm_head=true; GPT-2: Optimum's graph with a "
+                "configuration by hand"
+            ),
+            cannot={
+                ("gpt2-124m", "int4"): (
+                    "its builder has no GPT-2, and Optimum, whose graph is run instead, makes no "
+                    "int4"
+                )
+            },
+        ),
+        "openvino": Contender(
+            title="OpenVINO GenAI",
+            note=(
+                "optimum-intel; fp32: arithmetic and cache held to f32; int8 and int4: its defaults"
+            ),
+        ),
+        "ctranslate2": Contender(
+            title="CTranslate2",
+            note="ct2-transformers-converter",
+            cannot={("*", "int4"): "CTranslate2 has no 4-bit weights on CPU"},
+        ),
+        "optimum": Contender(
+            title="Optimum ORTModel",
+            note="`optimum-cli export onnx`, int8 by ORTQuantizer (dynamic, AVX-512 VNNI)",
+            cannot={("*", "int4"): "Optimum's ORTQuantizer makes no int4"},
+        ),
+        "peft": Contender(
+            title="transformers + PEFT",
+            note="the checkpoint in torch with a prefix of 10 positions",
+            cannot={("*", "int8"): TORCH_QUANTISED, ("*", "int4"): TORCH_QUANTISED},
+        ),
+    }
+)

@@ -1,4 +1,5 @@
-"""A result as a picture: decoding speed and time to the first token of every peer, a panel for each model.
+"""A result as a picture: decoding speed and time to the first token of every peer, a panel for each
+model.
 
 Needs matplotlib, which the extra `train` brings.
 """
@@ -28,7 +29,11 @@ def draw(result: Result, out: Path) -> None:
     models = list(result["models"])
     width, height = PANEL_INCHES
     figure, panels = plt.subplots(
-        len(models), len(SHOWN), figsize=(width * len(SHOWN), height * len(models)), squeeze=False, layout="constrained"
+        len(models),
+        len(SHOWN),
+        figsize=(width * len(SHOWN), height * len(models)),
+        squeeze=False,
+        layout="constrained",
     )
     for row, model in zip(panels, models, strict=True):
         for panel, cell in zip(row, SHOWN, strict=True):
@@ -40,7 +45,9 @@ def draw(result: Result, out: Path) -> None:
 
 
 def _bars(panel: Any, result: Result, model: str, cell: str) -> None:
-    """A group of bars for each peer, one for each precision, with the rounds' least and most as whiskers."""
+    """A group of bars for each peer, one for each precision, with the rounds' least and most as
+    whiskers.
+    """
     peers = list(result["peers"])
     found = {
         (one["peer"], one["precision"]): one["value"]
@@ -49,7 +56,11 @@ def _bars(panel: Any, result: Result, model: str, cell: str) -> None:
     }
     thick = 0.8 / len(PRECISIONS)
     for number, precision in enumerate(PRECISIONS):
-        there = [(place, found[peer, precision]) for place, peer in enumerate(peers) if (peer, precision) in found]
+        there = [
+            (place, found[peer, precision])
+            for place, peer in enumerate(peers)
+            if (peer, precision) in found
+        ]
         middles = [value["median"] for _, value in there]
         spread = [
             [value["median"] - value["least"] for _, value in there],
@@ -57,10 +68,18 @@ def _bars(panel: Any, result: Result, model: str, cell: str) -> None:
         ]
         heights = [place + (number - 1) * thick for place, _ in there]
         panel.barh(
-            heights, middles, thick, xerr=spread, color=COLOURS[precision], label=precision, error_kw={"linewidth": 0.7}
+            heights,
+            middles,
+            thick,
+            xerr=spread,
+            color=COLOURS[precision],
+            label=precision,
+            error_kw={"linewidth": 0.7},
         )
     panel.set_yticks(range(len(peers)), [result["peers"][peer]["title"] for peer in peers])
     panel.invert_yaxis()
     better = "more is better" if CELLS[cell].higher_is_better else "less is better"
-    panel.set_title(f"{result['models'][model]['title']}: {CELLS[cell].title}, {CELLS[cell].unit} ({better})")
+    panel.set_title(
+        f"{result['models'][model]['title']}: {CELLS[cell].title}, {CELLS[cell].unit} ({better})"
+    )
     panel.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,5 @@
-"""llama.cpp quantises a GGUF file by itself, with its defaults for Q8_0 and Q4_0. Runs in the environment `llama`.
+"""llama.cpp quantises a GGUF file by itself, with its defaults for Q8_0 and Q4_0. Runs in the
+environment `llama`.
 
 python quantise_llama.py FP32_FILE FILE int8|int4
 """

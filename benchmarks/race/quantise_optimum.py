@@ -15,7 +15,8 @@ def quantise(source: str, folder: str) -> None:
     """Writes the quantised graph and the files beside it."""
     quantizer = ORTQuantizer.from_pretrained(source, file_name="model.onnx")
     quantizer.quantize(
-        save_dir=folder, quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+        save_dir=folder,
+        quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False),
     )
 
 

@@ -1,7 +1,8 @@
 """The race itself: rounds of turns, interleaved, every cell kept as soon as it is measured.
 
-In a round each model and precision is run by every peer in turn, so that those who are compared ran within minutes of each
-other; who begins changes from round to round. What the record file already holds is not measured again.
+In a round each model and precision is run by every peer in turn, so that those who are compared ran
+within minutes of each other; who begins changes from round to round. What the record file already
+holds is not measured again.
 """
 
 from __future__ import annotations
@@ -68,10 +69,16 @@ def run_race(work: Path, plan: Plan, kept: RecordFile) -> None:
 
 def open_turns(plan: Plan, kept: RecordFile) -> Iterator[tuple[Record, list[str]]]:
     """The turns that are left, each with the sections that it lacks."""
-    known = {_key(record) for record in kept.records() if record.value is not None or not plan.again}
+    known = {
+        _key(record) for record in kept.records() if record.value is not None or not plan.again
+    }
     for number in range(plan.rounds):
         for turn in plan.turns(number):
-            wanted = [name for name in sections_of(turn.peer) if name in plan.sections and not _done(turn, name, known)]
+            wanted = [
+                name
+                for name in sections_of(turn.peer)
+                if name in plan.sections and not _done(turn, name, known)
+            ]
             if wanted:
                 yield turn, wanted
 
@@ -104,7 +111,9 @@ def _take_turn(work: Path, plan: Plan, turn: Record, sections: list[str]) -> Ite
     if reason is None and not folder.is_dir():
         reason = "its model was not converted"
     if reason is not None:
-        yield from (turn.of(cell, reason=reason) for section in sections for cell in SECTIONS[section])
+        yield from (
+            turn.of(cell, reason=reason) for section in sections for cell in SECTIONS[section]
+        )
         return
     log = work / "logs" / f"{turn.peer}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

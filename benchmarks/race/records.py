@@ -1,4 +1,6 @@
-"""The race's memory: a file of JSON lines to which every measured cell is appended at once, so that a race can go on later."""
+"""The race's memory: a file of JSON lines to which every measured cell is appended at once, so that
+a race can go on later.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class RecordFile:
     def turns(self) -> list[dict[str, Any]]:
         """How long each turn took, and how many cores others kept busy meanwhile."""
         shown = ("round", "peer", "model", "precision", "seconds", "others_cores")
-        return [{name: line[name] for name in shown} for line in self._lines() if line["kind"] == "turn"]
+        return [
+            {name: line[name] for name in shown} for line in self._lines() if line["kind"] == "turn"
+        ]
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         if self.path.is_file():
@@ -77,4 +81,6 @@ class RecordFile:
 
 def _record(line: dict[str, Any]) -> Record:
     fields = {name: value for name, value in line.items() if name != "kind"}
-    return Record(**fields | {"samples": tuple(line["samples"]), "tokens": tuple(map(tuple, line["tokens"]))})
+    return Record(
+        **fields | {"samples": tuple(line["samples"]), "tokens": tuple(map(tuple, line["tokens"]))}
+    )

@@ -1,4 +1,6 @@
-"""A race's result: one JSON file that says what was measured, on what and with which versions, down to every round's samples."""
+"""A race's result: one JSON file that says what was measured, on what and with which versions, down
+to every round's samples.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def make_result(work: Path, kept: RecordFile) -> Result:
 def write_result(result: Result, path: Path) -> None:
     """Raises FileExistsError: results are not overwritten."""
     if path.exists():
-        raise FileExistsError(f"{path} exists already; results are never overwritten, give another name")
+        raise FileExistsError(
+            f"{path} exists already; results are never overwritten, give another name"
+        )
     write_atomic(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
@@ -61,8 +65,12 @@ def _about(work: Path, peer: str) -> dict[str, Any]:
 
 
 def _shape(work: Path, model: str, records: list[Record]) -> dict[str, Any]:
-    """What the checkpoint is, how many bytes each peer's model takes, and whether peers give the same tokens as ours."""
-    pairs = dict.fromkeys((record.precision, record.peer) for record in records if record.model == model)
+    """What the checkpoint is, how many bytes each peer's model takes, and whether peers give the
+    same tokens as ours.
+    """
+    pairs = dict.fromkeys(
+        (record.precision, record.peer) for record in records if record.model == model
+    )
     folders = {
         (precision, peer): model_of(work, peer, model, precision)
         for precision, peer in pairs
@@ -78,40 +86,73 @@ def _shape(work: Path, model: str, records: list[Record]) -> dict[str, Any]:
         "new_tokens_long_and_batch": shape.few,
         "repeats": shape.repeats,
         "checkpoint_bytes": _bytes(checkpoint_of(work, model)),
-        "model_bytes": _nested({pair: _bytes(folder) for pair, folder in folders.items() if folder.is_dir()}),
+        "model_bytes": _nested(
+            {pair: _bytes(folder) for pair, folder in folders.items() if folder.is_dir()}
+        ),
         "weight_bytes_per_token": {
-            precision: weight_bytes_per_step(folder) for precision, folder in ours.items() if folder.is_dir()
+            precision: weight_bytes_per_step(folder)
+            for precision, folder in ours.items()
+            if folder.is_dir()
         },
         "same_tokens_as_ours": _nested({pair: _agreement(records, model, *pair) for pair in pairs}),
     }
 
 
 def _cell(
-    standings: Standings, place: tuple[str, str, str], peer: str, standing: Standing, records: list[Record]
+    standings: Standings,
+    place: tuple[str, str, str],
+    peer: str,
+    standing: Standing,
+    records: list[Record],
 ) -> dict[str, Any]:
     mine = [
-        record for record in records if (record.model, record.precision, record.cell) == place and record.peer == peer
+        record
+        for record in records
+        if (record.model, record.precision, record.cell) == place and record.peer == peer
     ]
     return {
-        "model": place[0], "precision": place[1], "cell": place[2], "peer": peer, "reason": standing.reason,
-        "value": _plain(standing.value), "ratio": _plain(standing.ratio),
-        "rounds": {str(record.round): record.samples for record in mine if record.value is not None},
-    }  # fmt: skip
+        "model": place[0],
+        "precision": place[1],
+        "cell": place[2],
+        "peer": peer,
+        "reason": standing.reason,
+        "value": _plain(standing.value),
+        "ratio": _plain(standing.ratio),
+        "rounds": {
+            str(record.round): record.samples for record in mine if record.value is not None
+        },
+    }
 
 
 def _agreement(records: list[Record], model: str, precision: str, peer: str) -> float | None:
-    """Share of the first tokens, over all cells that keep them, that are ours'. None where there is nothing to compare."""
+    """Share of the first tokens, over all cells that keep them, that are ours'. None where there is
+    nothing to compare.
+    """
     kept: dict[str, dict[tuple[object, ...], list[int]]] = {"ours": {}, peer: {}}
     for record in records:
-        if (record.model, record.precision) == (model, precision) and record.peer in kept and record.tokens:
-            kept[record.peer][record.cell, record.round] = [token for row in record.tokens for token in row]
+        if (
+            (record.model, record.precision) == (model, precision)
+            and record.peer in kept
+            and record.tokens
+        ):
+            kept[record.peer][record.cell, record.round] = [
+                token for row in record.tokens for token in row
+            ]
     shared = kept["ours"].keys() & kept[peer].keys()
-    matches = [one == other for key in shared for one, other in zip(kept["ours"][key], kept[peer][key], strict=False)]
+    matches = [
+        one == other
+        for key in shared
+        for one, other in zip(kept["ours"][key], kept[peer][key], strict=False)
+    ]
     return statistics.mean(matches) if matches else None
 
 
 def _plain(spread: Spread | None) -> dict[str, float] | None:
-    return None if spread is None else {name: float(f"{value:.6g}") for name, value in asdict(spread).items()}
+    return (
+        None
+        if spread is None
+        else {name: float(f"{value:.6g}") for name, value in asdict(spread).items()}
+    )
 
 
 def _nested(flat: dict[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:

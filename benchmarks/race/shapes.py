@@ -1,7 +1,9 @@
-"""The models of the race: real shapes, random weights from a seed, saved once as Hugging Face checkpoints.
+"""The models of the race: real shapes, random weights from a seed, saved once as Hugging Face
+checkpoints.
 
-Speed does not depend on what the weights say, as long as every peer has the same ones. They are drawn wide enough that layers
-change the next token, so that peers can be compared by the tokens they give. Runs in the environment `convert`:
+Speed does not depend on what the weights say, as long as every peer has the same ones. They are
+drawn wide enough that layers change the next token, so that peers can be compared by the tokens
+they give. Runs in the environment `convert`:
 
     python shapes.py NAME FOLDER
 """
@@ -41,27 +43,53 @@ class Shape:
 SHAPES = {
     "gpt2-124m": Shape(
         title="GPT-2 124M",
-        config={"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12},
-        long=960,  # of 1,024 positions: the rest is for a prompt behind the prefix and for new tokens
+        config={
+            "model_type": "gpt2",
+            "vocab_size": 50257,
+            "n_positions": 1024,
+            "n_embd": 768,
+            "n_layer": 12,
+            "n_head": 12,
+        },
+        # Of 1,024 positions: the rest is for a prompt behind the prefix and for new tokens
+        long=960,
     ),
     "smollm2-135m": Shape(
         title="SmolLM2-135M",
         config={
-            "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-            "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192, "rope_theta": 100000.0,
-            "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+            "model_type": "llama",
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 8192,
+            "rope_theta": 100000.0,
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
         },
     ),
     "qwen2-0.5b": Shape(
         title="Qwen2-0.5B",
         config={
-            "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-            "num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768, "rope_theta": 1000000.0,
-            "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+            "model_type": "qwen2",
+            "vocab_size": 151936,
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "rope_theta": 1000000.0,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
         },
-        new=12, few=6, repeats=1,
+        new=12,
+        few=6,
+        repeats=1,
     ),
-}  # fmt: skip
+}
 
 
 def save_checkpoint(shape: Shape, folder: Path) -> None:
@@ -75,7 +103,9 @@ def save_checkpoint(shape: Shape, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 2 and not any(table in name for table in ("wte", "wpe", "embed_tokens")):
+            if parameter.dim() == 2 and not any(
+                table in name for table in ("wte", "wpe", "embed_tokens")
+            ):
                 parameter.mul_(SPREAD)
     model.save_pretrained(folder)
     save_tokenizer(shape.vocabulary, folder)
@@ -83,7 +113,9 @@ def save_checkpoint(shape: Shape, folder: Path) -> None:
 
 
 def save_tokenizer(vocabulary: int, folder: Path) -> None:
-    """A byte-level tokenizer filled up to V entries: peers want one beside a model, the race feeds ids."""
+    """A byte-level tokenizer filled up to V entries: peers want one beside a model, the race feeds
+    ids.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -97,7 +129,9 @@ def save_tokenizer(vocabulary: int, folder: Path) -> None:
 
 
 def _tell_older_transformers(folder: Path, shape: Shape) -> None:
-    """transformers 4 looks for `rope_theta` and other tokenizer classes than 5 writes; the files hold both."""
+    """transformers 4 looks for `rope_theta` and other tokenizer classes than 5 writes; the files
+    hold both.
+    """
     path = folder / "config.json"
     config = json.loads(path.read_text())
     if "rope_theta" in shape.config:

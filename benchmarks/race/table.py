@@ -1,4 +1,6 @@
-"""A result as Markdown: for each model and precision a row a peer, then ours against the best of the others."""
+"""A result as Markdown: for each model and precision a row a peer, then ours against the best of
+the others.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from benchmarks.race.field import PRECISIONS
 from benchmarks.race.result import Result
 
 STANDING = ("decode_128", "batch_decode", "first_128", "peak")
-COLUMNS = ("decode_128", "decode_1024", "batch_decode", "first_16", "first_128", "first_1024", "peak")
+COLUMNS = (
+    "decode_128",
+    "decode_1024",
+    "batch_decode",
+    "first_16",
+    "first_128",
+    "first_1024",
+    "peak",
+)
 DECODES = ("decode_128", "decode_1024", "batch_decode")
 BATCH_ROWS = {"batch_decode": 8}
 MISSING = "–"
@@ -21,7 +31,16 @@ def markdown(result: Result) -> str:
     """Where ours stands, tables of all models, sizes, and what is missing."""
     parts = [line for model in result["models"] for line in _model(result, model)]
     return (
-        "\n".join([*_head(result), *_standing(result), *parts, *_compiled(result), *_sizes(result), *_reasons(result)])
+        "\n".join(
+            [
+                *_head(result),
+                *_standing(result),
+                *parts,
+                *_compiled(result),
+                *_sizes(result),
+                *_reasons(result),
+            ]
+        )
         + "\n"
     )
 
@@ -32,8 +51,10 @@ def _head(result: Result) -> Iterator[str]:
     rounds = max((len(cell["rounds"]) for cell in result["cells"]), default=0)
     others = [turn["others_cores"] for turn in result["turns"]]
     yield (
-        f"{machine['processor']}, {session['threads']} threads, {', '.join(machine['features'])}; memory "
-        f"{bandwidth / 1e9:.1f} GB/s as measured; {rounds} rounds, medians, in brackets the least and the most; "
+        f"{machine['processor']}, {session['threads']} threads, {', '.join(machine['features'])}; "
+        "memory "
+        f"{bandwidth / 1e9:.1f} GB/s as measured; {rounds} rounds, medians, in brackets the least "
+        "and the most; "
         f"other processes took {statistics.median(others):.2f} cores, {max(others):.2f} at most. "
         "Tokens/s: more is better; milliseconds and MB: less is better."
     )
@@ -64,7 +85,9 @@ def _model(result: Result, model: str) -> Iterator[str]:
     facts = result["models"][model]
     for precision in PRECISIONS:
         rows = _rows(result, model, precision)
-        peers = [peer for peer in result["peers"] if any((peer, column) in rows for column in COLUMNS)]
+        peers = [
+            peer for peer in result["peers"] if any((peer, column) in rows for column in COLUMNS)
+        ]
         if not peers:
             continue
         yield f"### {facts['title']}, {precision}"
@@ -73,9 +96,18 @@ def _model(result: Result, model: str) -> Iterator[str]:
         yield "|---|" + "---|" * (len(COLUMNS) + 1)
         for peer in peers:
             shown = " | ".join(_value(rows.get((peer, column))) for column in COLUMNS)
-            yield f"| {result['peers'][peer]['title']} | {shown} | {_agreement(facts, precision, peer)} |"
-        yield f"| *memory's limit* | {' | '.join(_limit(result, facts, precision, column) for column in COLUMNS)} | |"
-        yield f"| **ours to the best other** | {' | '.join(_verdict(result, rows, column) for column in COLUMNS)} | |"
+            yield (
+                f"| {result['peers'][peer]['title']} | {shown} | "
+                f"{_agreement(facts, precision, peer)} |"
+            )
+        yield (
+            "| *memory's limit* | "
+            f"{' | '.join(_limit(result, facts, precision, column) for column in COLUMNS)} | |"
+        )
+        yield (
+            "| **ours to the best other** | "
+            f"{' | '.join(_verdict(result, rows, column) for column in COLUMNS)} | |"
+        )
         yield ""
 
 
@@ -113,11 +145,17 @@ def _verdict(result: Result, rows: dict[tuple[str, str], dict[str, Any]], column
 
 def best_rival(rows: dict[tuple[str, str], dict[str, Any]], column: str) -> str | None:
     """The peer with the best median that has a ratio to ours; None when there is none."""
-    rivals = {peer: cell["value"]["median"] for (peer, name), cell in rows.items() if name == column and cell["ratio"]}
+    rivals = {
+        peer: cell["value"]["median"]
+        for (peer, name), cell in rows.items()
+        if name == column and cell["ratio"]
+    }
     if not rivals:
         return None
     return (
-        max(rivals, key=rivals.__getitem__) if CELLS[column].higher_is_better else min(rivals, key=rivals.__getitem__)
+        max(rivals, key=rivals.__getitem__)
+        if CELLS[column].higher_is_better
+        else min(rivals, key=rivals.__getitem__)
     )
 
 
@@ -144,7 +182,9 @@ def _compiled(result: Result) -> Iterator[str]:
     pairs = [(model, precision) for model, precision, name in rows if name == "compiled"]
     if not pairs:
         return
-    yield "### A compiled text against prompting with it (edgeprefix), 16 tokens of prompt behind it"
+    yield (
+        "### A compiled text against prompting with it (edgeprefix), 16 tokens of prompt behind it"
+    )
     yield ""
     yield "| | text | first token, compiled, ms | first token, prompted, ms | |"
     yield "|---|---|---|---|---|"
@@ -153,7 +193,8 @@ def _compiled(result: Result) -> Iterator[str]:
         times = prompted["value"]["median"] / compiled["value"]["median"]
         facts = result["models"][model]
         yield (
-            f"| {facts['title']}, {precision} | {facts['long_tokens']:,} tokens | {_value(compiled)} | {_value(prompted)} "
+            f"| {facts['title']}, {precision} | {facts['long_tokens']:,} tokens | "
+            f"{_value(compiled)} | {_value(prompted)} "
             f"| {times:.1f} × |"
         )
     yield ""
@@ -162,15 +203,24 @@ def _compiled(result: Result) -> Iterator[str]:
 def _sizes(result: Result) -> Iterator[str]:
     yield "### Sizes, MB"
     yield ""
-    places = [(model, precision) for model, facts in result["models"].items() for precision in facts["model_bytes"]]
+    places = [
+        (model, precision)
+        for model, facts in result["models"].items()
+        for precision in facts["model_bytes"]
+    ]
     yield (
         "| | installed | "
-        + " | ".join(f"{result['models'][model]['title']} {precision}" for model, precision in places)
+        + " | ".join(
+            f"{result['models'][model]['title']} {precision}" for model, precision in places
+        )
         + " |"
     )
     yield "|---|---|" + "---|" * len(places)
     for peer, facts in result["peers"].items():
-        sizes = [result["models"][model]["model_bytes"][precision].get(peer) for model, precision in places]
+        sizes = [
+            result["models"][model]["model_bytes"][precision].get(peer)
+            for model, precision in places
+        ]
         shown = " | ".join(MISSING if size is None else f"{size / 1e6:,.0f}" for size in sizes)
         yield f"| {facts['title']} | {facts['install_bytes'] / 1e6:,.0f} | {shown} |"
     yield ""

@@ -20,19 +20,28 @@ SHOWN_TOKENS = 8
 
 
 class Turn:
-    """Measures over one worker. Prompts are the same for every peer of a round, and never repeat within it."""
+    """Measures over one worker. Prompts are the same for every peer of a round, and never repeat
+    within it.
+    """
 
-    def __init__(self, worker: Worker, model: str, folder: str, precision: str, *, threads: int) -> None:
+    def __init__(
+        self, worker: Worker, model: str, folder: str, precision: str, *, threads: int
+    ) -> None:
         self._worker, self._shape = worker, SHAPES[model]
         self._job = {"model": folder, "precision": precision, "threads": threads}
         self._random = np.random.default_rng()
         self._sections: dict[str, Callable[[], Measured]] = {
-            "short": self._short, "long": self._long, "batch": self._batch, "compiled": self._compiled,
-        }  # fmt: skip
+            "short": self._short,
+            "long": self._long,
+            "batch": self._batch,
+            "compiled": self._compiled,
+        }
 
     def measure(self, section: str, base: Record) -> Iterator[Record]:
         """One record for each cell of the section; a failure is a record with its reason."""
-        self._random = np.random.default_rng(zlib.crc32(f"{base.model} {base.round} {section}".encode()))
+        self._random = np.random.default_rng(
+            zlib.crc32(f"{base.model} {base.round} {section}".encode())
+        )
         try:
             measured = self._sections[section]()
         except WorkerError as error:
@@ -70,17 +79,25 @@ class Turn:
 
     def _compiled(self) -> Measured:
         self._load(1, long_capacity(self._shape))
-        text = "".join(map(chr, self._random.integers(ord("a"), ord("z") + 1, self._shape.long)))  # a token each
+        # A token each
+        text = "".join(map(chr, self._random.integers(ord("a"), ord("z") + 1, self._shape.long)))
         prompt = self._ids(SHORT)
-        behind = [self._worker.ask("compile", text=text, prompt=prompt) for _ in range(self._shape.repeats + 1)]
+        behind = [
+            self._worker.ask("compile", text=text, prompt=prompt)
+            for _ in range(self._shape.repeats + 1)
+        ]
         whole = [self._worker.ask("prompt_text", text=text, prompt=prompt)]
         return {"compiled": _firsts(behind[1:]), "prompted": _firsts(whole)}
 
     def _load(self, batch: int, capacity: int) -> float:
-        return float(self._worker.ask("load", **self._job, batch=batch, capacity=capacity)["load_ms"])
+        return float(
+            self._worker.ask("load", **self._job, batch=batch, capacity=capacity)["load_ms"]
+        )
 
     def _generate(self, length: int, new: int, *, rows: int = 1) -> dict[str, Any]:
-        answer = self._worker.ask("generate", prompts=[self._ids(length) for _ in range(rows)], new=new)
+        answer = self._worker.ask(
+            "generate", prompts=[self._ids(length) for _ in range(rows)], new=new
+        )
         if len(answer["step_ms"]) != new - 1:
             raise WorkerError(f"{len(answer['step_ms']) + 1} tokens came, {new} were asked for")
         return answer

@@ -1,4 +1,6 @@
-"""The other end of peers/protocol.py: a peer's process, asked line by line and given up when it is silent."""
+"""The other end of peers/protocol.py: a peer's process, asked line by line and given up when it is
+silent.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,19 @@ class WorkerError(Exception):
 class Worker:
     """One process of a peer. Its own log goes to `log`."""
 
-    def __init__(self, python: Path, peer: str, *, threads: int, log: Path, silence_s: float = 300) -> None:
+    def __init__(
+        self, python: Path, peer: str, *, threads: int, log: Path, silence_s: float = 300
+    ) -> None:
         self._silence_s = silence_s
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [python, PEERS / f"{peer}_worker.py"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_environment(threads), bufsize=0,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=_environment(threads),
+            bufsize=0,
+        )
         assert self._process.stdout is not None
         self._answers = selectors.DefaultSelector()
         self._answers.register(self._process.stdout, selectors.EVENT_READ)
@@ -61,7 +69,10 @@ class Worker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -74,13 +85,22 @@ class Worker:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Every peer gets as many threads as every other, in whatever way it asks for them; nobody asks the network."""
-    counts = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    """Every peer gets as many threads as every other, in whatever way it asks for them; nobody asks
+    the network.
+    """
+    counts = {
+        name: str(threads)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
     quiet = {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "ORT_DISABLE_TELEMETRY": "1",
     }
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
     return {**kept, **counts, **quiet}

@@ -1,4 +1,6 @@
-"""The data sets of a cell, cut to its rows, and the held-out rows that every method is measured on."""
+"""The data sets of a cell, cut to its rows, and the held-out rows that every method is
+measured on.
+"""
 
 from __future__ import annotations
 
@@ -34,20 +36,26 @@ def missing(data: str) -> str | None:
 def rows_of(cell: Cell, split: str = "test") -> Rows:
     """A seeded choice of training rows, and the same held-out rows for every method and seed.
 
-    Methods are judged on the test rows; their settings are chosen on the split "validation". E2E is held out by distinct meaning
-    representation, with all its references as rows.
+    Methods are judged on the test rows; their settings are chosen on the split "validation". E2E is
+    held out by distinct meaning representation, with all its references as rows.
     """
     train = _read(cell.data, "train")
-    labels = tuple(sorted({row["target"] for row in train})) if METRIC[cell.data] == "accuracy" else ()
+    labels = (
+        tuple(sorted({row["target"] for row in train})) if METRIC[cell.data] == "accuracy" else ()
+    )
     if cell.rows:
         train = random.Random(f"{cell.data}/{cell.seed}").sample(train, cell.rows)
-    return Rows(train=[_plain(row) for row in train], held_out=_held_out(cell, split), labels=labels)
+    return Rows(
+        train=[_plain(row) for row in train], held_out=_held_out(cell, split), labels=labels
+    )
 
 
 def _held_out(cell: Cell, split: str) -> list[dict[str, Any]]:
     rows = _read(cell.data, split)
     order = sorted({row["input"] for row in rows})
-    chosen = set(random.Random(0).sample(order, min(cell.held_out or HELD_OUT[cell.data], len(order))))
+    chosen = set(
+        random.Random(0).sample(order, min(cell.held_out or HELD_OUT[cell.data], len(order)))
+    )
     return [_plain(row) for row in rows if row["input"] in chosen]
 
 
@@ -62,4 +70,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(data: str, split: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (SHARED / data / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (SHARED / data / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]

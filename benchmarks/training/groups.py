@@ -1,8 +1,10 @@
-"""Time of forward and backward for a batch of 16 random rows: padded, padded in groups of like length, and packed.
+"""Time of forward and backward for a batch of 16 random rows: padded, padded in groups of like
+length, and packed.
 
 python benchmarks/training/groups.py [--data e2e] [--rounds 5] [--out FILE]
 
-In both precisions, all in turns in one process; medians. Give the machine nothing else to do. Needs ../shared/data.
+In both precisions, all in turns in one process; medians. Give the machine nothing else to do. Needs
+../shared/data.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ PADDED_TOKENS, PACKED_TOKENS = (256, 512), (256, 512, 1024)
 
 def main() -> None:
     """Rounds over all ways, then the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--base", type=Path, default=ROOT / "demo" / "base")
     parser.add_argument("--data", default="e2e", choices=sorted(METRIC))
     parser.add_argument("--rounds", type=int, default=5)
@@ -58,18 +62,30 @@ def medians(options: argparse.Namespace, precision: str) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     prefix = [
         (
-            torch.randn(shape.kv_heads, LENGTH, shape.key_size, generator=generator).requires_grad_(),
-            torch.randn(shape.kv_heads, LENGTH, shape.value_size, generator=generator).requires_grad_(),
+            torch.randn(
+                shape.kv_heads, LENGTH, shape.key_size, generator=generator
+            ).requires_grad_(),
+            torch.randn(
+                shape.kv_heads, LENGTH, shape.value_size, generator=generator
+            ).requires_grad_(),
         )
         for shape in base.layers
     ]
     mixed = random.Random(0).sample(list(data.train), len(data.train))
     batches = [mixed[at : at + BATCH] for at in range(0, len(mixed), BATCH)]
     padded, packed = (dataclasses.replace(base, route=route) for route in ("shared", "packed"))
-    ways: dict[str, tuple[Base, list[list[list[Example]]]]] = {"padded": (padded, [[batch] for batch in batches])}
-    for name, reader, sizes in (("padded", padded, PADDED_TOKENS), ("packed", packed, PACKED_TOKENS)):
+    ways: dict[str, tuple[Base, list[list[list[Example]]]]] = {
+        "padded": (padded, [[batch] for batch in batches])
+    }
+    for name, reader, sizes in (
+        ("padded", padded, PADDED_TOKENS),
+        ("packed", packed, PACKED_TOKENS),
+    ):
         for tokens in sizes:
-            ways[f"{name}, {tokens}"] = reader, [groups_of_like_length(batch, tokens) for batch in batches]
+            ways[f"{name}, {tokens}"] = (
+                reader,
+                [groups_of_like_length(batch, tokens) for batch in batches],
+            )
 
     def seconds(reader: Base, plan: Sequence[Sequence[Sequence[Example]]]) -> float:
         objective = Objective(base=reader, name="target", metric_name="loss")
@@ -79,7 +95,9 @@ def medians(options: argparse.Namespace, precision: str) -> dict[str, float]:
                 objective.loss(prefix, group).backward()  # type: ignore[no-untyped-call]
         return (time.perf_counter() - began) / len(plan)
 
-    turns = [{way: seconds(*way_of) for way, way_of in ways.items()} for _ in range(options.rounds + 1)][1:]
+    turns = [
+        {way: seconds(*way_of) for way, way_of in ways.items()} for _ in range(options.rounds + 1)
+    ][1:]
     return {way: round(1000 * statistics.median(turn[way] for turn in turns), 1) for way in ways}
 
 

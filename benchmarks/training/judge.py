@@ -1,7 +1,8 @@
 """How good a trained method is: one and the same code for all, over a base's folder and a prefix.
 
-LoRA is merged and fully tuned weights are saved, so both are bases of their own without a prefix; PEFT's prefixes come in by
-`edgeprefix export prefix`. So a difference between methods is a difference of what they learnt.
+LoRA is merged and fully tuned weights are saved, so both are bases of their own without a prefix;
+PEFT's prefixes come in by `edgeprefix export prefix`. So a difference between methods is a
+difference of what they learnt.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _CHUNK = 256
 
 
 def judged(cell: Cell, rows: Rows, base: Path, prefix: Prefix | None) -> dict[str, Any]:
-    """Held-out loss per target token in nats, the task's metric, and the loss of prose without the prefix."""
+    """Held-out loss per target token in nats, the task's metric, and the loss of prose without the
+    prefix.
+    """
     loaded = load_base(base, precision="fp32")
     return task_scores(cell, rows, loaded, prefix) | {"prose_loss": _prose_loss(loaded)}
 
@@ -37,12 +40,18 @@ def task_scores(cell: Cell, rows: Rows, base: Base, prefix: Prefix | None) -> di
     metric = METRIC[cell.data]
     score = measure(base, tensors, data.validation, metric=metric, labels=rows.labels)
     scale = 100 if metric == "accuracy" else 1
-    return {"loss": round(target_loss(base, tensors, data.validation), 4), metric: round(scale * score, 2)}
+    return {
+        "loss": round(target_loss(base, tensors, data.validation), 4),
+        metric: round(scale * score, 2),
+    }
 
 
 def adapter_tensors(prefix: Prefix) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Keys and values [H, P, D] of each layer."""
-    return [(torch.from_numpy(layer.key.copy()), torch.from_numpy(layer.value.copy())) for layer in prefix.layers]
+    return [
+        (torch.from_numpy(layer.key.copy()), torch.from_numpy(layer.value.copy()))
+        for layer in prefix.layers
+    ]
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
-"""Our methods: the default, its starts and parametrisations, and the base with a few-shot prompt (an untrained prefix)."""
+"""Our methods: the default, its starts and parametrisations, and the base with a few-shot prompt
+(an untrained prefix).
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,24 @@ def train_ours(cell: Cell, rows: Rows, base: Path, work: Path) -> tuple[Prefix, 
     """Trains a cell; the prefix and the facts of its training."""
     variant = cell.method.partition("-")[2]
     result = train_prefix(
-        base, rows.train, _few(rows.held_out), task="benchmark", out=work / "run", prompt=PROMPT, labels=rows.labels,
+        base,
+        rows.train,
+        _few(rows.held_out),
+        task="benchmark",
+        out=work / "run",
+        prompt=PROMPT,
+        labels=rows.labels,
         prefix=PrefixConfig(length=cell.length, **_VARIANTS.get(variant, {})),
         train=TrainConfig(
-            steps=cell.steps, batch_size=min(cell.batch_size, len(rows.train)), seed=cell.seed, metric="loss",
-            lr=cell.lr or None, validate_every=cell.steps, weights="int4" if variant == "int4" else "checkpoint",
+            steps=cell.steps,
+            batch_size=min(cell.batch_size, len(rows.train)),
+            seed=cell.seed,
+            metric="loss",
+            lr=cell.lr or None,
+            validate_every=cell.steps,
+            weights="int4" if variant == "int4" else "checkpoint",
         ),
-    )  # fmt: skip
+    )
     facts = {
         "rate": result.plan.lr,
         "trained_numbers": result.parameters,
@@ -45,7 +58,9 @@ def train_ours(cell: Cell, rows: Rows, base: Path, work: Path) -> tuple[Prefix, 
 
 
 def few_shot(cell: Cell, rows: Rows, base: Path) -> tuple[Prefix, dict[str, Any]]:
-    """As many training rows with their targets as fit into the cell's positions, as the base itself reads them."""
+    """As many training rows with their targets as fit into the cell's positions, as the base itself
+    reads them.
+    """
     loaded = load_base(base, precision="fp32")
     order = random.Random(cell.seed)
     ids: list[int] = []
@@ -58,7 +73,12 @@ def few_shot(cell: Cell, rows: Rows, base: Path) -> tuple[Prefix, dict[str, Any]
     with torch.no_grad():
         layers = [PrefixLayer(key.numpy(), value.numpy()) for key, value in loaded.key_values(ids)]
     prefix = Prefix(name="few-shot", base=loaded.identity, layers=tuple(layers))
-    return prefix, {"trained_numbers": 0, "seconds": 0.0, "tokens_per_s": 0, "file_bytes": len(prefix.to_bytes())}
+    return prefix, {
+        "trained_numbers": 0,
+        "seconds": 0.0,
+        "tokens_per_s": 0,
+        "file_bytes": len(prefix.to_bytes()),
+    }
 
 
 def _few(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
-"""Training speed and peak memory: our trainer against PEFT's prefix tuning under transformers' Trainer, on the same job.
+"""Training speed and peak memory: our trainer against PEFT's prefix tuning under transformers'
+Trainer, on the same job.
 
 python benchmarks/training/speed.py [--steps 60] [--rounds 5] [--data e2e] [--out FILE]
 
-Both train a prefix of the same length on the same rows, batches of 16, on all cores; turns alternate, each in a process of
-its own. The ratio is taken within a round, and its median over the rounds counts. Give the machine nothing else to do.
+Both train a prefix of the same length on the same rows, batches of 16, on all cores; turns
+alternate, each in a process of its own. The ratio is taken within a round, and its median over the
+rounds counts. Give the machine nothing else to do.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ METHODS = ("edgeprefix", "peft-prefix")
 
 def main() -> None:
     """Rounds of one turn each, then the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--base", type=Path, default=ROOT / "demo" / "base")
     parser.add_argument("--data", default="e2e")
     parser.add_argument("--steps", type=int, default=60)
@@ -40,9 +44,21 @@ def main() -> None:
     if options.one:
         print(json.dumps(train(Cell(**json.loads(options.one)), options.base)))
         return
-    rounds = [{method: in_process(method, options) for method in METHODS} for _ in range(options.rounds)]
-    result = summary(rounds) | {"steps": options.steps, "data": options.data, "date": today(), "machine": machine()}
-    print(json.dumps({name: value for name, value in result.items() if name not in ("rounds", "machine")}, indent=1))
+    rounds = [
+        {method: in_process(method, options) for method in METHODS} for _ in range(options.rounds)
+    ]
+    result = summary(rounds) | {
+        "steps": options.steps,
+        "data": options.data,
+        "date": today(),
+        "machine": machine(),
+    }
+    print(
+        json.dumps(
+            {name: value for name, value in result.items() if name not in ("rounds", "machine")},
+            indent=1,
+        )
+    )
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
@@ -50,9 +66,20 @@ def main() -> None:
 def in_process(method: str, options: argparse.Namespace) -> dict[str, Any]:
     """One turn in a process of its own."""
     cell = Cell(data=options.data, method=method, seed=0, rows=0, steps=options.steps)
-    command = [sys.executable, __file__, "--base", str(options.base), "--one", json.dumps(asdict(cell))]
+    command = [
+        sys.executable,
+        __file__,
+        "--base",
+        str(options.base),
+        "--one",
+        json.dumps(asdict(cell)),
+    ]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "TQDM_DISABLE": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "TQDM_DISABLE": "1"},
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -74,8 +101,12 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     ours, theirs = METHODS
     ratios = [one[ours]["tokens_per_s"] / one[theirs]["tokens_per_s"] for one in rounds]
     return {
-        "tokens_per_s": {name: statistics.median(one[name]["tokens_per_s"] for one in rounds) for name in METHODS},
-        "peak_bytes": {name: statistics.median(one[name]["peak_bytes"] for one in rounds) for name in METHODS},
+        "tokens_per_s": {
+            name: statistics.median(one[name]["tokens_per_s"] for one in rounds) for name in METHODS
+        },
+        "peak_bytes": {
+            name: statistics.median(one[name]["peak_bytes"] for one in rounds) for name in METHODS
+        },
         "ratio": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)},
         "rounds": rounds,
     }

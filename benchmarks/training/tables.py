@@ -1,4 +1,5 @@
-"""Tables out of the results of `run.py` (all rows when no file is given): mean over seeds, and the spread behind it.
+"""Tables out of the results of `run.py` (all rows when no file is given): mean over seeds, and the
+spread behind it.
 
 python benchmarks/training/tables.py [FILE]
 """
@@ -31,7 +32,10 @@ def main() -> None:
 def table(records: list[dict[str, Any]], metric: str) -> str:
     """A line for each method, in the order of METHODS."""
     lines = [
-        f"| method | seeds | held-out loss | {metric} | prose loss | trained numbers | file | seconds | peak memory |",
+        (
+            f"| method | seeds | held-out loss | {metric} | prose loss | trained numbers | file | "
+            "seconds | peak memory |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for method in METHODS:
@@ -39,7 +43,11 @@ def table(records: list[dict[str, Any]], metric: str) -> str:
         if mine:
             lines.append(row(method, mine, metric))
     for method in THROUGH_RUNTIME:
-        runtime = [record["runtime"] for record in records if record["method"] == method and "runtime" in record]
+        runtime = [
+            record["runtime"]
+            for record in records
+            if record["method"] == method and "runtime" in record
+        ]
         if runtime:
             scores = (f"{name} {spread([one[name] for one in runtime], 1)}" for name in runtime[0])
             lines.append(f"\n{method} through the runtime, {metric}: {', '.join(scores)}.")
@@ -54,9 +62,13 @@ def row(method: str, mine: list[dict[str, Any]], metric: str) -> str:
     seconds = spread([one["seconds"] for one in mine], 0) if first.get("seconds") else ""
     peak = f"{max(one['peak_bytes'] for one in mine) / 1e9:.1f} GB"
     loss, score, prose = (
-        spread([one[name] for one in mine], digits) for name, digits in (("loss", 3), (metric, 1), ("prose_loss", 3))
+        spread([one[name] for one in mine], digits)
+        for name, digits in (("loss", 3), (metric, 1), ("prose_loss", 3))
     )
-    return f"| {method} | {len(mine)} | {loss} | {score} | {prose} | {trained} | {size} | {seconds} | {peak} |"
+    return (
+        f"| {method} | {len(mine)} | {loss} | {score} | {prose} | {trained} | {size} | {seconds} | "
+        f"{peak} |"
+    )
 
 
 def spread(numbers: list[float], digits: int) -> str:

@@ -1,8 +1,9 @@
-"""PEFT's methods and full fine-tuning, with transformers' Trainer on the same rows, steps and batches.
+"""PEFT's methods and full fine-tuning, with transformers' Trainer on the same rows, steps and
+batches.
 
-bf16 where ours takes bf16, AdamW with warm-up and linear decay as ours, no weight decay. LoRA's rank gives about as many
-trained numbers as the prefix; "peft-cartridge-text" is PEFT's only prefix that can start from text (over training rows, as
-ours).
+bf16 where ours takes bf16, AdamW with warm-up and linear decay as ours, no weight decay. LoRA's
+rank gives about as many trained numbers as the prefix; "peft-cartridge-text" is PEFT's only prefix
+that can start from text (over training rows, as ours).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from edgeprefix.train.prompt_dropout import PromptDropout
 def train_theirs(
     cell: Cell, rows: Rows, base: Path, work: Path, *, prompt_dropout: float = 0.0
 ) -> tuple[Path, Path, dict[str, Any]]:
-    """Trains a cell. Gives the base's folder, the adapter's folder (the same folder where weights were changed), and facts.
+    """Trains a cell. Gives the base's folder, the adapter's folder (the same folder where weights
+    were changed), and facts.
 
     `prompt_dropout` gives them our trainer's shortened prompts.
     """
@@ -37,24 +39,45 @@ def train_theirs(
         max_tokens=loaded.max_positions - cell.length,
     )  # fmt: skip
     torch.manual_seed(cell.seed)
-    model = _adapted(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), cell, loaded, data)
+    model = _adapted(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), cell, loaded, data
+    )
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     arguments = TrainingArguments(
-        output_dir=str(work / "trainer"), max_steps=cell.steps,
-        per_device_train_batch_size=min(cell.batch_size, len(rows.train)), learning_rate=cell.rate,
-        warmup_steps=max(1, cell.steps // 20), lr_scheduler_type="linear", weight_decay=0.0,
-        bf16=loaded.precision == "bf16", use_cpu=loaded.device.type == "cpu", report_to=[], save_strategy="no",
-        logging_strategy="no", seed=cell.seed, remove_unused_columns=False, disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(work / "trainer"),
+        max_steps=cell.steps,
+        per_device_train_batch_size=min(cell.batch_size, len(rows.train)),
+        learning_rate=cell.rate,
+        warmup_steps=max(1, cell.steps // 20),
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        bf16=loaded.precision == "bf16",
+        use_cpu=loaded.device.type == "cpu",
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        seed=cell.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
     dropout, chance = PromptDropout.over(data.train, prompt_dropout), random.Random(cell.seed)
     trainer = Trainer(
-        model=model, args=arguments, train_dataset=list(data.train),
-        data_collator=lambda examples: _padded([dropout.shortened(example, chance) for example in examples]),
-    )  # fmt: skip
+        model=model,
+        args=arguments,
+        train_dataset=list(data.train),
+        data_collator=lambda examples: _padded(
+            [dropout.shortened(example, chance) for example in examples]
+        ),
+    )
     began = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - began
-    tokens = cell.steps * cell.batch_size * sum(example.length - 1 for example in data.train) / len(data.train)
+    tokens = (
+        cell.steps
+        * cell.batch_size
+        * sum(example.length - 1 for example in data.train)
+        / len(data.train)
+    )
     saved, adapter, size = _saved(model, cell, base, work)
     facts = {
         "rate": cell.rate,
@@ -73,13 +96,21 @@ def _adapted(model: Any, cell: Cell, base: Base, data: TrainingData) -> Any:
 
     if cell.method.startswith("peft-prefix"):
         start = "zero" if cell.method.endswith("zero") else None
-        config: Any = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=cell.length, init_weights=start)
+        config: Any = PrefixTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=cell.length, init_weights=start
+        )
         return get_peft_model(model, config)
     if cell.method == "peft-cartridge-text":
         return _cartridge(
-            get_peft_model(model, CartridgeConfig(task_type="CAUSAL_LM", num_virtual_tokens=cell.length)), cell, data
+            get_peft_model(
+                model, CartridgeConfig(task_type="CAUSAL_LM", num_virtual_tokens=cell.length)
+            ),
+            cell,
+            data,
         )
-    wanted = sum(cell.length * shape.kv_heads * (shape.key_size + shape.value_size) for shape in base.layers)
+    wanted = sum(
+        cell.length * shape.kv_heads * (shape.key_size + shape.value_size) for shape in base.layers
+    )
     one = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=1))
     per_rank = sum(weight.numel() for weight in one.parameters() if weight.requires_grad)
     config = LoraConfig(task_type="CAUSAL_LM", r=max(1, round(wanted / per_rank)), lora_alpha=16)
@@ -96,13 +127,19 @@ def _cartridge(model: Any, cell: Cell, data: TrainingData) -> Any:
         example = order.choice(data.train)
         ids += example.prompt + example.target
     with torch.no_grad(), model.disable_adapter():
-        past = model.get_base_model()(input_ids=torch.tensor([ids[: cell.length]]), use_cache=True).past_key_values
-    initialize_kv_prefix_from_past_key_values(model, past_key_values=past, num_virtual_tokens=cell.length)
+        past = model.get_base_model()(
+            input_ids=torch.tensor([ids[: cell.length]]), use_cache=True
+        ).past_key_values
+    initialize_kv_prefix_from_past_key_values(
+        model, past_key_values=past, num_virtual_tokens=cell.length
+    )
     return model
 
 
 def _saved(model: Any, cell: Cell, base: Path, work: Path) -> tuple[Path, Path, int]:
-    """The base's folder that the judge loads, the adapter's folder, and the bytes that a user would ship."""
+    """The base's folder that the judge loads, the adapter's folder, and the bytes that a user would
+    ship.
+    """
     adapter = work / "adapter"
     model.save_pretrained(adapter)
     size = sum(file.stat().st_size for file in adapter.glob("*.safetensors"))
@@ -118,7 +155,10 @@ def _saved(model: Any, cell: Cell, base: Path, work: Path) -> tuple[Path, Path, 
 def _padded(examples: list[Example]) -> dict[str, torch.Tensor]:
     """Right-padded ids with a mask; only target tokens are labels."""
     length = max(example.length for example in examples)
-    ids, labels = torch.zeros(len(examples), length, dtype=torch.long), torch.full((len(examples), length), -100)
+    ids, labels = (
+        torch.zeros(len(examples), length, dtype=torch.long),
+        torch.full((len(examples), length), -100),
+    )
     mask = torch.zeros(len(examples), length, dtype=torch.long)
     for row, example in enumerate(examples):
         ids[row, : example.length] = torch.tensor(example.prompt + example.target)

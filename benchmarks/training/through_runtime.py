@@ -1,4 +1,6 @@
-"""The metric of a prefix in fp32, int8 and int4 bundles, measured by the runtime itself on the held-out rows."""
+"""The metric of a prefix in fp32, int8 and int4 bundles, measured by the runtime itself on the
+held-out rows.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,13 @@ def _score(engine: Engine, task: str, cell: Cell, rows: Rows) -> float:
     for row in rows.held_out:
         references.setdefault(row["input"], []).append(row["target"])
     requests = [
-        Request(PROMPT.format(input=text), prefix=task, template="{input}", max_new_tokens=96, temperature=0.0)
+        Request(
+            PROMPT.format(input=text),
+            prefix=task,
+            template="{input}",
+            max_new_tokens=96,
+            temperature=0.0,
+        )
         for text in references
     ]
     texts = [completion.text.strip() for completion in engine.generate_many(requests)]

@@ -1,6 +1,8 @@
-"""Changes of the trainer that were tried and are not options of the product, so that `tries.py` can measure them again.
+"""Changes of the trainer that were tried and are not options of the product, so that `tries.py` can
+measure them again.
 
-Each replaces a constant or a function of edgeprefix.train for this process. What they gave stands in docs/training.md.
+Each replaces a constant or a function of edgeprefix.train for this process. What they gave stands
+in docs/training.md.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgeprefix.train import Base, batches, loop, objective, optimiser, parametrisation, trainer, units
+from edgeprefix.train import (
+    Base,
+    batches,
+    loop,
+    objective,
+    optimiser,
+    parametrisation,
+    trainer,
+    units,
+)
 from edgeprefix.train.data import Example
 from edgeprefix.train.prompt_dropout import PromptDropout
 
@@ -43,7 +54,8 @@ def key_power(power: float) -> None:
         sizes, directions = torch.linalg.eigh(moment)
         sizes = sizes.clamp_min(units._FLATTEST * sizes.amax(-1, keepdim=True))
         shrunk = (directions * sizes.pow(-power)[:, None, :]) @ directions.transpose(1, 2)
-        plain = moment.diagonal(dim1=1, dim2=2).sum(-1)  # the same spread of scores as in plain units
+        # The same spread of scores as in plain units
+        plain = moment.diagonal(dim1=1, dim2=2).sum(-1)
         now = torch.einsum("hij,hjk,hki->h", shrunk, moment, shrunk)
         return (shrunk * (plain / now).sqrt()[:, None, None]).float()
 
@@ -61,7 +73,9 @@ def value_share(share: float) -> None:
 
 
 def low_mass(logit: float) -> None:
-    """First keys get a share of the direction that all queries have in common, so that each scores `logit` more on average."""
+    """First keys get a share of the direction that all queries have in common, so that each scores
+    `logit` more on average.
+    """
     start = trainer.start_prefix
 
     def shifted(base: Base, *positional: Any, **named: Any) -> parametrisation.PrefixTensors:
@@ -70,7 +84,8 @@ def low_mass(logit: float) -> None:
         moved = []
         for index, (key, value) in enumerate(prefix):
             common = torch.linalg.solve(moments[index], means[index][..., None])[..., 0]
-            common = common / (common * means[index]).sum(-1, keepdim=True)  # q · common is one on average
+            # Q · common is one on average
+            common = common / (common * means[index]).sum(-1, keepdim=True)
             moved.append((key + logit * key.shape[-1] ** 0.5 * common[:, None, :].float(), value))
         return moved
 
@@ -87,7 +102,9 @@ def like_lengths() -> None:
         result: list[tuple[int, ...]] = []
         for at in range(0, len(rows), window):
             part = sorted(rows[at : at + window], key=lambda row: self._examples[row].length)
-            result += [tuple(part[start : start + self._size]) for start in range(0, len(part), self._size)]
+            result += [
+                tuple(part[start : start + self._size]) for start in range(0, len(part), self._size)
+            ]
         batches.random.Random(f"{self._seed}/{epoch}/order").shuffle(result)
         return tuple(result)
 
@@ -144,19 +161,28 @@ def lm(weight: float) -> None:
     def loss(self: objective.Objective, prefix: Any, examples: Sequence[Example]) -> Tensor:
         if not torch.is_grad_enabled():
             return plain(self, prefix, examples)
-        texts = [Example(prompt=row.prompt[:1], target=row.prompt[1:] + row.target, text=row.text) for row in examples]
+        texts = [
+            Example(prompt=row.prompt[:1], target=row.prompt[1:] + row.target, text=row.text)
+            for row in examples
+        ]
         batch = batches.collate(texts)
         losses = F.cross_entropy(
-            self.base.logits(prefix, batch.ids, batch.rows, batch.lengths), batch.targets, reduction="none"
+            self.base.logits(prefix, batch.ids, batch.rows, batch.lengths),
+            batch.targets,
+            reduction="none",
         )
-        of_target = torch.cat([torch.arange(row.length - 1) >= len(row.prompt) - 1 for row in examples])
+        of_target = torch.cat(
+            [torch.arange(row.length - 1) >= len(row.prompt) - 1 for row in examples]
+        )
         return losses[of_target].mean() + weight * losses[~of_target].mean()
 
     objective.Objective.loss = loss  # type: ignore[method-assign]
 
 
 def shortening(kind: float) -> None:
-    """Prompt dropout of other kinds: 1 a share drawn for each row, 2 every second row whole, 3 neighbours swapped as well."""
+    """Prompt dropout of other kinds: 1 a share drawn for each row, 2 every second row whole, 3
+    neighbours swapped as well.
+    """
     plain = PromptDropout.shortened
 
     def shortened(self: PromptDropout, example: Example, chance: random.Random) -> Example:

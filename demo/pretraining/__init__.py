@@ -1,1 +1,3 @@
-"""How the embedded base model comes into being: made-up text, tokenizer, packed corpus, training loop."""
+"""How the embedded base model comes into being: made-up text, tokenizer, packed corpus, training
+loop.
+"""

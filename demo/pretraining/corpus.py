@@ -1,12 +1,15 @@
-"""From texts to windows of tokens: natural prose and made-up documents, packed once, then read in a fixed order.
+"""From texts to windows of tokens: natural prose and made-up documents, packed once, then read in a
+fixed order.
 
-`python -m edgeprefix.demo.pretraining.corpus --corpus FOLDER --work FOLDER` writes into the work folder:
+`python -m edgeprefix.demo.pretraining.corpus --corpus FOLDER --work FOLDER` writes into the work
+folder:
 
 - `tokenizer.json`
-- `natural.bin`, `synthetic.bin`: uint16 windows of `length` tokens. Natural text runs on from window to window; a
-  made-up document is never cut, so that a record and its sentence stand in one window, and gaps are padding.
-- `natural.validation.bin`, `synthetic.validation.bin`, and `copied.validation.bin`: the last marks the tokens of
-  restated values, on which copying is measured.
+- `natural.bin`, `synthetic.bin`: uint16 windows of `length` tokens. Natural text runs on from
+  window to window; a made-up document is never cut, so that a record and its sentence stand in one
+  window, and gaps are padding.
+- `natural.validation.bin`, `synthetic.validation.bin`, and `copied.validation.bin`: the last marks
+  the tokens of restated values, on which copying is measured.
 - `corpus.json`: the counts, for the log.
 """
 
@@ -53,7 +56,10 @@ class Prose:
         self.novels: list[str] = []
         self.textbooks: list[str] = []
         self.by_subject: dict[str, list[str]] = {}
-        titles = [line.split("\t")[1] for line in (folder / "train.index.tsv").read_text("utf-8").splitlines()]
+        titles = [
+            line.split("\t")[1]
+            for line in (folder / "train.index.tsv").read_text("utf-8").splitlines()
+        ]
         for title, text in zip(titles, _documents_of(folder / "train.txt"), strict=True):
             subject = next((name for key, name in _SUBJECTS.items() if key in title), None)
             if title.startswith("OpenStax"):
@@ -66,7 +72,8 @@ class Prose:
     def materials(self, rng: Random, count: int = 40_000) -> Materials:
         """Return sentences for the generators: two thirds from textbooks, one third from novels."""
         by_subject = tuple(
-            (subject, tuple(_sentences(rng, texts, 40, 170, count // 10))) for subject, texts in self.by_subject.items()
+            (subject, tuple(_sentences(rng, texts, 40, 170, count // 10)))
+            for subject, texts in self.by_subject.items()
         )
         sentences = [
             *_sentences(rng, self.textbooks, 20, 130, count * 2 // 3),
@@ -87,7 +94,11 @@ def _sentences(rng: Random, texts: Sequence[str], low: int, high: int, count: in
         text = rng.choice(texts)
         start = rng.randrange(max(1, len(text) - 4000))
         pieces = _SENTENCE.split(text[start : start + 4000].replace("\n\n", " \n"))[1:-1]
-        found += [piece for piece in pieces if low <= len(piece) <= high and "\n" not in piece and piece[-1] in ".!?"]
+        found += [
+            piece
+            for piece in pieces
+            if low <= len(piece) <= high and "\n" not in piece and piece[-1] in ".!?"
+        ]
     return found[:count]
 
 
@@ -97,8 +108,12 @@ def _tokenizer_texts(prose: Prose, made_up: Iterable[Document]) -> Iterator[str]
     yield from (document.text for document in made_up)
 
 
-def natural_windows(tokenizer: Tokenizer, texts: Sequence[str], length: int, *, skip: int = 0) -> Tokens:
-    """Join the texts, an end token after each, and cut the stream into windows; `skip` shifts the cuts."""
+def natural_windows(
+    tokenizer: Tokenizer, texts: Sequence[str], length: int, *, skip: int = 0
+) -> Tokens:
+    """Join the texts, an end token after each, and cut the stream into windows; `skip` shifts the
+    cuts.
+    """
     parts: list[Tokens] = []
     for start in range(0, len(texts), 16):
         batch = tokenizer.encode_batch(list(texts[start : start + 16]))
@@ -107,8 +122,12 @@ def natural_windows(tokenizer: Tokenizer, texts: Sequence[str], length: int, *, 
     return stream[: len(stream) // length * length].reshape(-1, length)
 
 
-def synthetic_windows(tokenizer: Tokenizer, made_up: Iterator[Document], length: int, count: int) -> Tokens:
-    """Pack whole documents into `count` windows, filling each with the largest waiting document that still fits."""
+def synthetic_windows(
+    tokenizer: Tokenizer, made_up: Iterator[Document], length: int, count: int
+) -> Tokens:
+    """Pack whole documents into `count` windows, filling each with the largest waiting document
+    that still fits.
+    """
     windows = np.full((count, length), PAD_ID, np.uint16)
     waiting: list[list[int]] = []
     for window in windows:
@@ -137,28 +156,39 @@ def _refill(
 
 
 def copied_tokens(tokenizer: Tokenizer, document: Document) -> tuple[list[int], list[bool]]:
-    """Return a document's tokens and, for each, whether it belongs to a value that the text restates."""
+    """Return a document's tokens and, for each, whether it belongs to a value that the text
+    restates.
+    """
     encoded = tokenizer.encode(document.text)
     spans: list[tuple[int, int]] = []
     at = 0
     for example in document.examples:
-        start = document.text.index(example.target, document.text.index(example.source, at) + len(example.source))
+        start = document.text.index(
+            example.target, document.text.index(example.source, at) + len(example.source)
+        )
         at = start + len(example.target)
         for value in example.copied:
             place = example.target.find(value)
             if value and place >= 0:
                 spans.append((start + place, start + place + len(value)))
     marks = [
-        any(low <= left and right <= high + 1 and left < high for low, high in spans) for left, right in encoded.offsets
+        any(low <= left and right <= high + 1 and left < high for low, high in spans)
+        for left, right in encoded.offsets
     ]
     return list(encoded.ids), marks
 
 
-def copying_windows(tokenizer: Tokenizer, rng: Random, length: int, count: int) -> tuple[Tokens, Tokens]:
-    """Return `count` windows with one document of records each, and the marks of the restated values."""
+def copying_windows(
+    tokenizer: Tokenizer, rng: Random, length: int, count: int
+) -> tuple[Tokens, Tokens]:
+    """Return `count` windows with one document of records each, and the marks of the restated
+    values.
+    """
     windows, marks = (np.full((count, length), fill, np.uint16) for fill in (PAD_ID, 0))
     for row in range(count):
-        ids, marked = copied_tokens(tokenizer, write(rng, record_task(rng), most_characters=length * 3 // 2))
+        ids, marked = copied_tokens(
+            tokenizer, write(rng, record_task(rng), most_characters=length * 3 // 2)
+        )
         size = min(length, len(ids))
         windows[row, :size], marks[row, :size] = ids[:size], marked[:size]
     return windows, marks
@@ -172,17 +202,25 @@ def build(corpus: Path, work: Path, *, length: int, synthetic: int, seed: int) -
     sample = itertools.islice(documents(Random(seed + 1), materials), 12_000)
     tokenizer = train_tokenizer(_tokenizer_texts(prose, sample))
     tokenizer.save(str(work / "tokenizer.json"))
-    # Textbooks are the smaller and the more modern part: they come twice, cut at other places the second time.
-    parts = [natural_windows(tokenizer, prose.novels, length), natural_windows(tokenizer, prose.textbooks, length)]
+    # Textbooks are the smaller and the more modern part: they come twice, cut at other places the
+    # second time.
+    parts = [
+        natural_windows(tokenizer, prose.novels, length),
+        natural_windows(tokenizer, prose.textbooks, length),
+    ]
     parts.append(natural_windows(tokenizer, prose.textbooks, length, skip=length // 2))
     held_out = Random(seed + _VALIDATION_SEED_OFFSET)
     validation = natural_windows(tokenizer, prose.validation, length)
     copying, marks = copying_windows(tokenizer, held_out, length, 128)
     files = {
         "natural": np.concatenate(parts),
-        "synthetic": synthetic_windows(tokenizer, documents(Random(seed + 2), materials), length, synthetic),
+        "synthetic": synthetic_windows(
+            tokenizer, documents(Random(seed + 2), materials), length, synthetic
+        ),
         "natural.validation": validation[:: max(1, len(validation) // 128)][:128],
-        "synthetic.validation": synthetic_windows(tokenizer, documents(held_out, materials), length, 64),
+        "synthetic.validation": synthetic_windows(
+            tokenizer, documents(held_out, materials), length, 64
+        ),
         "copied.validation": np.concatenate([copying, marks]),
     }
     for name, windows in files.items():
@@ -194,14 +232,19 @@ def build(corpus: Path, work: Path, *, length: int, synthetic: int, seed: int) -
 
 
 class Windows:
-    """The packed corpus as batches: which windows a step sees depends on the seed and the step alone.
+    """The packed corpus as batches: which windows a step sees depends on the seed and the step
+    alone.
 
     Of each batch, `shares[0]` are made up; from the step `change` on, `shares[1]`.
     """
 
-    def __init__(self, work: Path, *, seed: int, batch: int, shares: tuple[float, float], change: int) -> None:
+    def __init__(
+        self, work: Path, *, seed: int, batch: int, shares: tuple[float, float], change: int
+    ) -> None:
         self.length = int(json.loads((work / "corpus.json").read_text())["length"])
-        self.parts = [read_windows(work / f"{name}.bin", self.length) for name in ("natural", "synthetic")]
+        self.parts = [
+            read_windows(work / f"{name}.bin", self.length) for name in ("natural", "synthetic")
+        ]
         self.seed = seed
         self.change = change
         made_up = [round(batch * share) for share in shares]
@@ -216,7 +259,8 @@ class Windows:
         windows = self.parts[part]
         places = range(self._used(part, step), self._used(part, step + 1))
         return [
-            windows[self._order(part, place // len(windows), len(windows))[place % len(windows)]] for place in places
+            windows[self._order(part, place // len(windows), len(windows))[place % len(windows)]]
+            for place in places
         ]
 
     def _used(self, part: int, step: int) -> int:
@@ -246,7 +290,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     start = time.perf_counter()
-    counts = build(options.corpus, options.work, length=options.length, synthetic=options.synthetic, seed=options.seed)
+    counts = build(
+        options.corpus,
+        options.work,
+        length=options.length,
+        synthetic=options.synthetic,
+        seed=options.seed,
+    )
     print(json.dumps(counts | {"seconds": round(time.perf_counter() - start)}))
 
 

@@ -2,11 +2,12 @@
 
     python -m edgeprefix.demo.pretraining.pretrain --work FOLDER --steps N --cooldown C
 
-Warm up, stay constant, cool down: the learning rate before the cool-down does not depend on the number of steps, so
-a run may be stopped and resumed with another `--steps`, and it is then exactly the run that `--steps` would have
-given from the start. The cool-down sees more natural text than the time before: copying is learned by then.
-Matrices learn with Muon, the embedding and the norms with AdamW. The work folder holds the token files of `corpus`, and
-gets `checkpoint.pt`, `log.jsonl` and, every few minutes, `export/`.
+Warm up, stay constant, cool down: the learning rate before the cool-down does not depend on the
+number of steps, so a run may be stopped and resumed with another `--steps`, and it is then exactly
+the run that `--steps` would have given from the start. The cool-down sees more natural text than
+the time before: copying is learned by then. Matrices learn with Muon, the embedding and the norms
+with AdamW. The work folder holds the token files of `corpus`, and gets `checkpoint.pt`, `log.jsonl`
+and, every few minutes, `export/`.
 """
 
 import argparse
@@ -33,7 +34,10 @@ from edgeprefix.demo.pretraining.tokenizer import END_ID, PAD_ID, VOCABULARY, sa
 
 _POSITIONS = 1024
 _SAMPLES = (
-    "name[The Copper Whistle], kind[pub], food[Irish], price[less than £15], area[harbour], near[Gino's Table]\n",
+    (
+        "name[The Copper Whistle], kind[pub], food[Irish], price[less than £15], area[harbour], "
+        "near[Gino's Table]\n"
+    ),
     "venue: Café Tolbrin\ntype: coffee shop\nrating: 3 out of 5\nkids: yes\n\n",
     "Message: My suitcase never arrived in Bramford.\nDepartment: luggage\n\n"
     "Message: I was charged twice for my ticket.\nDepartment:",
@@ -52,7 +56,9 @@ class Settings:
     warmup: int = 100
     batch: int = 8
     synthetic_share: float = 0.5
-    late_synthetic_share: float = 0.375  # copying is learned by then; natural English is what still lacks
+    late_synthetic_share: float = (
+        0.375  # copying is learned by then; natural English is what still lacks
+    )
     matrix_rate: float = 3e-3
     other_rate: float = 3e-3
     optimizer: str = "muon"
@@ -94,7 +100,10 @@ def build_optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
     table = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" in name]
     norms = [p for p in model.parameters() if p.dim() < 2]
-    groups: list[dict[str, Any]] = [{"params": table, "weight_decay": 0.01}, {"params": norms, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": table, "weight_decay": 0.01},
+        {"params": norms, "weight_decay": 0.0},
+    ]
     if settings.optimizer == "adamw":
         groups.append({"params": matrices, "weight_decay": 0.1})
     optimizers: list[torch.optim.Optimizer] = [
@@ -102,7 +111,9 @@ def build_optimizers(model: LlamaForCausalLM, settings: Settings) -> list[torch.
     ]
     if settings.optimizer == "muon":
         optimizers.append(
-            torch.optim.Muon(matrices, lr=settings.matrix_rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+            torch.optim.Muon(
+                matrices, lr=settings.matrix_rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+            )
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -129,8 +140,9 @@ def summed_loss(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
 class Trainer:
     """The model, its optimizers and its place in the data; `step` counts the updates done.
 
-    Each worker process holds one, with a single thread, and takes its rows of every batch; gradients are added up
-    once a step. On a busy machine that is faster than threads, which would wait for each other at every operation.
+    Each worker process holds one, with a single thread, and takes its rows of every batch;
+    gradients are added up once a step. On a busy machine that is faster than threads, which would
+    wait for each other at every operation.
     """
 
     def __init__(self, settings: Settings, *, rank: int = 0) -> None:
@@ -182,12 +194,16 @@ class Trainer:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         message = torch.cat([loss.view(1), *(gradient.view(-1) for gradient in gradients)])
         distributed.all_reduce(message)
-        for gradient, part in zip(gradients, torch.split(message[1:], [g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(
+            gradients, torch.split(message[1:], [g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(part.view_as(gradient))
         return message[0].item()
 
     def validate(self) -> dict[str, float]:
-        """Return the losses on held-out prose and made-up text, and loss and accuracy on restated values."""
+        """Return the losses on held-out prose and made-up text, and loss and accuracy on restated
+        values.
+        """
         with torch.inference_mode():
             natural = self._held_out("natural.validation", 48)
             synthetic = self._held_out("synthetic.validation", 32)
@@ -245,15 +261,22 @@ class Trainer:
         """Go on from the checkpoint."""
         state = torch.load(self.settings.work / "checkpoint.pt", weights_only=True)
         if state["seed"] != self.settings.seed:
-            raise ValueError(f"the checkpoint was made with --seed {state['seed']}, not {self.settings.seed}")
+            raise ValueError(
+                f"the checkpoint was made with --seed {state['seed']}, not {self.settings.seed}"
+            )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.seconds = state["step"], state["seconds"]
 
     def export(self, folder: Path) -> None:
-        """Write model and tokenizer for `from_pretrained`, bf16; other files in the folder, such as its README, stay."""
-        fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+        """Write model and tokenizer for `from_pretrained`, bf16; other files in the folder, such as
+        its README, stay.
+        """
+        fresh, stale = (
+            folder.with_name(folder.name + ".new"),
+            folder.with_name(folder.name + ".old"),
+        )
         shutil.rmtree(fresh, ignore_errors=True)
         copy = LlamaForCausalLM(base_config()).bfloat16()
         copy.load_state_dict(self.model.state_dict())
@@ -292,7 +315,9 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How often a run logs and validates, in steps, and how often it saves and exports, in seconds."""
+    """How often a run logs and validates, in steps, and how often it saves and exports, in
+    seconds.
+    """
 
     log: int = 50
     validate: int = 500
@@ -312,7 +337,9 @@ class _Diary:
     def note(self, loss: float) -> None:
         """Take note of one step."""
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {self.trainer.step}; the last checkpoint is unharmed")
+            raise FloatingPointError(
+                f"the loss is {loss} at step {self.trainer.step}; the last checkpoint is unharmed"
+            )
         self.losses.append(loss)
         last = self.trainer.step == self.trainer.settings.steps
         # Saving only where the log was written keeps the log gapless after a resume.
@@ -337,7 +364,9 @@ class _Diary:
         self.losses = []
 
     def _validate(self) -> None:
-        self.log.write(step=self.trainer.step, tokens=self.trainer.tokens, validation=self.trainer.validate())
+        self.log.write(
+            step=self.trainer.step, tokens=self.trainer.tokens, validation=self.trainer.validate()
+        )
         for prompt in _SAMPLES:
             print(f"--- {prompt}>>>{self.trainer.complete(prompt)}", flush=True)
 
@@ -365,7 +394,9 @@ def _work(rank: int, settings: Settings, fresh: bool) -> None:
     if settings.workers > 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         meeting = (settings.work / "meeting").resolve().as_uri()
-        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=settings.workers)
+        distributed.init_process_group(
+            "gloo", init_method=meeting, rank=rank, world_size=settings.workers
+        )
     trainer = Trainer(settings, rank=rank)
     if not fresh:
         trainer.load()
@@ -375,22 +406,38 @@ def _work(rank: int, settings: Settings, fresh: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Pretrain the base model on the token files of a work folder.")
+    parser = argparse.ArgumentParser(
+        description="Pretrain the base model on the token files of a work folder."
+    )
     parser.add_argument("--work", type=Path, default=Path("build/pretraining"))
-    parser.add_argument("--steps", type=int, required=True, help="updates in all, those before a resume included")
     parser.add_argument(
-        "--cooldown", type=int, default=0, help="the last updates, over which the rate falls to nothing"
+        "--steps", type=int, required=True, help="updates in all, those before a resume included"
+    )
+    parser.add_argument(
+        "--cooldown",
+        type=int,
+        default=0,
+        help="the last updates, over which the rate falls to nothing",
     )
     parser.add_argument("--matrix-rate", type=float, default=Settings.matrix_rate)
     parser.add_argument("--other-rate", type=float, default=Settings.other_rate)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default=Settings.optimizer)
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--seed", type=int, default=Settings.seed)
-    parser.add_argument("--workers", type=int, default=Settings.workers, help="processes of one thread each")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="run without torch.compile")
-    parser.add_argument("--fresh", action="store_true", help="start anew, whatever checkpoint there is")
     parser.add_argument(
-        "--export", type=Path, metavar="DIR", help="write the checkpoint as a model folder, train nothing"
+        "--workers", type=int, default=Settings.workers, help="processes of one thread each"
+    )
+    parser.add_argument(
+        "--no-compile", dest="compile", action="store_false", help="run without torch.compile"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="start anew, whatever checkpoint there is"
+    )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="write the checkpoint as a model folder, train nothing",
     )
     return parser
 

@@ -16,7 +16,10 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> To
     """Train a tokenizer; the same texts in the same order give the same tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -30,7 +33,9 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> To
 
 
 def save_for_transformers(tokenizer: Tokenizer, folder: Path, *, positions: int) -> None:
-    """Write the files that `AutoTokenizer.from_pretrained` reads, under a class name that every transformers knows."""
+    """Write the files that `AutoTokenizer.from_pretrained` reads, under a class name that every
+    transformers knows.
+    """
     fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=END,

@@ -1,11 +1,11 @@
 """Text → rewritten text: a blunt, hasty message becomes a polite letter of two or three sentences.
 
-    Hey Marsen, gimme the red folder b4 noon. Now!
-    → Dear Marsen, could you please give me the red folder before noon? Thank you for your quick help.
+    Hey Marsen, gimme the red folder b4 noon. Now! → Dear Marsen, could you please give me the red
+    folder before noon? Thank you for your quick help.
 
-The input decides the answer: each kind of bluntness has one polite form, each short form one spelling, an urgent ending one
-way of thanks. So BLEU is meaningful, while a copy of the input scores low. Names and the things asked for are entities:
-each belongs to one part only.
+The input decides the answer: each kind of bluntness has one polite form, each short form one
+spelling, an urgent ending one way of thanks. So BLEU is meaningful, while a copy of the input
+scores low. Names and the things asked for are entities: each belongs to one part only.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ _STOP = tuple(
 
 @dataclass(frozen=True)
 class Manner:
-    """One way of being blunt, and what it is in polite words. `{thing}`, `{verb}`, `{kind}` and `{when}` are filled in."""
+    """One way of being blunt, and what it is in polite words. `{thing}`, `{verb}`, `{kind}` and
+    `{when}` are filled in.
+    """
 
     blunt: tuple[str, ...]
     polite: str
@@ -102,7 +104,12 @@ class Manner:
 
 
 _ASK = Manner(
-    ("{verb} {thing}{when}", "{verb} {thing}{when}", "just {verb} {thing}{when}", "u {verb} {thing}{when}"),
+    (
+        "{verb} {thing}{when}",
+        "{verb} {thing}{when}",
+        "just {verb} {thing}{when}",
+        "u {verb} {thing}{when}",
+    ),
     "could you please {verb} {thing}{when}?",
     _FETCH,
 )
@@ -160,7 +167,9 @@ def _draw(rng: Random, part: Part) -> DemoRow:
     else:
         opening = f"{name}, {blunt}" if roll < 0.8 else f"{name}! {capital(blunt)}"
     return DemoRow(
-        input=f"{opening}. {ending}", references=(f"Dear {name}, {polite} {thanks}",), entities=(name, thing)
+        input=f"{opening}. {ending}",
+        references=(f"Dear {name}, {polite} {thanks}",),
+        entities=(name, thing),
     )
 
 

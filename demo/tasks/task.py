@@ -1,9 +1,10 @@
 """What the three tasks share: rows in three parts that have no name, phrase or message in common.
 
-Every entity (a made-up name, an object, a turn of phrase) belongs to exactly one part, which a hash of its own text
-decides. A generator draws a row for a part from that part's entities only, so a test row is never a training row with
-another word order: its names, objects or phrases were never seen. The seed chooses the rows, never the cut, so the
-test rows of one seed are new to a prefix trained with any other.
+Every entity (a made-up name, an object, a turn of phrase) belongs to exactly one part, which a hash
+of its own text decides. A generator draws a row for a part from that part's entities only, so a
+test row is never a training row with another word order: its names, objects or phrases were never
+seen. The seed chooses the rows, never the cut, so the test rows of one seed are new to a prefix
+trained with any other.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class DemoRow:
     input: str
     references: tuple[str, ...]
     entities: tuple[str, ...]
-    """The names, objects or phrases of this row that must stay within its part; not written to the file."""
+    """The names, objects or phrases of this row that must stay within its part; not written to the
+    file.
+    """
 
     def to_json(self) -> dict[str, object]:
         """`input` and `target`, and `references` where there are several."""
@@ -87,11 +90,18 @@ def part_of(entity: str) -> Part:
 
 
 def cut(entities: Sequence[T], part: Part) -> tuple[T, ...]:
-    """One part's share of a fixed list, in the list's order. Each part gets its share exactly, whatever the hashes."""
-    ranked = sorted(range(len(entities)), key=lambda index: hashlib.sha256(str(entities[index]).encode()).digest())
+    """One part's share of a fixed list, in the list's order. Each part gets its share exactly,
+    whatever the hashes.
+    """
+    ranked = sorted(
+        range(len(entities)),
+        key=lambda index: hashlib.sha256(str(entities[index]).encode()).digest(),
+    )
     first = round(len(ranked) * _SHARES["train"])
     last = round(len(ranked) * (_SHARES["train"] + _SHARES["validation"]))
-    chosen = {"train": ranked[:first], "validation": ranked[first:last], "test": ranked[last:]}[part]
+    chosen = {"train": ranked[:first], "validation": ranked[first:last], "test": ranked[last:]}[
+        part
+    ]
     return tuple(entities[index] for index in sorted(chosen))
 
 
@@ -101,7 +111,9 @@ def draw_until(draw: Callable[[Random], str], rng: Random, part: Part) -> str:
         entity = draw(rng)
         if part_of(entity) == part:
             return entity
-    raise ValueError(f"no entity of the {part} part in {_TRIES} tries: the source has too little variety")
+    raise ValueError(
+        f"no entity of the {part} part in {_TRIES} tries: the source has too little variety"
+    )
 
 
 def _draw_part(task: DemoTask, part: Part, size: int, seed: int) -> list[DemoRow]:
@@ -113,5 +125,7 @@ def _draw_part(task: DemoTask, part: Part, size: int, seed: int) -> list[DemoRow
         row = task.draw(rng, part)
         rows.setdefault(row.input, row)
     if len(rows) < size:
-        raise ValueError(f"{task.name} gives only {len(rows)} different {part} rows, asked for {size}")
+        raise ValueError(
+            f"{task.name} gives only {len(rows)} different {part} rows, asked for {size}"
+        )
     return list(rows.values())

@@ -1,11 +1,12 @@
 """Record → sentence: a walking guide's catalogue entry becomes what the guide would print.
 
-    name: Kelden Loop | level: easy | length: 7 km | from: Barden station | see: an old mill | dogs: no
-    → Kelden Loop is an easy walk of 7 km from Barden station. On the way you pass an old mill. Dogs must stay at home.
+    name: Kelden Loop | level: easy | length: 7 km | from: Barden station | see: an old mill | dogs:
+    no → Kelden Loop is an easy walk of 7 km from Barden station. On the way you pass an old mill.
+    Dogs must stay at home.
 
-The guide has a voice of its own: level, length and start first, then time and sights, then the rule for dogs. Each row has
-up to four references, written anew from the same record. Trail names, start points and sights are entities: each belongs
-to one part only.
+The guide has a voice of its own: level, length and start first, then time and sights, then the rule
+for dogs. Each row has up to four references, written anew from the same record. Trail names, start
+points and sights are entities: each belongs to one part only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _NAME_WORDS = items("""
     Heron, Badger, Otter, Falcon, Swallow, Fox, Raven, Cuckoo, Hare, Beaver, Lark, Miller, Shepherd, Fisher, Hunter, Smuggler,
     Pilgrim, Monk, Bishop, Potter, Weaver, Drover, Birch, Alder, Rowan, Juniper, Hazel, Bracken, Heather, Thistle, Granite,
     Slate, Copper, Silver, Amber, Winter, Summer, Sunrise, Midday, Moonlight""")
-_NAME_KINDS = items("Loop, Path, Trail, Way, Circuit, Round, Walk, Ridge, Track, Steps, Traverse, Ramble")
+_NAME_KINDS = items(
+    "Loop, Path, Trail, Way, Circuit, Round, Walk, Ridge, Track, Steps, Traverse, Ramble"
+)
 _START_KINDS = items("""
     {} station, {} bridge, {} church, {} harbour, {} castle, {} farm, {} mill, {} lock, the village of {}, the inn at {},
     the car park in {}, the bus stop in {}, the market in {}, the old school in {}, the ferry at {}, the lighthouse at {}""")
@@ -34,7 +37,8 @@ _SIGHT_NOUNS = items("""
 _SIGHT_ADJECTIVES = items("""
     old, small, deep, hidden, famous, quiet, tall, lonely, pretty, narrow, wide, little, abandoned, huge, round, dark""")
 _LEVELS = items(
-    "easy, gentle, moderate, challenging, steep, demanding, hard, comfortable, rough, strenuous, leisurely, varied"
+    "easy, gentle, moderate, challenging, steep, demanding, hard, comfortable, rough, strenuous, "
+    "leisurely, varied"
 )
 _NUMBERS = items("two, three, four, five, six")
 
@@ -108,7 +112,11 @@ def draw_trail(rng: Random, part: Part) -> Trail:
     }
     told = rng.sample(_OPTIONAL, rng.choice((1, 1, 2, 2, 3, 4)))
     half = ".5" if rng.random() < 0.2 else ""
-    facts = {"name": draw_until(_name, rng, part), "level": rng.choice(_LEVELS), "length": f"{distance}{half} {unit}"}
+    facts = {
+        "name": draw_until(_name, rng, part),
+        "level": rng.choice(_LEVELS),
+        "length": f"{distance}{half} {unit}",
+    }
     return Trail(facts | {key: drawn[key] for key in _OPTIONAL if key in told})
 
 
@@ -117,7 +125,9 @@ def describe(rng: Random, trail: Trail) -> str:
     facts = trail.facts
     chosen = [_OPENERS_WITH_START if "from" in facts else _OPENERS]
     middle = {("time", "see"): _TIME_AND_SIGHT, ("time",): _TIME, ("see",): _SIGHT}
-    chosen += [middle[keys] for keys in [tuple(key for key in ("time", "see") if key in facts)] if keys]
+    chosen += [
+        middle[keys] for keys in [tuple(key for key in ("time", "see") if key in facts)] if keys
+    ]
     chosen += [_DOGS[facts["dogs"]]] if "dogs" in facts else []
     # "a walk of 3 miles", but "a 3-mile walk"
     stretch = facts["length"].removesuffix("s").replace(" mile", "-mile")

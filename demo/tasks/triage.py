@@ -3,9 +3,10 @@
     Hi, my parcel came on Monday, but nobody could tell me anything about the refund.
     → refund
 
-Most messages mention two of the six subjects: one that is settled, and one that is the matter. So the word alone does not
-give the answer, the sentence around it does. Both kinds of sentences (frames) are entities: each belongs to one part only,
-and no test message says what is the matter, or what is settled, in the words of a training message.
+Most messages mention two of the six subjects: one that is settled, and one that is the matter. So
+the word alone does not give the answer, the sentence around it does. Both kinds of sentences
+(frames) are entities: each belongs to one part only, and no test message says what is the matter,
+or what is settled, in the words of a training message.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ _CONTEXT = ("",) * 12 + lines("""
     The {item} was a present for my (mother|son|brother).
     It is the {item} in (red|blue|green|white).
 """)
-_ENDS = ("",) * 9 + items("Thank you., Thanks a lot., Please help., Please answer soon., Many thanks.")
+_ENDS = ("",) * 9 + items(
+    "Thank you., Thanks a lot., Please help., Please answer soon., Many thanks."
+)
 _QUESTION = re.compile(r"^(can|could|do|how|where|what|who|whom|is)\b")
 _CHOICE = re.compile(r"\(([^()]+\|[^()]+)\)")
 
@@ -157,21 +160,33 @@ def _draw(rng: Random, part: Part) -> DemoRow:
     roll = rng.random()
     if roll < 0.15:
         return DemoRow(input=_message(rng, [about]), references=(label,), entities=(matter,))
-    told = [f"{beside}, but {about}"] if roll < 0.45 else [beside, about] if roll < 0.8 else [about, beside]
+    told = (
+        [f"{beside}, but {about}"]
+        if roll < 0.45
+        else [beside, about]
+        if roll < 0.8
+        else [about, beside]
+    )
     return DemoRow(input=_message(rng, told), references=(label,), entities=(matter, settled))
 
 
 def _thing(rng: Random, label: str) -> str:
     """ "my parcel", "the price of the kettle", "the last invoice"."""
     owner = "the" if label == "price" else rng.choice(_OWNERS)
-    which = rng.choice(("last ", "new ", "first ")) if rng.random() < 0.2 and label != "price" else ""
+    which = (
+        rng.choice(("last ", "new ", "first ")) if rng.random() < 0.2 and label != "price" else ""
+    )
     after = f" {rng.choice(_AFTER[label])}" if rng.random() < 0.35 else ""
     return f"{owner} {which}{label}{after}"
 
 
 def _message(rng: Random, told: list[str]) -> str:
     """What is told, with greeting, context and good-bye; one item throughout."""
-    pieces = [rng.choice(_CONTEXT), *(capital(text) + _mark(text) for text in told), rng.choice(_ENDS)]
+    pieces = [
+        rng.choice(_CONTEXT),
+        *(capital(text) + _mark(text) for text in told),
+        rng.choice(_ENDS),
+    ]
     pieces = [piece for piece in pieces if piece]
     if greeting := rng.choice(_GREETINGS):
         first = pieces[0] if pieces[0].startswith("I ") else pieces[0][:1].lower() + pieces[0][1:]
@@ -189,7 +204,9 @@ def _filled(rng: Random, template: str) -> str:
     text = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
     number = f"{rng.randint(100, 999)}-{rng.randint(10, 99)}"
     return (
-        text.replace("{item}", rng.choice(_ITEMS)).replace("{month}", rng.choice(_MONTHS)).replace("{number}", number)
+        text.replace("{item}", rng.choice(_ITEMS))
+        .replace("{month}", rng.choice(_MONTHS))
+        .replace("{number}", number)
     )
 
 

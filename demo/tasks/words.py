@@ -33,7 +33,9 @@ def made_up(rng: Random) -> str:
 
 
 def article(phrase: str) -> str:
-    """`phrase` with "a" or "an" before it, by its first letter or by how its first number is said."""
+    """`phrase` with "a" or "an" before it, by its first letter or by how its first number
+    is said.
+    """
     vowel = phrase[:1].lower() in "aeiou" or phrase.startswith(("8", "11 ", "18 "))
     return f"{'an' if vowel and not phrase.startswith(('one', 'use')) else 'a'} {phrase}"
 

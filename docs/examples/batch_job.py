@@ -1,7 +1,8 @@
-"""A batch job that may be interrupted: python docs/examples/batch_job.py BUNDLE PREFIX ROWS.jsonl OUT.jsonl
+"""A batch job that may be interrupted: python docs/examples/batch_job.py BUNDLE PREFIX ROWS.jsonl
+OUT.jsonl
 
-Rows are answered in their order, as many at once as the engine has slots. Started again, it goes on after the last whole
-row of OUT.
+Rows are answered in their order, as many at once as the engine has slots. Started again, it goes on
+after the last whole row of OUT.
 """
 
 import json
@@ -17,10 +18,14 @@ written = out.read_text(encoding="utf-8").splitlines(keepends=True) if out.exist
 whole = [line for line in written if line.endswith("\n")]  # a line cut off by the interruption goes
 out.write_text("".join(whole), encoding="utf-8")
 
-with Engine.load(bundle, max_batch=8, max_length=128) as engine, out.open("a", encoding="utf-8") as file:
+with (
+    Engine.load(bundle, max_batch=8, max_length=128) as engine,
+    out.open("a", encoding="utf-8") as file,
+):
     task = engine.load_prefix(prefix).name
     left = rows[len(whole) :]
-    requests = (Request(row, prefix=task, max_new_tokens=16) for row in left)  # taken only as slots become free
+    # Taken only as slots become free
+    requests = (Request(row, prefix=task, max_new_tokens=16) for row in left)
     for index, completion in engine.generate_each(requests):
         file.write(json.dumps({**left[index], "output": completion.text}) + "\n")
         file.flush()

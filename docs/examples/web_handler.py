@@ -1,9 +1,11 @@
-"""A web service with the standard library alone; its threads share one engine, which mixes their requests in one batch.
+"""A web service with the standard library alone; its threads share one engine, which mixes their
+requests in one batch.
 
     python docs/examples/web_handler.py BUNDLE PREFIXES [PORT]
     curl -N localhost:8000/e2e -d 'name: Aromi | food: French'
 
-The path names the task, the body is the prompt, the answer is streamed. A client that goes away cancels its request.
+The path names the task, the body is the prompt, the answer is streamed. A client that goes away
+cancels its request.
 """
 
 import sys
@@ -19,7 +21,9 @@ class Handler(BaseHTTPRequestHandler):
         prompt = self.rfile.read(int(self.headers["Content-Length"])).decode()
         try:
             stream = self.engine.stream(prompt, prefix=self.path.strip("/") or None, timeout_s=60)
-        except EdgePrefixError as error:  # unknown task, prompt too long, queue full: nothing was sent yet
+        except (
+            EdgePrefixError
+        ) as error:  # unknown task, prompt too long, queue full: nothing was sent yet
             self.send_error(400, explain=str(error))
             return
         self.send_response(200)

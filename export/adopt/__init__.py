@@ -1,4 +1,6 @@
-"""Graphs that users already have: a decoder of Optimum, transformers.js or onnxruntime-genai's builder becomes a bundle."""
+"""Graphs that users already have: a decoder of Optimum, transformers.js or onnxruntime-genai's
+builder becomes a bundle.
+"""
 
 from edgeprefix.export.adopt.bundle import adopt
 

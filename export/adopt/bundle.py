@@ -31,12 +31,13 @@ def adopt(
 ) -> Manifest:
     """Makes a bundle of a decoder that another exporter wrote; the graph stays as it is.
 
-    `base` is the checkpoint that it was exported from. `file` names the graph where the folder holds several. With `link` the
-    files are hard links instead of copies: no space, but whoever changes one changes both. The bundle is compared with torch
-    before it takes its place. An existing folder is replaced only with `force`.
-    Raises CheckpointError, ExportError (names what the graph cannot do), ParityError, OutputError.
+    `base` is the checkpoint that it was exported from. `file` names the graph where the folder
+    holds several. With `link` the files are hard links instead of copies: no space, but whoever
+    changes one changes both. The bundle is compared with torch before it takes its place. An
+    existing folder is replaced only with `force`. Raises CheckpointError, ExportError (names what
+    the graph cannot do), ParityError, OutputError.
 
-    >>> manifest = adopt("onnx/", "bundle", base="checkpoints/base", file="model_q4.onnx")  # doctest: +SKIP
+    >>> adopt("onnx/", "bundle", base="checkpoints/base", file="model_q4.onnx")  # doctest: +SKIP
     """
     source = open_source(onnx_folder, file)
     signature = read_signature(source)
@@ -50,8 +51,12 @@ def adopt(
         return verified_manifest(folder, manifest, expected)
 
 
-def _taken(source: Source, signature: Signature, base: Base, folder: Path, *, link: bool) -> Manifest:
-    """Tries the graph, then takes its files into the folder; the report of `verify` is not in the manifest yet."""
+def _taken(
+    source: Source, signature: Signature, base: Base, folder: Path, *, link: bool
+) -> Manifest:
+    """Tries the graph, then takes its files into the folder; the report of `verify` is not in the
+    manifest yet.
+    """
     with quiet_transformers():
         layers = survey_layers(base.model)
     shapes = [layer.shape for layer in layers]
@@ -60,20 +65,26 @@ def _taken(source: Source, signature: Signature, base: Base, folder: Path, *, li
     graph = rehearse(source.path, signature, shapes, exporter=source.exporter, precision=precision)
     _take_files(source, base, folder, link=link)
     vocabulary = signature.vocabulary or int(base.config.vocab_size)
-    manifest = base_manifest(base, layers, folder, vocabulary=vocabulary, precision=precision, cache_dtype=dtype)
+    manifest = base_manifest(
+        base, layers, folder, vocabulary=vocabulary, precision=precision, cache_dtype=dtype
+    )
     return replace(manifest, graph=graph)
 
 
 def _require_same_kind(source: Source, base: Base) -> None:
-    """Raises ExportError when the export says of itself that it is another architecture, or the base has no tokenizer."""
+    """Raises ExportError when the export says of itself that it is another architecture, or the
+    base has no tokenizer.
+    """
     ours, theirs = str(base.model.config.model_type), source.model_type
     if theirs is not None and theirs not in (ours, base.config.model_type):
         raise ExportError(
-            f"{source.path} is an export of a {theirs}, the base {base.identity.name} is a {ours}; give its own --base"
+            f"{source.path} is an export of a {theirs}, the base {base.identity.name} is a "
+            f"{ours}; give its own --base"
         )
     if base.tokenizer is None:
         raise CheckpointError(
-            f"{base.folder} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the checkpoint's folder"
+            f"{base.folder} has no tokenizer (tokenizer.json); a bundle needs one: copy it into "
+            "the checkpoint's folder"
         )
 
 

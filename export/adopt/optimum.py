@@ -1,4 +1,6 @@
-"""Optimum as the second exporter: its own export of a base, then adopted. Needs an environment with the extra `[optimum]`."""
+"""Optimum as the second exporter: its own export of a base, then adopted. Needs an environment with
+the extra `[optimum]`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ _TASK = "text-generation-with-past"
 def export_with_optimum(base: str | Path, out: str | Path, *, force: bool = False) -> Manifest:
     """Exports a base with Optimum, in fp32, and makes a bundle of the result.
 
-    Raises MissingExtraError without Optimum, ExportError when it refuses the base, and what `adopt` raises.
+    Raises MissingExtraError without Optimum, ExportError when it refuses the base, and what `adopt`
+    raises.
 
     >>> manifest = export_with_optimum("checkpoints/base", "bundle")  # doctest: +SKIP
     """
@@ -31,11 +34,15 @@ def export_with_optimum(base: str | Path, out: str | Path, *, force: bool = Fals
     target, checkpoint = Path(out), find_checkpoint(base)
     read_config(checkpoint.folder)  # what can be no base is refused before minutes are spent
     if target.exists() and not force:
-        raise OutputError(f"{target} exists already; choose another --out, or pass --force to replace it")
+        raise OutputError(
+            f"{target} exists already; choose another --out, or pass --force to replace it"
+        )
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that the graph can be linked into the bundle instead of copied.
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".optimum", dir=target.parent) as name:
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}.", suffix=".optimum", dir=target.parent
+    ) as name:
         _run_optimum(checkpoint.folder, Path(name))
         return adopt(name, target, base=base, link=True, force=force)
 
@@ -48,13 +55,15 @@ def require_optimum() -> None:
         found = None
     if found is None:
         raise MissingExtraError(
-            "--backend optimum needs optimum-onnx, which cannot stand beside transformers 5; in an environment of its own, type: "
+            "--backend optimum needs optimum-onnx, which cannot stand beside transformers 5; in "
+            "an environment of its own, type: "
             "pip install 'edgeprefix[optimum]'"
         )
 
 
 def _run_optimum(checkpoint: Path, folder: Path) -> None:
-    from optimum.exporters.onnx import main_export  # only here: it takes seconds, and is not there with transformers 5
+    # Only here: it takes seconds, and is not there with transformers 5
+    from optimum.exporters.onnx import main_export
 
     with quiet_transformers(), _quiet():
         try:
@@ -66,7 +75,9 @@ def _run_optimum(checkpoint: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing warns about every branch of the model, and Optimum reports what it does: not the user's business."""
+    """Tracing warns about every branch of the model, and Optimum reports what it does: not the
+    user's business.
+    """
     loggers = [logging.getLogger(name) for name in ("optimum", "optimum.exporters", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

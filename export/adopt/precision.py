@@ -1,4 +1,6 @@
-"""How the weights of a foreign graph are stored, read from its nodes: it decides how far from torch it may be."""
+"""How the weights of a foreign graph are stored, read from its nodes: it decides how far from torch
+it may be.
+"""
 
 from __future__ import annotations
 

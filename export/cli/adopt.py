@@ -16,20 +16,35 @@ def adopt_command(
         Path,
         typer.Argument(
             metavar="ONNX_FOLDER",
-            help="Export of Optimum (text-generation-with-past), of transformers.js (graphs in onnx/), or of onnxruntime-genai.",
+            help=(
+                "Export of Optimum (text-generation-with-past), of transformers.js (graphs in "
+                "onnx/), or of onnxruntime-genai."
+            ),
         ),
     ],
     base: Annotated[
-        str, typer.Option("--base", metavar="BASE", help="The checkpoint that it was exported from: folder or hub id.")
+        str,
+        typer.Option(
+            "--base",
+            metavar="BASE",
+            help="The checkpoint that it was exported from: folder or hub id.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write.")],
     file: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Which graph, such as model_q4.onnx. [default: model.onnx, or the only one]"),
+        typer.Option(
+            metavar="NAME",
+            help="Which graph, such as model_q4.onnx. [default: model.onnx, or the only one]",
+        ),
     ] = None,
-    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies; same disk only.")] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links instead of copies; same disk only.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
-    """Make a bundle of an ONNX decoder that you already have; compared with torch before it is done."""
+    """Make a bundle of an ONNX decoder that you already have; compared with torch before it is
+    done.
+    """
     manifest = adopt(onnx_folder, out, base=base, file=file, link=link, force=force)
     typer.echo(summary(out, manifest))

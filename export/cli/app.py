@@ -9,7 +9,9 @@ from edgeprefix.export.cli.decoder import decoder_command
 from edgeprefix.export.cli.prefix import prefix_command
 from edgeprefix.export.cli.verify import verify_command
 
-export_app = typer.Typer(no_args_is_help=True, help="Write a base as a bundle, or a trained run as a prefix file.")
+export_app = typer.Typer(
+    no_args_is_help=True, help="Write a base as a bundle, or a trained run as a prefix file."
+)
 export_app.command("decoder")(decoder_command)
 export_app.command("adopt")(adopt_command)
 export_app.command("prefix")(prefix_command)

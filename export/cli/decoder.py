@@ -37,21 +37,32 @@ class Backend(enum.StrEnum):
 
 
 def decoder_command(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="Folder of a checkpoint, or a hub id.")],
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="Folder of a checkpoint, or a hub id.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write.")],
-    precision: Annotated[Precision, typer.Option(help="Weights: fp32, fp16 (GPU), int8 or int4.")] = Precision.FP32,
+    precision: Annotated[
+        Precision, typer.Option(help="Weights: fp32, fp16 (GPU), int8 or int4.")
+    ] = Precision.FP32,
     cache: Annotated[
         CacheDtype | None,
-        typer.Option(help="Keys and values in 8 bits: a quarter of the memory (CPU, onnxruntime 1.27+)."),
+        typer.Option(
+            help="Keys and values in 8 bits: a quarter of the memory (CPU, onnxruntime 1.27+)."
+        ),
     ] = None,
     backend: Annotated[
-        Backend, typer.Option(help="Who writes the graph; Optimum (fp32) needs the extra [optimum].")
+        Backend,
+        typer.Option(help="Who writes the graph; Optimum (fp32) needs the extra [optimum]."),
     ] = Backend.EDGEPREFIX,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Try a two-layer copy first: seconds.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try a two-layer copy first: seconds.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Write BASE as a bundle: graph, weights, tokenizer, manifest; compared with torch before it is done."""
+    """Write BASE as a bundle: graph, weights, tokenizer, manifest; compared with torch before it is
+    done.
+    """
     if backend is Backend.OPTIMUM:
         if precision is not Precision.FP32 or cache is not None or smoke:
             raise typer.BadParameter(
@@ -75,15 +86,21 @@ def decoder_command(
 
 
 def summary(out: Path, manifest: Manifest) -> str:
-    """A bundle that was written, in one line, and how it is run in another when the graph is another exporter's."""
+    """A bundle that was written, in one line, and how it is run in another when the graph is
+    another exporter's.
+    """
     size = sum(record.bytes for record in manifest.files.values())
     parity = manifest.parity
     cache = ", int8 cache" if manifest.cache_dtype == "int8" else ""
     checked = (
-        f"top-1 agreement with torch {parity['top1']:.1%}, largest difference {parity['max_abs']:.1e}"
+        f"top-1 agreement with torch {parity['top1']:.1%}, largest difference "
+        f"{parity['max_abs']:.1e}"
         if parity
         else "not verified"
     )
-    made = f"{manifest.model_type}, {len(manifest.layers)} layers, {manifest.precision}{cache}, {size / 1e6:,.1f} MB"
+    made = (
+        f"{manifest.model_type}, {len(manifest.layers)} layers, {manifest.precision}{cache}, "
+        f"{size / 1e6:,.1f} MB"
+    )
     graph = "" if manifest.graph is None else f"\n{manifest.graph.to_text()}"
     return f"{out}: {made}; {checked}{graph}"

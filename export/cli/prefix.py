@@ -1,4 +1,6 @@
-"""`edgeprefix export prefix`: what was trained, here or with PEFT, becomes a prefix file, or a file of another runtime's."""
+"""`edgeprefix export prefix`: what was trained, here or with PEFT, becomes a prefix file, or a file
+of another runtime's.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,20 @@ def prefix_command(
         Path,
         typer.Argument(
             metavar="RUN|PEFT_ADAPTER|FILE",
-            help="Folder that `edgeprefix train` or PEFT's save_pretrained() wrote, or a prefix file.",
+            help=(
+                "Folder that `edgeprefix train` or PEFT's save_pretrained() wrote, or a prefix "
+                "file."
+            ),
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write (peft: folder).")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="File to write (peft: folder).")
+    ],
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="BASE", help="Check that the prefix belongs to this base; a PEFT adapter names one itself."
+            metavar="BASE",
+            help="Check that the prefix belongs to this base; a PEFT adapter names one itself.",
         ),
     ] = None,
     format: Annotated[  # noqa: A002  # the option's name
@@ -52,34 +60,46 @@ def prefix_command(
     ] = Format.EDGEPREFIX,
     dtype: Annotated[
         PrefixDtype | None,
-        typer.Option(help="Precision of keys and values in the file; by default fp32, for llama.cpp fp16."),
+        typer.Option(
+            help="Precision of keys and values in the file; by default fp32, for llama.cpp fp16."
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Name of the task; by default as trained, of a PEFT adapter the folder's name."
+            metavar="NAME",
+            help="Name of the task; by default as trained, of a PEFT adapter the folder's name.",
         ),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="TEMPLATE", help='Prompt template, such as "{input}\\n"; by default as trained.'),
+        typer.Option(
+            metavar="TEMPLATE", help='Prompt template, such as "{input}\\n"; by default as trained.'
+        ),
     ] = None,
     task_id: Annotated[
-        int | None, typer.Option(metavar="N", help="Which task of a PEFT multitask adapter, from 0.")
+        int | None,
+        typer.Option(metavar="N", help="Which task of a PEFT multitask adapter, from 0."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing PEFT folder.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing PEFT folder.")
+    ] = False,
 ) -> None:
-    """Write the best prefix of a training run, a PEFT adapter or a prefix file for this runtime or another."""
+    """Write the best prefix of a training run, a PEFT adapter or a prefix file for this runtime or
+    another.
+    """
     template = None if prompt is None else prompt.replace("\\n", "\n").replace("\\t", "\t")
     prefix = read_prefix(run, base=base, task=task, prompt=template, task_id=task_id)
     chosen = FORMATS[format.value] if dtype is None else dtype.value
     write_prefix(prefix, out, format=format.value, dtype=chosen, base=base, force=force)
     typer.echo(
-        f"{out}: {_kind(format)}, task {prefix.name}, {prefix.length} positions, base {prefix.base}, {_bytes(out):,} bytes"
+        f"{out}: {_kind(format)}, task {prefix.name}, {prefix.length} positions, base "
+        f"{prefix.base}, {_bytes(out):,} bytes"
     )
     if prompt is None and is_adapter(run):
         typer.echo(
-            f"prompt template {prefix.pack.prompt!r}: an adapter does not say what stood around its inputs in training; "
+            f"prompt template {prefix.pack.prompt!r}: an adapter does not say what stood around "
+            "its inputs in training; "
             'name it with --prompt "…{input}…"',
             err=True,
         )

@@ -27,4 +27,6 @@ def stage_bar(quiet: bool) -> Iterator[Report]:
     )
     with Progress(*columns, console=console, transient=True) as bars:
         task: TaskID = bars.add_task(STAGES[0], total=len(STAGES))
-        yield lambda stage, done: bars.update(task, description=stage, completed=STAGES.index(stage) + done)
+        yield lambda stage, done: bars.update(
+            task, description=stage, completed=STAGES.index(stage) + done
+        )

@@ -14,11 +14,19 @@ from edgeprefix.runtime.contracts.files import write_atomic
 
 def verify_command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")],
-    base: Annotated[str, typer.Option("--base", metavar="BASE", help="The checkpoint it was made of.")],
-    prefix: Annotated[Path | None, typer.Option(metavar="FILE", help="Prefix file to verify with.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
+    base: Annotated[
+        str, typer.Option("--base", metavar="BASE", help="The checkpoint it was made of.")
+    ],
+    prefix: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Prefix file to verify with.")
+    ] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
+    ] = None,
 ) -> None:
-    """Compare BUNDLE with torch: prefill, chunks, decode, prefix, mixed rows, long text. Exit 1 when it differs."""
+    """Compare BUNDLE with torch: prefill, chunks, decode, prefix, mixed rows, long text. Exit 1
+    when it differs.
+    """
     report = verify(bundle, base, prefix=prefix)
     if json_out is not None:
         write_atomic(json_out, (json.dumps(report.to_json(), indent=2) + "\n").encode())

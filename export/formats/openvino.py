@@ -1,8 +1,9 @@
 """A prefix as the states of a stateful OpenVINO decoder: one tensor for each of its variables.
 
-optimum-intel exports decoders whose cache is inside the model, in variables that are called after the input and the output they
-were made of: `past_key_values.{i}.keypresent.{i}.key`, [B, H, P, D]. The file is a plain safetensors file of those names with
-B = 1; `request.query_state()` takes them (see docs/formats.md).
+optimum-intel exports decoders whose cache is inside the model, in variables that are called after
+the input and the output they were made of: `past_key_values.{i}.keypresent.{i}.key`, [B, H, P, D].
+The file is a plain safetensors file of those names with B = 1; `request.query_state()` takes them
+(see docs/formats.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""A prefix as a PEFT adapter: a folder of type PREFIX_TUNING that `PeftModel.from_pretrained(model, folder)` loads.
+"""A prefix as a PEFT adapter: a folder of type PREFIX_TUNING that `PeftModel.from_pretrained(model,
+folder)` loads.
 
-Keys and values are what such an adapter stores, so nothing is lost on the way. What PEFT has no place for goes to the
-folder's README.md, for people: prompt template, labels, stop texts. Letters: P prefix length, L layers, H heads, D head size.
+Keys and values are what such an adapter stores, so nothing is lost on the way. What PEFT has no
+place for goes to the folder's README.md, for people: prompt template, labels, stop texts. Letters:
+P prefix length, L layers, H heads, D head size.
 """
 
 from __future__ import annotations
@@ -23,28 +25,35 @@ from edgeprefix.runtime.errors import ExportError
 def write_peft(prefix: Prefix, folder: str | Path, base: str, *, force: bool = False) -> None:
     """Writes a prefix as the folder of a PEFT adapter, whole or not at all, in fp32.
 
-    `base` is what the adapter names as its base: a hub id, or a folder; peft itself loads the adapter onto any model that is
-    handed to it. An existing folder is replaced only with `force`.
-    Raises ExportError when the prefix has what PEFT cannot express, OutputError when the folder cannot be written.
+    `base` is what the adapter names as its base: a hub id, or a folder; peft itself loads the
+    adapter onto any model that is handed to it. An existing folder is replaced only with `force`.
+    Raises ExportError when the prefix has what PEFT cannot express, OutputError when the folder
+    cannot be written.
     """
     heads, size = _one_shape(prefix)
     with atomic_folder(folder, force=force) as building:
         config = json.dumps(_config(prefix, base, heads=heads, size=size), indent=2, sort_keys=True)
         (building / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
         tensors = {PROMPT: pack_layers(prefix.layers)}
-        (building / TENSOR_FILE).write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+        (building / TENSOR_FILE).write_bytes(
+            safetensors.numpy.save(tensors, metadata={"format": "pt"})
+        )
         (building / "README.md").write_text(_card(prefix, base), encoding="utf-8")
 
 
 def _one_shape(prefix: Prefix) -> tuple[int, int]:
-    """(H, D) of all layers, keys and values. Raises ExportError: PEFT cuts all layers to one shape."""
+    """(H, D) of all layers, keys and values. Raises ExportError: PEFT cuts all layers to
+    one shape.
+    """
     first = prefix.layers[0].key.shape
     for index, layer in enumerate(prefix.layers):
         for kind, array in zip(("keys", "values"), layer, strict=True):
             if array.shape != first:
                 raise ExportError(
-                    f"prefix {prefix.name!r} cannot be a PEFT adapter: layer {index} has {kind} of {array.shape[0]} heads of "
-                    f"{array.shape[2]}, layer 0 has keys of {first[0]} heads of {first[2]}, and PEFT knows one size for all; "
+                    f"prefix {prefix.name!r} cannot be a PEFT adapter: layer {index} has {kind} "
+                    f"of {array.shape[0]} heads of "
+                    f"{array.shape[2]}, layer 0 has keys of {first[0]} heads of {first[2]}, and "
+                    "PEFT knows one size for all; "
                     "keep it as a prefix file"
                 )
     return first[0], first[2]
@@ -80,5 +89,6 @@ def _card(prefix: Prefix, base: str) -> str:
     lines = "\n".join(f"- {fact}" for fact in facts)
     return (
         f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\n---\n\n# {prefix.name}\n\n"
-        f"A prefix of {prefix.length} positions for {prefix.base}, written by edgeprefix.\n\n{lines}\n"
+        f"A prefix of {prefix.length} positions for {prefix.base}, written by "
+        f"edgeprefix.\n\n{lines}\n"
     )

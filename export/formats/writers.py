@@ -34,8 +34,9 @@ def write_prefix(
 ) -> None:
     """Writes a prefix in one of FORMATS, whole or not at all. See docs/formats.md.
 
-    `dtype` defaults to the format's own. `base` is the checkpoint: llama.cpp's format needs its configuration, PEFT's folder
-    names it. `force` replaces an existing PEFT folder. Raises ExportError, PrefixFileError, CheckpointError, OutputError.
+    `dtype` defaults to the format's own. `base` is the checkpoint: llama.cpp's format needs its
+    configuration, PEFT's folder names it. `force` replaces an existing PEFT folder. Raises
+    ExportError, PrefixFileError, CheckpointError, OutputError.
     """
     if format not in FORMATS:
         raise ExportError(f"format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
@@ -51,7 +52,10 @@ def write_prefix(
         write_openvino(prefix, out, dtype=chosen)
     else:
         if base is None:
-            raise ExportError("the format llama.cpp depends on the architecture of the base: give it with --base BASE")
+            raise ExportError(
+                "the format llama.cpp depends on the architecture of the base: give it with "
+                "--base BASE"
+            )
         write_llama_cpp(prefix, out, read_config(find_checkpoint(base).folder), dtype=chosen)
 
 

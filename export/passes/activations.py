@@ -1,7 +1,7 @@
 """Activation functions in one node each.
 
-SiLU is a Sigmoid and a Mul in torch's graph, GPT-2's GELU eight nodes. Both have kernels of their own in ONNX Runtime; FastGelu
-also adds the bias of the projection before it.
+SiLU is a Sigmoid and a Mul in torch's graph, GPT-2's GELU eight nodes. Both have kernels of their
+own in ONNX Runtime; FastGelu also adds the bias of the projection before it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from edgeprefix.export.passes.linear import bias_of
 
 
 class FuseActivationPass(ir.passes.InPlacePass):
-    """x · sigmoid(x) → QuickGelu(α = 1); ½x(1 + tanh(√(2/π)(x + 0.044715x³))) → FastGelu; a bias goes into the GELU.
+    """x · sigmoid(x) → QuickGelu(α = 1); ½x(1 + tanh(√(2/π)(x + 0.044715x³))) → FastGelu; a bias
+    goes into the GELU.
 
     Ensures: no Sigmoid multiplies its own input.
     """
@@ -54,7 +55,9 @@ def _silu(node: ir.Node) -> ir.Node | None:
         sigmoid = producer(value, "Sigmoid")
         source = other_input(node, value)
         if sigmoid is not None and source is not None and sigmoid.inputs[0] is source:
-            return make_node("QuickGelu", [source], like=node.outputs[0], domain=MICROSOFT, alpha=1.0)
+            return make_node(
+                "QuickGelu", [source], like=node.outputs[0], domain=MICROSOFT, alpha=1.0
+            )
     return None
 
 
@@ -84,7 +87,11 @@ def _standard_gelu(node: ir.Node) -> ir.Node | None:
     if attribute(node, "approximate", "none") == "tanh":
         return _fast_gelu(node.inputs[0], node.outputs[0])
     states, bias = _biased(node.inputs[0])
-    return None if bias is None else make_node("BiasGelu", [states, bias], like=node.outputs[0], domain=MICROSOFT)
+    return (
+        None
+        if bias is None
+        else make_node("BiasGelu", [states, bias], like=node.outputs[0], domain=MICROSOFT)
+    )
 
 
 def _is_gelu_argument(value: ir.Value | None, source: ir.Value) -> bool:
@@ -100,16 +107,22 @@ def _factor(value: ir.Value | None, expected: float) -> ir.Value | None:
     node = producer(value, "Mul")
     if node is None:
         return None
-    return next((other_input(node, item) for item in node.inputs if is_scalar(item, expected)), None)
+    return next(
+        (other_input(node, item) for item in node.inputs if is_scalar(item, expected)), None
+    )
 
 
 def _fast_gelu(source: ir.Value, like: ir.Value) -> ir.Node:
     states, bias = _biased(source)
-    return make_node("FastGelu", [states] if bias is None else [states, bias], like=like, domain=MICROSOFT)
+    return make_node(
+        "FastGelu", [states] if bias is None else [states, bias], like=like, domain=MICROSOFT
+    )
 
 
 def _biased(value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
-    """(states, bias) when `value` is their sum and is read by one activation only (of however many nodes)."""
+    """(states, bias) when `value` is their sum and is read by one activation only (of however many
+    nodes).
+    """
     add = producer(value, "Add")
     bias = bias_of(add) if add is not None else None
     if add is None or bias is None:

@@ -1,8 +1,9 @@
 """Queries, keys and values enter the attention node packed, straight from one projection.
 
-Architectures project them in many ways: three matrices, one matrix in thirds, one matrix interleaved head by head. Whatever
-lies between the projections and the node is layout; `layout.columns` says which column ends where, and one matrix with its
-columns in the node's order replaces it all.
+Architectures project them in many ways: three matrices, one matrix in thirds, one matrix
+interleaved head by head. Whatever lies between the projections and the node is layout;
+`layout.columns` says which column ends where, and one matrix with its columns in the node's order
+replaces it all.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class _Part:
 
 
 class PackQkvPass(ir.passes.InPlacePass):
-    """Q, K and V inputs of each attention node become one packed input, where nothing but layout stands before them.
+    """Q, K and V inputs of each attention node become one packed input, where nothing but layout
+    stands before them.
 
     Requires: canonical projections. Ensures: a packed node has no separate keys and values.
     """
@@ -38,7 +40,11 @@ class PackQkvPass(ir.passes.InPlacePass):
             if node.op_type == "GroupQueryAttention" and node.inputs[1] is not None:
                 parts = [_part(value) for value in node.inputs[:3]]
                 found = [part for part in parts if part is not None]
-                if len(found) == 3 and len({part.linear.source for part in found}) == 1 and _used_only_by(node, found):
+                if (
+                    len(found) == 3
+                    and len({part.linear.source for part in found}) == 1
+                    and _used_only_by(node, found)
+                ):
                     _pack(model.graph, node, found)
                     changed = True
         return ir.passes.PassResult(model, changed)
@@ -46,7 +52,9 @@ class PackQkvPass(ir.passes.InPlacePass):
     def ensures(self, model: ir.Model) -> None:
         """Keys and values are both there, or both packed."""
         for node in model.graph:
-            if node.op_type == "GroupQueryAttention" and (node.inputs[1] is None) != (node.inputs[2] is None):
+            if node.op_type == "GroupQueryAttention" and (node.inputs[1] is None) != (
+                node.inputs[2] is None
+            ):
                 raise ir.passes.PostconditionError(f"{node.name} has keys without values")
 
 
@@ -60,7 +68,9 @@ def _part(value: ir.Value | None) -> _Part | None:
 
 
 def _used_only_by(node: ir.Node, parts: list[_Part]) -> bool:
-    """Whether the projections end in this node alone: otherwise packing would store a weight twice."""
+    """Whether the projections end in this node alone: otherwise packing would store a
+    weight twice.
+    """
     return all(_leads_only_to(part.linear.output, node) for part in parts)
 
 
@@ -70,7 +80,9 @@ def _leads_only_to(value: ir.Value, node: ir.Node) -> bool:
     for user in users(value):
         if user is node or user.op_type == "Shape":
             continue
-        if user.op_type not in LAYOUT_OPS or not all(_leads_only_to(output, node) for output in user.outputs):
+        if user.op_type not in LAYOUT_OPS or not all(
+            _leads_only_to(output, node) for output in user.outputs
+        ):
             return False
     return True
 
@@ -86,11 +98,16 @@ def _pack(graph: ir.Graph, node: ir.Node, parts: list[_Part]) -> None:
 
 
 def _merged(parts: list[_Part]) -> list[tuple[Linear, Labels | None]]:
-    """Columns that come from one projection one after the other are taken together; all of them in order are None."""
+    """Columns that come from one projection one after the other are taken together; all of them in
+    order are None.
+    """
     joined: list[_Part] = []
     for part in parts:
         if joined and joined[-1].linear.matmul is part.linear.matmul:
             joined[-1] = _Part(part.linear, np.concatenate([joined[-1].columns, part.columns]))
         else:
             joined.append(part)
-    return [(p.linear, None if np.array_equal(p.columns, np.arange(p.linear.width)) else p.columns) for p in joined]
+    return [
+        (p.linear, None if np.array_equal(p.columns, np.arange(p.linear.width)) else p.columns)
+        for p in joined
+    ]

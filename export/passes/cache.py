@@ -1,4 +1,6 @@
-"""An int8 cache: the attention nodes round new keys and values with constant scales, one for each channel."""
+"""An int8 cache: the attention nodes round new keys and values with constant scales, one for each
+channel.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _SCALES = 12  # place of k_scale among the inputs of GroupQueryAttention; v_scal
 
 
 class QuantiseCachePass(ir.passes.InPlacePass):
-    """Requires: attention nodes over an fp32 cache. Ensures: past and present of every layer are int8."""
+    """Requires: attention nodes over an fp32 cache. Ensures: past and present of every layer are
+    int8.
+    """
 
     def __init__(self, scales: Sequence[LayerScales]) -> None:
         self._scales = scales
@@ -23,7 +27,9 @@ class QuantiseCachePass(ir.passes.InPlacePass):
         """Rewrites in place."""
         graph = model.graph
         stored = {
-            f"{index}.{kind}": constant(graph, f"past_key_values.{index}.{kind}.scale", array[None].astype(np.float32))
+            f"{index}.{kind}": constant(
+                graph, f"past_key_values.{index}.{kind}.scale", array[None].astype(np.float32)
+            )
             for index, layer in enumerate(self._scales)
             for kind, array in layer._asdict().items()
         }
@@ -33,7 +39,12 @@ class QuantiseCachePass(ir.passes.InPlacePass):
         for node in graph:
             if node.op_type == "GroupQueryAttention":
                 _quantise(
-                    node, [stored[str(past.name).partition(".")[2]] for past in node.inputs[3:5] if past is not None]
+                    node,
+                    [
+                        stored[str(past.name).partition(".")[2]]
+                        for past in node.inputs[3:5]
+                        if past is not None
+                    ],
                 )
         return ir.passes.PassResult(model, True)
 
@@ -42,7 +53,8 @@ class QuantiseCachePass(ir.passes.InPlacePass):
         wrong = [
             value.name
             for value in (*model.graph.inputs, *model.graph.outputs)
-            if str(value.name).startswith(("past_key_values.", "present.")) and value.dtype != ir.DataType.INT8
+            if str(value.name).startswith(("past_key_values.", "present."))
+            and value.dtype != ir.DataType.INT8
         ]
         if wrong:
             raise ir.passes.PostconditionError(f"not int8: {wrong[:3]}")

@@ -1,4 +1,6 @@
-"""The weights of experts, [E, N, K], are stored in 4 or 8 bits and become plain numbers when a token has chosen theirs."""
+"""The weights of experts, [E, N, K], are stored in 4 or 8 bits and become plain numbers when a
+token has chosen theirs.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,27 @@ import onnx_ir as ir
 
 from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.passes.graph import MICROSOFT, make_node, remove, replace
-from edgeprefix.export.weights import Array, SharedTensor, computed, constant, dims, unique_name, weight_of
+from edgeprefix.export.weights import (
+    Array,
+    SharedTensor,
+    computed,
+    constant,
+    dims,
+    unique_name,
+    weight_of,
+)
 from edgeprefix.runtime.contracts.rounding import SMALLEST_SIDE, WeightFormat
 
 _SMALLEST_BLOCK = 16  # of GatherBlockQuantized
 
 
 def expert_format(form: WeightFormat, shape: tuple[int, ...]) -> WeightFormat | None:
-    """How the experts [E, N, K] are rounded along K when projections are rounded in `form`; None when they are not."""
+    """How the experts [E, N, K] are rounded along K when projections are rounded in `form`; None
+    when they are not.
+    """
     block = form.block
-    while block > _SMALLEST_BLOCK and shape[-1] % block:  # GatherBlockQuantized cannot cut off what is padded
+    # GatherBlockQuantized cannot cut off what is padded
+    while block > _SMALLEST_BLOCK and shape[-1] % block:
         block //= 2
     if min(shape[1:]) < SMALLEST_SIDE or shape[-1] % block:
         return None
@@ -48,7 +61,9 @@ class QuantiseExpertsPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, changed)
 
 
-def _quantise(graph: ir.Graph, node: ir.Node, tensor: ir.TensorProtocol, form: WeightFormat) -> None:
+def _quantise(
+    graph: ir.Graph, node: ir.Node, tensor: ir.TensorProtocol, form: WeightFormat
+) -> None:
     E, N, K = dims(tensor)
     rows = SharedTensor(tensor, (E * N, K), name=str(node.inputs[0].name))  # type: ignore[union-attr]
     weight = BlockwiseWeight(rows, form, transposed=True)
@@ -66,9 +81,15 @@ def _quantise(graph: ir.Graph, node: ir.Node, tensor: ir.TensorProtocol, form: W
     if not form.symmetric:
         parts.append(stored(".zero", ir.DataType.UINT8, weight.zeros_shape[1], weight.zeros))
     new = make_node(
-        "GatherBlockQuantized", parts, like=node.outputs[0], domain=MICROSOFT, bits=form.bits, block_size=weight.block,
-        gather_axis=0, quantize_axis=2,
-    )  # fmt: skip
+        "GatherBlockQuantized",
+        parts,
+        like=node.outputs[0],
+        domain=MICROSOFT,
+        bits=form.bits,
+        block_size=weight.block,
+        gather_axis=0,
+        quantize_axis=2,
+    )
     graph.insert_before(node, new)
     replace(graph, node.outputs[0], new.outputs[0])
     remove(graph, [node])

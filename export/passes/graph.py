@@ -16,7 +16,9 @@ def is_op(node: ir.Node | None, *types: str) -> bool:
 
 
 def producer(value: ir.Value | None, *types: str) -> ir.Node | None:
-    """The node that makes `value`, when it is of one of these types (of any, when none is given)."""
+    """The node that makes `value`, when it is of one of these types (of any, when none is
+    given).
+    """
     node = value.producer() if value is not None else None
     return node if node is not None and (not types or node.op_type in types) else None
 
@@ -27,7 +29,9 @@ def users(value: ir.Value) -> list[ir.Node]:
 
 
 def sole_user(value: ir.Value, *types: str) -> ir.Node | None:
-    """The only node that reads `value`, when there is exactly one use, of one of these types, and it is no output."""
+    """The only node that reads `value`, when there is exactly one use, of one of these types, and
+    it is no output.
+    """
     nodes = users(value)
     if len(nodes) != 1 or value.is_graph_output() or (types and nodes[0].op_type not in types):
         return None
@@ -85,7 +89,12 @@ def make_node(
     """A node whose first output has the type, the shape and (with a suffix) the name of `like`."""
     name = f"{like.name}_{op_type}"
     node = ir.Node(
-        domain, op_type, inputs, ir.convenience.convert_attributes(attributes), num_outputs=outputs, name=name
+        domain,
+        op_type,
+        inputs,
+        ir.convenience.convert_attributes(attributes),
+        num_outputs=outputs,
+        name=name,
     )
     for index, output in enumerate(node.outputs):
         output.name = name if index == 0 else f"{name}_{index}"
@@ -106,7 +115,9 @@ def replace(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
 def remove(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
     """Takes nodes out of the graph whose outputs nobody reads any more."""
     for node in nodes:
-        if node.graph is not None and not any(output.uses() or output.is_graph_output() for output in node.outputs):
+        if node.graph is not None and not any(
+            output.uses() or output.is_graph_output() for output in node.outputs
+        ):
             graph.remove(node, safe=True)
 
 

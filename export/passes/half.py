@@ -1,8 +1,10 @@
-"""fp16 for GPUs: weights, activations and cache in half precision; logits and positions stay in fp32.
+"""fp16 for GPUs: weights, activations and cache in half precision; logits and positions stay in
+fp32.
 
-The graph is traced in fp32, so every float in it is one of two kinds. Numbers of the model (weights, hidden states, cache)
-become fp16. Numbers computed from positions alone (angles of a rotation that stays outside the attention node) keep fp32,
-since fp16 cannot even count to 4,096; they are cast where they meet the others.
+The graph is traced in fp32, so every float in it is one of two kinds. Numbers of the model
+(weights, hidden states, cache) become fp16. Numbers computed from positions alone (angles of a
+rotation that stays outside the attention node) keep fp32, since fp16 cannot even count to 4,096;
+they are cast where they meet the others.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def _model_values(graph: ir.Graph) -> set[ir.Value]:
     for node in graph:
         looks_up = node.op_type == "Gather" and _is_float_weight(node.inputs[0])
         if looks_up or any(value in halves for value in node.inputs):
-            halves.update(value for value in node.outputs if value.name and value.dtype in (_FULL, None))
+            halves.update(
+                value for value in node.outputs if value.name and value.dtype in (_FULL, None)
+            )
     return halves
 
 
@@ -83,14 +87,17 @@ def _half_constant(graph: ir.Graph, value: ir.Value) -> ir.Value:
         return graph.initializers[name]
     tensor = value.const_value
     assert tensor is not None
-    return computed(graph, name, _HALF, dims(tensor), lambda: _to_half(str(value.name), tensor.numpy()))
+    return computed(
+        graph, name, _HALF, dims(tensor), lambda: _to_half(str(value.name), tensor.numpy())
+    )
 
 
 def _to_half(name: str, array: Array) -> Array:
     largest = float(np.abs(array).max(initial=0.0))
     if largest > _HALF_MAX and np.isfinite(largest):
         raise ExportError(
-            f"weight {name} reaches {largest:.0f}, more than fp16 holds ({_HALF_MAX:.0f}); export as fp32, int8 or int4"
+            f"weight {name} reaches {largest:.0f}, more than fp16 holds ({_HALF_MAX:.0f}); export "
+            "as fp32, int8 or int4"
         )
     return array.astype(np.float16)
 

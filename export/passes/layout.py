@@ -1,8 +1,10 @@
-"""Where does a number come from? Layout nodes (reshape, transpose, slice, split) move numbers and never change them.
+"""Where does a number come from? Layout nodes (reshape, transpose, slice, split) move numbers and
+never change them.
 
-A chain of them is understood by running it once on labels: each element carries its own index, and the labels that come out
-tell which column of the source every output column is. So one rule covers all the ways in which architectures cut up their
-projections, and nothing is guessed from shapes. B batch, S tokens.
+A chain of them is understood by running it once on labels: each element carries its own index, and
+the labels that come out tell which column of the source every output column is. So one rule covers
+all the ways in which architectures cut up their projections, and nothing is guessed from shapes. B
+batch, S tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class _UnknownError(Exception):
 
 
 def source_of(value: ir.Value | None) -> ir.Value | None:
-    """The value at the start of the layout chain that ends in `value` (itself, when there is no chain)."""
+    """The value at the start of the layout chain that ends in `value` (itself, when there is no
+    chain).
+    """
     while value is not None:
         node = value.producer()
         if node is None or node.op_type not in LAYOUT_OPS:
@@ -63,7 +67,10 @@ def columns(value: ir.Value, source: ir.Value) -> Labels | None:
         if moved is None or moved.ndim != 3 or moved.shape[:2] != (B, S):
             return None
         chosen = moved % width
-        if not (moved // width == np.arange(B * S).reshape(B, S, 1)).all() or not (chosen == chosen[:1, :1]).all():
+        if (
+            not (moved // width == np.arange(B * S).reshape(B, S, 1)).all()
+            or not (chosen == chosen[:1, :1]).all()
+        ):
             return None
         if found is not None and not np.array_equal(found, chosen[0, 0]):
             return None
@@ -85,7 +92,9 @@ def is_unchanged(value: ir.Value, source: ir.Value) -> bool:
 
 
 def _shape(value: ir.Value, sizes: _Sizes) -> tuple[int, ...] | None:
-    """A value's shape for these sizes: graph inputs by their names, others when they are [B, S, number]."""
+    """A value's shape for these sizes: graph inputs by their names, others when they are [B, S,
+    number].
+    """
     if value.is_graph_input():
         return _input_shape(value, sizes)
     width = last_dim(value)
@@ -94,7 +103,9 @@ def _shape(value: ir.Value, sizes: _Sizes) -> tuple[int, ...] | None:
 
 def _input_shape(value: ir.Value, sizes: _Sizes) -> tuple[int, ...]:
     assert value.shape is not None  # inputs are declared with shapes
-    return tuple(size if isinstance(size, int) else getattr(sizes, str(size.value)) for size in value.shape)
+    return tuple(
+        size if isinstance(size, int) else getattr(sizes, str(size.value)) for size in value.shape
+    )
 
 
 def _run(value: ir.Value, known: Mapping[ir.Value, Any], sizes: _Sizes) -> Labels | None:
@@ -135,7 +146,12 @@ def _shape_of(node: ir.Node, known: Mapping[ir.Value, Any], sizes: _Sizes) -> An
 def _reshape(node: ir.Node, value: ir.Value, inputs: list[Any]) -> Any:
     data, shape = inputs
     keep_zero = attribute(node, "allowzero", 0)
-    return data.reshape([data.shape[i] if size == 0 and not keep_zero else int(size) for i, size in enumerate(shape)])
+    return data.reshape(
+        [
+            data.shape[i] if size == 0 and not keep_zero else int(size)
+            for i, size in enumerate(shape)
+        ]
+    )
 
 
 def _slice(node: ir.Node, value: ir.Value, inputs: list[Any]) -> Any:
@@ -178,7 +194,9 @@ _OPERATIONS: dict[str, Callable[[ir.Node, ir.Value, list[Any]], Any]] = {
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
-    "Unsqueeze": lambda node, value, inputs: np.expand_dims(inputs[0], tuple(int(axis) for axis in inputs[1])),
+    "Unsqueeze": lambda node, value, inputs: np.expand_dims(
+        inputs[0], tuple(int(axis) for axis in inputs[1])
+    ),
     "Concat": lambda node, value, inputs: np.concatenate(inputs, attribute(node, "axis")),
     "Gather": _gather,
     "Add": lambda node, value, inputs: inputs[0] + inputs[1],

@@ -1,8 +1,10 @@
-"""Projections in one form: MatMul with a [K, N] weight on the hidden states, and an Add for the bias.
+"""Projections in one form: MatMul with a [K, N] weight on the hidden states, and an Add for the
+bias.
 
-torch writes nn.Linear as Transpose of the weight → MatMul, GPT-2's Conv1D as Reshape to two dimensions → Gemm → Reshape back.
-All later passes (and the quantiser) then know one form only. The vocabulary projection is a Gemm on [N, K] rows that
-reads the weight as the checkpoint has it, so that an embedding tied to it is stored once; it stays.
+torch writes nn.Linear as Transpose of the weight → MatMul, GPT-2's Conv1D as Reshape to two
+dimensions → Gemm → Reshape back. All later passes (and the quantiser) then know one form only. The
+vocabulary projection is a Gemm on [N, K] rows that reads the weight as the checkpoint has it, so
+that an embedding tied to it is stored once; it stays.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from edgeprefix.export.weights import Array, computed, constant, dims, unique_na
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A projection: `matmul` by a constant weight [K, N], and the Add of a constant bias [N] when there is one."""
+    """A projection: `matmul` by a constant weight [K, N], and the Add of a constant bias [N] when
+    there is one.
+    """
 
     matmul: ir.Node
     add: ir.Node | None
@@ -72,7 +76,9 @@ class Linear:
 
 
 def linear_of(matmul: ir.Node | None) -> Linear | None:
-    """The projection that a MatMul node belongs to, None when its weight is not a constant [K, N]."""
+    """The projection that a MatMul node belongs to, None when its weight is not a constant
+    [K, N].
+    """
     if matmul is None or matmul.op_type != "MatMul" or weight_of(matmul.inputs[1], rank=2) is None:
         return None
     add = sole_user(matmul.outputs[0], "Add")
@@ -83,7 +89,9 @@ def linear_behind(value: ir.Value | None) -> Linear | None:
     """The projection whose result `value` is."""
     node = value.producer() if value is not None else None
     if is_op(node, "Add") and node is not None:
-        linear = next((found for item in node.inputs if (found := linear_of(producer(item, "MatMul")))), None)
+        linear = next(
+            (found for item in node.inputs if (found := linear_of(producer(item, "MatMul")))), None
+        )
         return linear if linear is not None and linear.add is node else None
     linear = linear_of(node)
     return linear if linear is not None and linear.add is None else None
@@ -114,15 +122,23 @@ class CanonicalLinearPass(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         """No Transpose of a weight is left."""
-        left = [n.name for n in model.graph if is_op(n, "Transpose") and weight_of(n.inputs[0], rank=2) is not None]
+        left = [
+            n.name
+            for n in model.graph
+            if is_op(n, "Transpose") and weight_of(n.inputs[0], rank=2) is not None
+        ]
         if left:
-            raise ir.passes.PostconditionError(f"weights are still transposed at run time: {left[:3]}")
+            raise ir.passes.PostconditionError(
+                f"weights are still transposed at run time: {left[:3]}"
+            )
 
 
 class MergeSiblingsPass(ir.passes.InPlacePass):
-    """Projections of one input become one projection and a Split: gate and up, or queries, keys and values.
+    """Projections of one input become one projection and a Split: gate and up, or queries, keys and
+    values.
 
-    Requires: canonical projections (CanonicalLinearPass). Ensures: no two mergeable projections share an input.
+    Requires: canonical projections (CanonicalLinearPass). Ensures: no two mergeable projections
+    share an input.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -158,11 +174,14 @@ class EliminateLayoutPass(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, changed)
 
 
-_SMALLEST_WIDTH = 16  # a router's few columns stay apart: it keeps its precision when the rest is quantised
+_SMALLEST_WIDTH = (
+    16  # a router's few columns stay apart: it keeps its precision when the rest is quantised
+)
 
 
 def pack(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], *, like: ir.Value) -> ir.Value:
-    """One projection that gives chosen columns of several, side by side. All parts read the same source.
+    """One projection that gives chosen columns of several, side by side. All parts read the same
+    source.
 
     A part's columns are indices into its projection's output, None for all of them in order.
     """
@@ -173,32 +192,55 @@ def pack(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], *, like: ir
     matmul.outputs[0].shape = ir.Shape([*shape[:-1], width]) if shape else None
     nodes = [matmul]
     if any(linear.add is not None for linear, _ in parts):
-        nodes.append(make_node("Add", [matmul.outputs[0], _packed_bias(graph, parts, width)], like=matmul.outputs[0]))
+        nodes.append(
+            make_node(
+                "Add",
+                [matmul.outputs[0], _packed_bias(graph, parts, width)],
+                like=matmul.outputs[0],
+            )
+        )
     graph.insert_before(_earliest(graph, [linear.matmul for linear, _ in parts]), nodes)
     return nodes[-1].outputs[0]
 
 
-def _packed_weight(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], width: int) -> ir.Value:
+def _packed_weight(
+    graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], width: int
+) -> ir.Value:
     first, chosen = parts[0]
     if len(parts) == 1 and chosen is None:
         return first.weight
-    tensors = [(linear.weight_tensor, columns) for linear, columns in parts]  # not the nodes: they will be gone
+    tensors = [
+        (linear.weight_tensor, columns) for linear, columns in parts
+    ]  # not the nodes: they will be gone
     name = unique_name(graph, _derived(first.weight, "packed"))
     shape = (dims(first.weight_tensor)[0], width)
     return computed(
-        graph, name, first.weight_tensor.dtype, shape,
-        lambda: np.concatenate([_chosen(tensor.numpy(), columns) for tensor, columns in tensors], axis=1),
-    )  # fmt: skip
+        graph,
+        name,
+        first.weight_tensor.dtype,
+        shape,
+        lambda: np.concatenate(
+            [_chosen(tensor.numpy(), columns) for tensor, columns in tensors], axis=1
+        ),
+    )
 
 
-def _packed_bias(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], width: int) -> ir.Value:
+def _packed_bias(
+    graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], width: int
+) -> ir.Value:
     first = parts[0][0]
     rows = []
     for linear, columns in parts:
         bias = linear.bias_tensor
-        array = np.zeros(linear.width, first.weight_tensor.dtype.numpy()) if bias is None else bias.numpy()
+        array = (
+            np.zeros(linear.width, first.weight_tensor.dtype.numpy())
+            if bias is None
+            else bias.numpy()
+        )
         rows.append(_chosen(array, columns))
-    return constant(graph, unique_name(graph, _derived(first.weight, "packed", "bias")), np.concatenate(rows))
+    return constant(
+        graph, unique_name(graph, _derived(first.weight, "packed", "bias")), np.concatenate(rows)
+    )
 
 
 def _chosen(array: Array, columns: Labels | None) -> Array:
@@ -218,8 +260,12 @@ def _fold_transpose(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _is_projection(gemm: ir.Node) -> bool:
-    """A Gemm by a constant weight whose result only goes on through Reshape, so that its rank does not matter."""
-    plain = attribute(gemm, "alpha", 1.0) == attribute(gemm, "beta", 1.0) == 1.0 and not attribute(gemm, "transA", 0)
+    """A Gemm by a constant weight whose result only goes on through Reshape, so that its rank does
+    not matter.
+    """
+    plain = attribute(gemm, "alpha", 1.0) == attribute(gemm, "beta", 1.0) == 1.0 and not attribute(
+        gemm, "transA", 0
+    )
     after = users(gemm.outputs[0])
     return (
         plain
@@ -243,12 +289,18 @@ def _gemm_to_matmul(graph: ir.Graph, gemm: ir.Node) -> None:
         tensor = weight.const_value
         N, K = dims(tensor)
         weight = computed(
-            graph, unique_name(graph, _derived(weight, "t")), tensor.dtype, (K, N), lambda: tensor.numpy().T
+            graph,
+            unique_name(graph, _derived(weight, "t")),
+            tensor.dtype,
+            (K, N),
+            lambda: tensor.numpy().T,
         )
     assert weight.const_value is not None
     matmul = make_node("MatMul", [source, weight], like=gemm.outputs[0])
     shape = list(source.shape or [])
-    matmul.outputs[0].shape = ir.Shape([*shape[:-1], dims(weight.const_value)[1]]) if shape else None
+    matmul.outputs[0].shape = (
+        ir.Shape([*shape[:-1], dims(weight.const_value)[1]]) if shape else None
+    )
     nodes = [matmul]
     if len(gemm.inputs) > 2 and gemm.inputs[2] is not None:
         nodes.append(make_node("Add", [matmul.outputs[0], gemm.inputs[2]], like=matmul.outputs[0]))
@@ -260,7 +312,13 @@ def _gemm_to_matmul(graph: ir.Graph, gemm: ir.Node) -> None:
 def _keeps_rows(reshape: ir.Node) -> bool:
     """[B, S, K] → [B·S, K]: rows stay rows."""
     before, after = reshape.inputs[0], reshape.outputs[0]
-    if rank(before) != 3 or rank(after) != 2 or before is None or before.shape is None or after.shape is None:
+    if (
+        rank(before) != 3
+        or rank(after) != 2
+        or before is None
+        or before.shape is None
+        or after.shape is None
+    ):
         return False
     return before.shape[-1] == after.shape[-1] and isinstance(after.shape[-1], int)
 
@@ -302,6 +360,10 @@ def _earliest(graph: ir.Graph, nodes: list[ir.Node]) -> ir.Node:
 def _chain(value: ir.Value) -> list[ir.Value]:
     """The values of the layout chain that ends in `value`, the start first."""
     chain = [value]
-    while (node := chain[0].producer()) is not None and node.op_type in LAYOUT_OPS and node.inputs[0] is not None:
+    while (
+        (node := chain[0].producer()) is not None
+        and node.op_type in LAYOUT_OPS
+        and node.inputs[0] is not None
+    ):
         chain.insert(0, node.inputs[0])
     return chain

@@ -1,4 +1,6 @@
-"""Names that can be read and searched: `layers.3.self_attn.q_proj.weight`, `layers.3.self_attn.q_proj.MatMul`, `Mul_12`."""
+"""Names that can be read and searched: `layers.3.self_attn.q_proj.weight`,
+`layers.3.self_attn.q_proj.MatMul`, `Mul_12`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ _SUFFIXES = (".weight", ".bias")
 
 
 class NamePass(ir.passes.InPlacePass):
-    """Initializers lose the wrapper's prefix; nodes and their outputs are named after their weight, or numbered.
+    """Initializers lose the wrapper's prefix; nodes and their outputs are named after their weight,
+    or numbered.
 
     Ensures: names are unique. Names of graph inputs and outputs stay.
     """
@@ -43,7 +46,11 @@ class NamePass(ir.passes.InPlacePass):
 
 def _role(node: ir.Node) -> str:
     for value in node.inputs:
-        if value is not None and value.is_initializer() and str(value.name).partition(".int")[0].endswith(_SUFFIXES):
+        if (
+            value is not None
+            and value.is_initializer()
+            and str(value.name).partition(".int")[0].endswith(_SUFFIXES)
+        ):
             owner = str(value.name).partition(".int")[0].rpartition(".")[0]
             return f"{owner}.{node.op_type}"
     return node.op_type

@@ -1,8 +1,9 @@
 """Normalisation in one node, and the residual addition before it in the same one.
 
-torch writes RMS norms as seven small nodes. They become SimplifiedLayerNormalization; an Add of two hidden states that feeds one
-becomes part of SkipSimplifiedLayerNormalization, which gives the sum as well. LayerNormalization and its Add stay apart: the
-fused kernel takes four times as long as the two (benchmarks/graph.py).
+torch writes RMS norms as seven small nodes. They become SimplifiedLayerNormalization; an Add of two
+hidden states that feeds one becomes part of SkipSimplifiedLayerNormalization, which gives the sum
+as well. LayerNormalization and its Add stay apart: the fused kernel takes four times as long as the
+two (benchmarks/graph.py).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ RMS_NORM = "SimplifiedLayerNormalization"
 
 
 class FuseNormPass(ir.passes.InPlacePass):
-    """x · rsqrt(mean(x²) + ε) · w becomes SimplifiedLayerNormalization; so does ONNX's own RMSNormalization.
+    """x · rsqrt(mean(x²) + ε) · w becomes SimplifiedLayerNormalization; so does ONNX's own
+    RMSNormalization.
 
     A weight of the form 1 + w is computed once. Ensures: no RMSNormalization is left.
     """
@@ -49,7 +51,10 @@ class FuseNormPass(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         """No RMSNormalization is left."""
-        if any(node.op_type == "RMSNormalization" and attribute(node, "axis", -1) == -1 for node in model.graph):
+        if any(
+            node.op_type == "RMSNormalization" and attribute(node, "axis", -1) == -1
+            for node in model.graph
+        ):
             raise ir.passes.PostconditionError("an RMSNormalization was left")
 
 
@@ -63,7 +68,11 @@ class FuseSkipPass(ir.passes.InPlacePass):
         """Rewrites in place."""
         changed = False
         for node in list(model.graph):
-            add = producer(node.inputs[0], "Add") if node.op_type == RMS_NORM and node.domain == "" else None
+            add = (
+                producer(node.inputs[0], "Add")
+                if node.op_type == RMS_NORM and node.domain == ""
+                else None
+            )
             if add is not None and _is_residual(add) and _takes_skip(node):
                 _fuse_skip(model.graph, node, add)
                 changed = True
@@ -124,7 +133,12 @@ def _epsilon(factor: ir.Value | None, source: ir.Value | None) -> float | None:
 
 
 def _is_mean_square(mean: ir.Node | None, source: ir.Value | None) -> bool:
-    if mean is None or len(mean.inputs) < 2 or not attribute(mean, "keepdims", 1) or not is_scalar(mean.inputs[1], -1):
+    if (
+        mean is None
+        or len(mean.inputs) < 2
+        or not attribute(mean, "keepdims", 1)
+        or not is_scalar(mean.inputs[1], -1)
+    ):
         return False
     square = producer(mean.inputs[0], "Pow", "Mul")
     if square is None or square.inputs[0] is not source:
@@ -136,14 +150,23 @@ def _standard_norm(node: ir.Node) -> _RmsNorm | None:
     if node.op_type != "RMSNormalization" or attribute(node, "axis", -1) != -1:
         return None
     source, scale = node.inputs[:2]
-    return None if source is None or scale is None else _RmsNorm(source, scale, attribute(node, "epsilon", 1e-5))
+    return (
+        None
+        if source is None or scale is None
+        else _RmsNorm(source, scale, attribute(node, "epsilon", 1e-5))
+    )
 
 
 def _fuse_norm(graph: ir.Graph, node: ir.Node, found: _RmsNorm) -> None:
     scale = _plain_scale(graph, found.scale)
     norm = make_node(
-        RMS_NORM, [found.source, scale], like=node.outputs[0], axis=-1, epsilon=found.epsilon, stash_type=1
-    )  # fmt: skip
+        RMS_NORM,
+        [found.source, scale],
+        like=node.outputs[0],
+        axis=-1,
+        epsilon=found.epsilon,
+        stash_type=1,
+    )
     graph.insert_after(node, norm)
     replace(graph, node.outputs[0], norm.outputs[0])
     remove(graph, [node])
@@ -161,7 +184,9 @@ def _plain_scale(graph: ir.Graph, scale: ir.Value) -> ir.Value:
     name = f"{weight.name}_shifted"
     if name in graph.initializers:
         return graph.initializers[name]
-    return computed(graph, name, tensor.dtype, dims(tensor), lambda: tensor.numpy() + np.float32(shift))
+    return computed(
+        graph, name, tensor.dtype, dims(tensor), lambda: tensor.numpy() + np.float32(shift)
+    )
 
 
 def _is_residual(add: ir.Node) -> bool:
@@ -169,7 +194,11 @@ def _is_residual(add: ir.Node) -> bool:
     one, other = add.inputs
     if weight_of(one) is not None or weight_of(other) is not None:
         return False
-    return rank(one) == rank(other) == 3 and last_dim(one) is not None and last_dim(one) == last_dim(other)
+    return (
+        rank(one) == rank(other) == 3
+        and last_dim(one) is not None
+        and last_dim(one) == last_dim(other)
+    )
 
 
 def _takes_skip(norm: ir.Node) -> bool:

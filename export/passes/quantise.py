@@ -1,4 +1,6 @@
-"""Weight-only quantisation: projections become MatMulNBits, the embedding GatherBlockQuantized over the same bytes when tied."""
+"""Weight-only quantisation: projections become MatMulNBits, the embedding GatherBlockQuantized over
+the same bytes when tied.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ from edgeprefix.export.passes.linear import linear_of
 from edgeprefix.export.weights import computed, constant, dims, shared, unique_name, weight_of
 from edgeprefix.runtime.contracts.rounding import SMALLEST_SIDE, WeightFormat
 
-_ACCURACY_LEVEL = 4  # activations are rounded to int8 block by block, which the fast CPU kernels need
+_ACCURACY_LEVEL = (
+    4  # activations are rounded to int8 block by block, which the fast CPU kernels need
+)
 
 
 class QuantiseWeightsPass(ir.passes.InPlacePass):
-    """Projections in the `body` format, the vocabulary projection and the embedding in the `head` format.
+    """Projections in the `body` format, the vocabulary projection and the embedding in the `head`
+    format.
 
-    Requires: canonical projections. Ensures: no projection of a large constant weight is left in floating point.
+    Requires: canonical projections. Ensures: no projection of a large constant weight is left in
+    floating point.
     """
 
     def __init__(self, body: WeightFormat, head: WeightFormat) -> None:
@@ -35,7 +41,9 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
                 continue
             is_head = _is_head(node)
             quantised = BlockwiseWeight(
-                weight.const_value, self._head if is_head else self._body, bool(attribute(node, "transB", 0))
+                weight.const_value,
+                self._head if is_head else self._body,
+                bool(attribute(node, "transB", 0)),
             )
             stored = _store(graph, str(weight.name), quantised)
             _replace_projection(graph, node, quantised, stored)
@@ -87,7 +95,12 @@ def _is_head(node: ir.Node) -> bool:
     value = node.outputs[0]
     while not value.is_graph_output():
         after = users(value)
-        if len(after) != 1 or after[0].op_type in ("MatMul", "MatMulNBits", "GroupQueryAttention", "Gemm"):
+        if len(after) != 1 or after[0].op_type in (
+            "MatMul",
+            "MatMulNBits",
+            "GroupQueryAttention",
+            "Gemm",
+        ):
             return False
         value = after[0].outputs[0]
     return value.name == "logits"
@@ -98,18 +111,29 @@ def _is_token_ids(value: ir.Value | None) -> bool:
     return source is not None and source.is_graph_input() and source.name == "input_ids"
 
 
-def _store(graph: ir.Graph, name: str, weight: BlockwiseWeight) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+def _store(
+    graph: ir.Graph, name: str, weight: BlockwiseWeight
+) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     """Adds packed steps, scales and zero points (None when symmetric)."""
     name = unique_name(graph, f"{name}.int{weight.format.bits}")
     packed = computed(graph, name, ir.DataType.UINT8, weight.packed_shape, weight.packed)
-    scales = computed(graph, f"{name}.scale", ir.DataType.FLOAT, (weight.N, weight.blocks), weight.scales)
+    scales = computed(
+        graph, f"{name}.scale", ir.DataType.FLOAT, (weight.N, weight.blocks), weight.scales
+    )
     if weight.format.symmetric:
         return packed, scales, None
-    return packed, scales, computed(graph, f"{name}.zero", ir.DataType.UINT8, weight.zeros_shape, weight.zeros)
+    return (
+        packed,
+        scales,
+        computed(graph, f"{name}.zero", ir.DataType.UINT8, weight.zeros_shape, weight.zeros),
+    )
 
 
 def _replace_projection(
-    graph: ir.Graph, node: ir.Node, weight: BlockwiseWeight, stored: tuple[ir.Value, ir.Value, ir.Value | None]
+    graph: ir.Graph,
+    node: ir.Node,
+    weight: BlockwiseWeight,
+    stored: tuple[ir.Value, ir.Value, ir.Value | None],
 ) -> None:
     linear = linear_of(node)
     add = linear.add if linear is not None else None
@@ -121,16 +145,28 @@ def _replace_projection(
     while inputs[-1] is None:
         inputs.pop()
     new = make_node(
-        "MatMulNBits", inputs, like=end.outputs[0], domain=MICROSOFT, K=weight.K, N=weight.N, bits=weight.format.bits,
-        block_size=weight.block, accuracy_level=_ACCURACY_LEVEL,
-    )  # fmt: skip
+        "MatMulNBits",
+        inputs,
+        like=end.outputs[0],
+        domain=MICROSOFT,
+        K=weight.K,
+        N=weight.N,
+        bits=weight.format.bits,
+        block_size=weight.block,
+        accuracy_level=_ACCURACY_LEVEL,
+    )
     graph.insert_after(end, new)
     replace(graph, end.outputs[0], new.outputs[0])
     remove(graph, [end, node])
 
 
 def _replace_embedding(
-    graph: ir.Graph, node: ir.Node, weight: BlockwiseWeight, packed: ir.Value, scales: ir.Value, zeros: ir.Value | None
+    graph: ir.Graph,
+    node: ir.Node,
+    weight: BlockwiseWeight,
+    packed: ir.Value,
+    scales: ir.Value,
+    zeros: ir.Value | None,
 ) -> None:
     table = shared(
         graph,
@@ -140,9 +176,15 @@ def _replace_embedding(
     )
     inputs = [table, node.inputs[1], scales] + ([zeros] if zeros is not None else [])
     new = make_node(
-        "GatherBlockQuantized", inputs, like=node.outputs[0], domain=MICROSOFT, bits=weight.format.bits, block_size=weight.block,
-        gather_axis=0, quantize_axis=1,
-    )  # fmt: skip
+        "GatherBlockQuantized",
+        inputs,
+        like=node.outputs[0],
+        domain=MICROSOFT,
+        bits=weight.format.bits,
+        block_size=weight.block,
+        gather_axis=0,
+        quantize_axis=1,
+    )
     nodes = [new]
     if weight.blocks * weight.block != weight.K:  # the last block is padded: cut what is not there
         bounds = [

@@ -1,4 +1,6 @@
-"""From a PEFT adapter's folder to a prefix: read, resolve the base, compare, and run the base where that takes running."""
+"""From a PEFT adapter's folder to a prefix: read, resolve the base, compare, and run the base where
+that takes running.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from edgeprefix.export.base import Base, load_base, read_config
-from edgeprefix.export.peft.config import CONFIG_FILE, TENSOR_FILE, AdapterConfig, read_adapter_config
+from edgeprefix.export.peft.config import (
+    CONFIG_FILE,
+    TENSOR_FILE,
+    AdapterConfig,
+    read_adapter_config,
+)
 from edgeprefix.export.peft.embeddings import run_over_embeddings
 from edgeprefix.export.peft.fit import require_layers_fit, require_room, require_width_fits
 from edgeprefix.export.peft.kv_layout import unpack_layers
@@ -40,12 +47,15 @@ class AdapterOptions:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder is at least half of a PEFT adapter; what is missing is for `prefix_of_adapter` to say."""
+    """Whether a folder is at least half of a PEFT adapter; what is missing is for
+    `prefix_of_adapter` to say.
+    """
     return any((folder / name).is_file() for name in (CONFIG_FILE, TENSOR_FILE))
 
 
 def prefix_of_adapter(folder: Path, *, base: str | Path | None, options: AdapterOptions) -> Prefix:
-    """The adapter as a prefix of its base, in fp32: its greedy text is that of PEFT's generate over the base in fp32.
+    """The adapter as a prefix of its base, in fp32: its greedy text is that of PEFT's generate over
+    the base in fp32.
 
     `base` is a folder or hub id; None takes the one that the adapter names.
     Raises ExportError, CheckpointError, BaseMismatchError, TemplateError, PrefixFileError.
@@ -62,14 +72,20 @@ def prefix_of_adapter(folder: Path, *, base: str | Path | None, options: Adapter
 def _stored_states(
     folder: Path, config: AdapterConfig, prompt: Tensor, source: str | Path
 ) -> tuple[BaseIdentity, tuple[PrefixLayer, ...]]:
-    """Keys and values as the adapter stores them: of the base only the shape is needed, so its weights are hashed, not loaded."""
+    """Keys and values as the adapter stores them: of the base only the shape is needed, so its
+    weights are hashed, not loaded.
+    """
     local, name = find_checkpoint(source)
     identity = checkpoint_identity(local, name=name)
-    base = Base(folder=local, identity=identity, model=hollow_model(read_config(local)), tokenizer=None)
+    base = Base(
+        folder=local, identity=identity, model=hollow_model(read_config(local)), tokenizer=None
+    )
     layers = survey_layers(base.model)
     require_layers_fit(folder, config, prompt, identity, layers)
     require_room(folder, config, identity, base.max_positions)
-    return identity, unpack_layers(prompt.numpy(), layers=len(layers), heads=layers[0].shape.kv_heads)
+    return identity, unpack_layers(
+        prompt.numpy(), layers=len(layers), heads=layers[0].shape.kv_heads
+    )
 
 
 def _computed_states(
@@ -84,18 +100,25 @@ def _computed_states(
 
 
 def _base_of(folder: Path, config: AdapterConfig) -> str:
-    """The base that the adapter names. Raises ExportError or CheckpointError when there is none to be had."""
+    """The base that the adapter names. Raises ExportError or CheckpointError when there is none to
+    be had.
+    """
     if config.base is None:
-        raise ExportError(f"{folder} does not say which base it was trained on; give it with --base")
+        raise ExportError(
+            f"{folder} does not say which base it was trained on; give it with --base"
+        )
     if config.revision not in _DEFAULT_REVISIONS:
         raise ExportError(
-            f"{folder} was trained on revision {config.revision} of {config.base}; download that revision and give its "
+            f"{folder} was trained on revision {config.revision} of {config.base}; download that "
+            "revision and give its "
             "folder with --base"
         )
     try:
         find_checkpoint(config.base)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder} names its base, but {error}; or give the base with --base") from error
+        raise CheckpointError(
+            f"{folder} names its base, but {error}; or give the base with --base"
+        ) from error
     return config.base
 
 

@@ -1,7 +1,9 @@
-"""adapter_config.json: what kind of adapter a folder holds, and what is none that a prefix can be made of.
+"""adapter_config.json: what kind of adapter a folder holds, and what is none that a prefix can be
+made of.
 
-PEFT's prompt-learning methods put virtual tokens before the text and leave the base as it is: what they learn is keys and
-values, or embeddings that the base turns into keys and values. Everything else changes the base's own layers.
+PEFT's prompt-learning methods put virtual tokens before the text and leave the base as it is: what
+they learn is keys and values, or embeddings that the base turns into keys and values. Everything
+else changes the base's own layers.
 """
 
 from __future__ import annotations
@@ -26,14 +28,18 @@ KINDS = (*STORES_KEYS_AND_VALUES, *STORES_EMBEDDINGS)
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """The facts of an adapter that decide what its numbers mean. Those that PEFT may leave open are None."""
+    """The facts of an adapter that decide what its numbers mean. Those that PEFT may leave open are
+    None.
+    """
 
     kind: str
     """One of KINDS."""
     length: int
     """P, the virtual tokens."""
     token_dim: int | None
-    """Keys' and values' heads times head size in one layer (keys and values), or the width of an embedding (embeddings)."""
+    """Keys' and values' heads times head size in one layer (keys and values), or the width of an
+    embedding (embeddings).
+    """
     heads: int | None
     """H, key/value heads of a layer."""
     layers: int | None
@@ -53,7 +59,9 @@ class AdapterConfig:
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
-    """Reads and checks a folder's adapter_config.json. Raises ExportError, naming what makes it unfit."""
+    """Reads and checks a folder's adapter_config.json. Raises ExportError, naming what makes it
+    unfit.
+    """
     facts = _facts(folder / CONFIG_FILE)
     kind = facts.get("peft_type")
     if kind not in KINDS:
@@ -73,22 +81,35 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 
 def _facts(path: Path) -> Mapping[str, Any]:
-    missing = f"{path.parent} has no {CONFIG_FILE}: half an adapter; give the whole folder that save_pretrained() wrote"
+    missing = (
+        f"{path.parent} has no {CONFIG_FILE}: half an adapter; give the whole folder that "
+        "save_pretrained() wrote"
+    )
     facts = read_json(path, ExportError, missing=missing, remedy="; save the adapter again")
     if not isinstance(facts, dict):
-        raise ExportError(f"{path} holds {type(facts).__name__}, expected a JSON object; save the adapter again")
+        raise ExportError(
+            f"{path} holds {type(facts).__name__}, expected a JSON object; save the adapter again"
+        )
     return facts
 
 
 def _why_not(kind: str) -> str:
     """Why no prefix comes of another kind of adapter, and what to do with it."""
     if kind == "ADAPTION_PROMPT":
-        return "whose prompts enter through a gate of their own in each layer; train a prefix with `edgeprefix train`"
+        return (
+            "whose prompts enter through a gate of their own in each layer; train a prefix with "
+            "`edgeprefix train`"
+        )
     if kind == "None":
-        return f"which is none: its {CONFIG_FILE} names no peft_type; save the adapter again with save_pretrained()"
+        return (
+            f"which is none: its {CONFIG_FILE} names no peft_type; save the adapter again with "
+            "save_pretrained()"
+        )
     return (
-        "which changes the base's own layers and is no prefix; merge it into the base with peft's merge_and_unload(), save "
-        f"the result and give that to `edgeprefix export decoder`. Prefixes are made of {', '.join(KINDS)}"
+        "which changes the base's own layers and is no prefix; merge it into the base with peft's "
+        "merge_and_unload(), save "
+        "the result and give that to `edgeprefix export decoder`. Prefixes are made of "
+        f"{', '.join(KINDS)}"
     )
 
 
@@ -96,14 +117,24 @@ def _require_language_model(folder: Path, facts: Mapping[str, Any]) -> None:
     task, modules = facts.get("task_type"), facts.get("num_transformer_submodules")
     if task != "CAUSAL_LM":
         raise ExportError(
-            f"{folder} has task_type {task}, expected CAUSAL_LM: only the prompts of decoder-only language models become "
-            "prefixes" + (" (peft itself runs a model of no task_type without its prompt)" if task is None else "")
+            f"{folder} has task_type {task}, expected CAUSAL_LM: only the prompts of decoder-only "
+            "language models become "
+            "prefixes"
+            + (
+                " (peft itself runs a model of no task_type without its prompt)"
+                if task is None
+                else ""
+            )
         )
     if modules not in (None, 1):
-        raise ExportError(f"{folder} has prompts for {modules} transformers, expected 1: it is of an encoder-decoder")
+        raise ExportError(
+            f"{folder} has prompts for {modules} transformers, expected 1: it is of an "
+            "encoder-decoder"
+        )
     if facts.get("modules_to_save"):
         raise ExportError(
-            f"{folder} retrained modules of the base as well ({', '.join(map(str, facts['modules_to_save']))}), which a prefix "
+            f"{folder} retrained modules of the base as well "
+            f"({', '.join(map(str, facts['modules_to_save']))}), which a prefix "
             "cannot carry; train the adapter without modules_to_save"
         )
 
@@ -111,7 +142,9 @@ def _require_language_model(folder: Path, facts: Mapping[str, Any]) -> None:
 def _number(folder: Path, facts: Mapping[str, Any], name: str) -> int:
     value = _optional_number(folder, facts, name)
     if value is None:
-        raise ExportError(f"{folder / CONFIG_FILE} lacks {name}; save the adapter again with save_pretrained()")
+        raise ExportError(
+            f"{folder / CONFIG_FILE} lacks {name}; save the adapter again with save_pretrained()"
+        )
     return value
 
 
@@ -120,5 +153,7 @@ def _optional_number(folder: Path, facts: Mapping[str, Any], name: str) -> int |
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ExportError(f"{folder / CONFIG_FILE}: {name} is {value!r}, expected a whole number from 1")
+        raise ExportError(
+            f"{folder / CONFIG_FILE}: {name} is {value!r}, expected a whole number from 1"
+        )
     return value

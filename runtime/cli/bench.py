@@ -1,4 +1,6 @@
-"""`edgeprefix bench BUNDLE`: what a bundle costs on this machine; `edgeprefix bench compare A.json B.json`: two such results."""
+"""`edgeprefix bench BUNDLE`: what a bundle costs on this machine; `edgeprefix bench compare A.json
+B.json`: two such results.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,13 @@ from edgeprefix.runtime.measuring.weight_bytes import weight_bytes_per_step
 
 
 class _MeasureOrCompare(TyperGroup):
-    """`compare` is a command; whatever else comes first is what is to be measured, or an option of it."""
+    """`compare` is a command; whatever else comes first is what is to be measured, or an option of
+    it.
+    """
 
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
         if args[:1] == ["compare"]:
             return super().make_context(info_name, args, parent, **extra)
         return self.commands["measure"].make_context(info_name, args, parent, **extra)
@@ -46,40 +52,64 @@ class _MeasureOrCompare(TyperGroup):
 
 bench_app = typer.Typer(cls=_MeasureOrCompare, add_completion=False, pretty_exceptions_enable=False)
 
-JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.", metavar="FILE")]
-HtmlOut = Annotated[Path | None, typer.Option("--html", help="Write a page with plots to this file.", metavar="FILE")]
+JsonOut = Annotated[
+    Path | None, typer.Option("--json", help="Write the numbers to this file.", metavar="FILE")
+]
+HtmlOut = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write a page with plots to this file.", metavar="FILE"),
+]
 
 
-@bench_app.command(name="measure", epilog="Two results side by side: edgeprefix bench compare A.json B.json")
+@bench_app.command(
+    name="measure", epilog="Two results side by side: edgeprefix bench compare A.json B.json"
+)
 def measure(
     bundle: Bundle,
     prefix: PrefixFile = None,
     out: JsonOut = None,
     html: HtmlOut = None,
-    budget: Annotated[str, typer.Option(help="Time it may take: 60s, 5m, or none for no limit.")] = "2m",
-    prompt_tokens: Annotated[str, typer.Option(help="Lengths of prompts.", metavar="N,N,…")] = "16,128,512,1024",
-    contexts: Annotated[str, typer.Option(help="Contexts to decode at.", metavar="N,N,…")] = "128,512,1024",
-    batches: Annotated[str, typer.Option(help="Sequences decoded at once.", metavar="N,N,…")] = "1,2,4,8",
+    budget: Annotated[
+        str, typer.Option(help="Time it may take: 60s, 5m, or none for no limit.")
+    ] = "2m",
+    prompt_tokens: Annotated[
+        str, typer.Option(help="Lengths of prompts.", metavar="N,N,…")
+    ] = "16,128,512,1024",
+    contexts: Annotated[
+        str, typer.Option(help="Contexts to decode at.", metavar="N,N,…")
+    ] = "128,512,1024",
+    batches: Annotated[
+        str, typer.Option(help="Sequences decoded at once.", metavar="N,N,…")
+    ] = "1,2,4,8",
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded in a round.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions after a warming one.")] = 7,
     max_batch: MaxBatch = 8,
     threads: Threads = None,
     sweep: Annotated[
-        str | None, typer.Option(help="Thread counts to try; default 1, 2, 4, … cores.", metavar="N,N,…")
+        str | None,
+        typer.Option(help="Thread counts to try; default 1, 2, 4, … cores.", metavar="N,N,…"),
     ] = None,
     providers: Providers = None,
 ) -> None:
     """Measure latency, throughput and memory of a bundle on this machine."""
     with _usage_errors():
         budget_s = parse_budget(budget)
-        sizes = {name: parse_sizes(text, f"--{name}") for name, text in
-                 (("prompt-tokens", prompt_tokens), ("contexts", contexts), ("batches", batches))}  # fmt: skip
+        sizes = {
+            name: parse_sizes(text, f"--{name}")
+            for name, text in (
+                ("prompt-tokens", prompt_tokens),
+                ("contexts", contexts),
+                ("batches", batches),
+            )
+        }
         threads_tried = _sweep(sweep, threads, providers or [])
     manifest = Manifest.load(bundle)
     manifest.check_files(bundle)
     grid = Grid(
         prompts=sizes["prompt-tokens"],
-        batches=tuple(sorted({size for size in sizes["batches"] if size <= max_batch} or {max_batch})),
+        batches=tuple(
+            sorted({size for size in sizes["batches"] if size <= max_batch} or {max_batch})
+        ),
         contexts=sizes["contexts"],
         threads=threads_tried,
         new_tokens=new_tokens,
@@ -87,19 +117,29 @@ def measure(
     )
     choice = choose(grid, max_positions=manifest.max_positions, behind_prefix=prefix is not None)
     setup = Setup(
-        bundle=bundle, prefix=prefix, threads=threads, providers=tuple(providers or ()), max_batch=max(grid.batches),
-        max_length=choice.max_length, new_tokens=new_tokens, prefix_positions=grid.prefix_positions,
-    )  # fmt: skip
+        bundle=bundle,
+        prefix=prefix,
+        threads=threads,
+        providers=tuple(providers or ()),
+        max_batch=max(grid.batches),
+        max_length=choice.max_length,
+        new_tokens=new_tokens,
+        prefix_positions=grid.prefix_positions,
+    )
     report = _measured(setup, choice, manifest, rounds=rounds, budget_s=budget_s)
     print_report(Console(), report)
-    _write({out: report.save, html: lambda path: write_atomic(path, render_report(report).encode())})
+    _write(
+        {out: report.save, html: lambda path: write_atomic(path, render_report(report).encode())}
+    )
     if not report.complete:
         raise typer.Exit(1)
 
 
 @bench_app.command(name="compare")
 def compare_command(
-    a: Annotated[Path, typer.Argument(help="What `edgeprefix bench --json` wrote.", metavar="A.json")],
+    a: Annotated[
+        Path, typer.Argument(help="What `edgeprefix bench --json` wrote.", metavar="A.json")
+    ],
     b: Annotated[Path, typer.Argument(help="Another machine's or version's.", metavar="B.json")],
     out: JsonOut = None,
     html: HtmlOut = None,
@@ -111,10 +151,14 @@ def compare_command(
     """Compare two results: B over A, with its spread, and which differences are more than noise."""
     found = compare(Report.load(a), Report.load(b), noise=noise)
     print_comparison(Console(), found, every=every)
-    _write({out: found.save, html: lambda path: write_atomic(path, render_comparison(found).encode())})
+    _write(
+        {out: found.save, html: lambda path: write_atomic(path, render_comparison(found).encode())}
+    )
 
 
-def _measured(setup: Setup, choice: Choice, manifest: Manifest, *, rounds: int, budget_s: float | None) -> Report:
+def _measured(
+    setup: Setup, choice: Choice, manifest: Manifest, *, rounds: int, budget_s: float | None
+) -> Report:
     """Runs the bench under a progress bar; Ctrl-C ends it, and what was measured is kept."""
     card, weight_bytes = machine_card(), weight_bytes_per_step(setup.bundle)
     bench = Bench(setup, choice.cells, rounds=rounds, budget_s=budget_s, weight_bytes=weight_bytes)
@@ -123,18 +167,32 @@ def _measured(setup: Setup, choice: Choice, manifest: Manifest, *, rounds: int, 
             bench.run(tell)
     except KeyboardInterrupt:
         if not bench.findings.collector.cells:
-            errors.print("stopped before anything was measured; nothing was written", style="yellow")
+            errors.print(
+                "stopped before anything was measured; nothing was written", style="yellow"
+            )
             raise typer.Exit(1) from None
         errors.print("stopped; what was measured so far is kept", style="yellow")
     settings = {
-        "budget_s": budget_s, "rounds": rounds, "new_tokens": setup.new_tokens, "max_batch": setup.max_batch,
-        "max_length": setup.max_length, "threads": setup.threads or physical_cores(), "providers": list(setup.providers),
-        "prefix": None if setup.prefix is None else setup.prefix.name, "prefix_positions": setup.prefix_positions,
-    }  # fmt: skip
+        "budget_s": budget_s,
+        "rounds": rounds,
+        "new_tokens": setup.new_tokens,
+        "max_batch": setup.max_batch,
+        "max_length": setup.max_length,
+        "threads": setup.threads or physical_cores(),
+        "providers": list(setup.providers),
+        "prefix": None if setup.prefix is None else setup.prefix.name,
+        "prefix_positions": setup.prefix_positions,
+    }
     return make_report(
-        bench.findings, setup, manifest,
-        weight_bytes=weight_bytes, card=card, settings=settings, cells=choice.cells, unfit=choice.unfit,
-    )  # fmt: skip
+        bench.findings,
+        setup,
+        manifest,
+        weight_bytes=weight_bytes,
+        card=card,
+        settings=settings,
+        cells=choice.cells,
+        unfit=choice.unfit,
+    )
 
 
 @contextmanager
@@ -173,8 +231,12 @@ def _write(wanted: Mapping[Path | None, Callable[[Path], None]]) -> None:
 @contextmanager
 def _progress() -> Iterator[Tell]:
     """A bar on stderr with what is being measured, silent when that is no terminal."""
-    columns = (BarColumn(bar_width=28), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
-               TextColumn("[dim]{task.description}"))  # fmt: skip
+    columns = (
+        BarColumn(bar_width=28),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.description}"),
+    )
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
         bar = bars.add_task("starting", total=1.0)
         yield lambda done, words: bars.update(bar, completed=done, description=words)

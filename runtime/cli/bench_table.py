@@ -40,10 +40,13 @@ def print_comparison(console: Console, found: Comparison, *, every: bool) -> Non
     for letter, report in (("A", found.a), ("B", found.b)):
         bundle = report.bundle
         console.print(
-            f"{letter}  {bundle['base']} {bundle['precision']}, {report.machine['processor']}, edgeprefix "
-            f"{report.versions['edgeprefix']}, onnxruntime {report.versions.get('onnxruntime', '?')}, {report.created}",
-            style="dim", highlight=False,
-        )  # fmt: skip
+            f"{letter}  {bundle['base']} {bundle['precision']}, {report.machine['processor']}, "
+            "edgeprefix "
+            f"{report.versions['edgeprefix']}, onnxruntime "
+            f"{report.versions.get('onnxruntime', '?')}, {report.created}",
+            style="dim",
+            highlight=False,
+        )
     rows = [one for one in found.differences if every or one.verdict != "noise"]
     table = Table(title="B over A", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("what")
@@ -61,9 +64,12 @@ def print_comparison(console: Console, found: Comparison, *, every: bool) -> Non
 
 def verdict_line(found: Comparison) -> str:
     """How many numbers went which way."""
-    counts = {verdict: sum(one.verdict == verdict for one in found.differences) for verdict in _STYLES}
+    counts = {
+        verdict: sum(one.verdict == verdict for one in found.differences) for verdict in _STYLES
+    }
     return (
-        f"{len(found.differences)} numbers in both: B is better in {counts['better']}, worse in {counts['worse']}; "
+        f"{len(found.differences)} numbers in both: B is better in {counts['better']}, worse in "
+        f"{counts['worse']}; "
         f"{counts['noise']} are within noise ({found.noise:.0%}, or their spread)"
     )
 
@@ -74,13 +80,15 @@ def machine_lines(report: Report) -> list[str]:
     lines = [
         f"{bundle['base']} {bundle['precision']}, {size_text(bundle['file_bytes'])}; a step reads "
         f"{size_text(bundle['weight_bytes_per_step'])} of weights",
-        f"{machine['processor']}, {machine['cores']} cores ({machine['logical_cores']} logical), {settings['threads']} threads, "
+        f"{machine['processor']}, {machine['cores']} cores ({machine['logical_cores']} logical), "
+        f"{settings['threads']} threads, "
         f"{', '.join(machine['features']) or 'features unknown'}",
     ]
     if report.bandwidth:
         memory, weights = report.bandwidth["memory"], report.bandwidth["weights"]
         lines.append(
-            f"memory bandwidth {memory.most / 1e9:.1f} GB/s; over as much as the weights take {weights.most / 1e9:.1f} GB/s"
+            f"memory bandwidth {memory.most / 1e9:.1f} GB/s; over as much as the weights take "
+            f"{weights.most / 1e9:.1f} GB/s"
         )
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     return [*lines, f"{versions}, {machine['system']}"]
@@ -91,17 +99,32 @@ def rounds_line(report: Report) -> str:
     facts = report.circumstances
     others = facts["others_during"]
     busy = "" if others is None else f", others used {others:.0%} of the cores meanwhile"
-    return f"{facts['rounds']} rounds after a warming one, in {facts['seconds']:.0f} s{busy}; spreads are quartiles of the rounds"
+    return (
+        f"{facts['rounds']} rounds after a warming one, in {facts['seconds']:.0f} s{busy}; spreads "
+        "are quartiles of the rounds"
+    )
 
 
 def _decode(report: Report) -> Table:
-    table = _table("decoding", ("batch", "context", "tokens/s", "spread", "ms p50 / p90 / p99", "limit", "of it"))
+    table = _table(
+        "decoding",
+        ("batch", "context", "tokens/s", "spread", "ms p50 / p90 / p99", "limit", "of it"),
+    )
     for one in report.of("decode"):
         rate, limit = one.numbers["tokens_per_s"], one.limit_tokens_per_s
         ends = ("", "") if limit is None else (rate_text(limit), f"{rate.value / limit:.0%}")
-        times = " / ".join(f"{one.numbers[f'token_ms_p{share}'].value:.3g}" for share in (50, 90, 99))
+        times = " / ".join(
+            f"{one.numbers[f'token_ms_p{share}'].value:.3g}" for share in (50, 90, 99)
+        )
         spread = _spread("tokens_per_s", rate)
-        table.add_row(str(one.cell.batch), f"{one.cell.context:,}", rate_text(rate.value), spread, times, *ends)
+        table.add_row(
+            str(one.cell.batch),
+            f"{one.cell.context:,}",
+            rate_text(rate.value),
+            spread,
+            times,
+            *ends,
+        )
     return table
 
 
@@ -135,10 +158,13 @@ def _add_numbers(table: Table, one: Measurement) -> None:
 
 def _memory(report: Report) -> Table:
     names = {
-        "files": "files of the bundle", "after_import": "peak after the import", "after_load": "peak with the bundle open",
-        "peak": "peak, one sequence generated", "peak_full_batch": "peak, all of the bench in one process",
+        "files": "files of the bundle",
+        "after_import": "peak after the import",
+        "after_load": "peak with the bundle open",
+        "peak": "peak, one sequence generated",
+        "peak_full_batch": "peak, all of the bench in one process",
         "cache": "cache of that",
-    }  # fmt: skip
+    }
     table = Table(title="memory and disk", title_justify="left", show_header=False, box=SIMPLE_HEAD)
     table.add_column()
     table.add_column(justify="right")
@@ -163,6 +189,10 @@ def _spread(name: str, number: Number) -> str:
 
 def _difference(one: Difference) -> tuple[Any, ...]:
     return (
-        f"{one.cell.label}: {title(one.name)}", shown(one.name, one.a), shown(one.name, one.b), f"{one.ratio:.2f}",
-        f"{one.low:.2f} … {one.high:.2f}", "within noise" if one.verdict == "noise" else one.verdict,
-    )  # fmt: skip
+        f"{one.cell.label}: {title(one.name)}",
+        shown(one.name, one.a),
+        shown(one.name, one.b),
+        f"{one.ratio:.2f}",
+        f"{one.low:.2f} … {one.high:.2f}",
+        "within noise" if one.verdict == "noise" else one.verdict,
+    )

@@ -1,4 +1,6 @@
-"""What the commands over a bundle share: their options, opening the engine, and writing results line by line."""
+"""What the commands over a bundle share: their options, opening the engine, and writing results
+line by line.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.contracts.manifest import Manifest
@@ -18,15 +27,30 @@ from edgeprefix.runtime.decoding.cache_plan import CachePlan
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import OutputError
 
-Bundle = Annotated[Path, typer.Argument(help="Folder that `export decoder` wrote.", metavar="BUNDLE")]
-PrefixFile = Annotated[Path | None, typer.Option("--prefix", help="Prefix file of the task; none: the bare base.")]
+Bundle = Annotated[
+    Path, typer.Argument(help="Folder that `export decoder` wrote.", metavar="BUNDLE")
+]
+PrefixFile = Annotated[
+    Path | None, typer.Option("--prefix", help="Prefix file of the task; none: the bare base.")
+]
 MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, help="Sequences that run at once.")]
 MaxLength = Annotated[
-    int, typer.Option("--max-length", min=1, help="Positions of a sequence: prefix, prompt, new tokens.")
+    int,
+    typer.Option(
+        "--max-length", min=1, help="Positions of a sequence: prefix, prompt, new tokens."
+    ),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Compute threads; default: the physical cores.")]
-Providers = Annotated[list[str] | None, typer.Option("--provider", help="ONNX Runtime execution provider; repeatable.")]
-Template = Annotated[str | None, typer.Option("--template", help="Prompt template that overrides the task's own.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Compute threads; default: the physical cores."),
+]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option("--provider", help="ONNX Runtime execution provider; repeatable."),
+]
+Template = Annotated[
+    str | None, typer.Option("--template", help="Prompt template that overrides the task's own.")
+]
 
 errors = Console(stderr=True)
 
@@ -42,8 +66,12 @@ def open_engine(
     providers: list[str] | None,
     steady: bool = False,
 ) -> Iterator[tuple[Engine, str | None]]:
-    """The engine with the prefix file loaded, and the task's name. What the cache takes is said before it is allocated."""
-    plan = CachePlan.of(Manifest.load(bundle), max_batch=max_batch, max_length=max_length, steady=steady)
+    """The engine with the prefix file loaded, and the task's name. What the cache takes is said
+    before it is allocated.
+    """
+    plan = CachePlan.of(
+        Manifest.load(bundle), max_batch=max_batch, max_length=max_length, steady=steady
+    )
     errors.print(str(plan), style="dim", highlight=False, soft_wrap=True)
     with Engine.load(
         bundle,
@@ -71,11 +99,15 @@ def progress_bar() -> Progress:
 
 
 class ResultFile:
-    """JSONL results that grow in `FILE.partial` and become FILE when all are there; an interrupted job can go on."""
+    """JSONL results that grow in `FILE.partial` and become FILE when all are there; an interrupted
+    job can go on.
+    """
 
     def __init__(self, path: Path, *, resume: bool, force: bool = False) -> None:
         if path.exists() and not force:
-            raise OutputError(f"{path} exists already; choose another --out, or pass --force to replace it")
+            raise OutputError(
+                f"{path} exists already; choose another --out, or pass --force to replace it"
+            )
         self._path, self._partial = path, path.with_name(path.name + ".partial")
         with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +136,11 @@ class ResultFile:
                 self._partial.replace(self._path)
         elif issubclass(kind, KeyboardInterrupt):
             errors.print(
-                f"stopped; {self._partial} keeps what is done, the same command with --resume goes on", style="yellow"
+                (
+                    f"stopped; {self._partial} keeps what is done, the same command with --resume "
+                    "goes on"
+                ),
+                style="yellow",
             )
 
 
@@ -117,7 +153,9 @@ def _mend(partial: Path) -> list[dict[str, Any]]:
     try:
         rows = [dict(json.loads(line)) for line in whole.splitlines()]
     except ValueError as error:
-        raise OutputError(f"{partial} is no interrupted result: {error}; start again without --resume") from error
+        raise OutputError(
+            f"{partial} is no interrupted result: {error}; start again without --resume"
+        ) from error
     if whole != content:
         partial.write_bytes(whole)
     return rows

@@ -1,4 +1,6 @@
-"""`edgeprefix compile`: a text becomes a prefix, through the bundle's own graph; no training, no torch."""
+"""`edgeprefix compile`: a text becomes a prefix, through the bundle's own graph; no training, no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ compile_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """What is compiled: its tokens or text, how many tokens that makes, and the prompt template that goes with it."""
+    """What is compiled: its tokens or text, how many tokens that makes, and the prompt template
+    that goes with it.
+    """
 
     content: Prompt
     tokens: int
@@ -42,33 +46,58 @@ def compile_text(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The prefix file to write.")],
     task: Annotated[str, typer.Option("--task", metavar="NAME", help="Name of the task.")],
     text: Annotated[
-        str | None, typer.Option("--text", help="The text, for example a system prompt with examples.")
+        str | None,
+        typer.Option("--text", help="The text, for example a system prompt with examples."),
     ] = None,
-    text_file: Annotated[Path | None, typer.Option("--text-file", metavar="FILE", help="A file with the text.")] = None,
+    text_file: Annotated[
+        Path | None, typer.Option("--text-file", metavar="FILE", help="A file with the text.")
+    ] = None,
     messages: Annotated[
         Path | None,
         typer.Option(
-            "--messages", metavar="FILE", help='JSON list of chat messages, [{"role": "system", "content": …}, …].'
+            "--messages",
+            metavar="FILE",
+            help='JSON list of chat messages, [{"role": "system", "content": …}, …].',
         ),
     ] = None,
-    ids: Annotated[Path | None, typer.Option("--ids", metavar="FILE", help="JSON list of token ids.")] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", metavar="FILE", help="JSON list of token ids.")
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option(
-            "--prompt", help="Prompt template of the task; default {input}, with --messages the chat template's rest."
+            "--prompt",
+            help=(
+                "Prompt template of the task; default {input}, with --messages the chat template's "
+                "rest."
+            ),
         ),
     ] = None,
-    labels: Annotated[str | None, typer.Option("--labels", help="Labels a,b,… of a classification.")] = None,
-    stop: Annotated[list[str] | None, typer.Option("--stop", help="Text that ends an output; repeatable.")] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Labels a,b,… of a classification.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="Text that ends an output; repeatable.")
+    ] = None,
     begin: Annotated[
-        bool, typer.Option("--begin/--no-begin", help="Whether the tokenizer may put its begin token before the text.")
+        bool,
+        typer.Option(
+            "--begin/--no-begin",
+            help="Whether the tokenizer may put its begin token before the text.",
+        ),
     ] = True,
     behind: Annotated[
-        Path | None, typer.Option("--prefix", metavar="FILE", help="A prefix that stands before the text.")
+        Path | None,
+        typer.Option("--prefix", metavar="FILE", help="A prefix that stands before the text."),
     ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help=f"Precision of the file: {', '.join(DTYPES)}.")] = "fp16",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help=f"Precision of the file: {', '.join(DTYPES)}.")
+    ] = "fp16",
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Say what the file's precision costs against fp32.")
+        bool,
+        typer.Option(
+            "--measure/--no-measure", help="Say what the file's precision costs against fp32."
+        ),
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
     threads: Threads = None,
@@ -80,8 +109,12 @@ def compile_text(
     if dtype not in DTYPES:
         raise typer.BadParameter(f"{dtype!r} is none of {', '.join(DTYPES)}", param_hint="--dtype")
     if out.exists() and not force:
-        raise OutputError(f"{out} exists already; choose another --out, or pass --force to replace it")
-    source = _source(bundle, text=text, text_file=text_file, messages=messages, ids=ids, begin=begin)
+        raise OutputError(
+            f"{out} exists already; choose another --out, or pass --force to replace it"
+        )
+    source = _source(
+        bundle, text=text, text_file=text_file, messages=messages, ids=ids, begin=begin
+    )
     before = None if behind is None else Prefix.load(behind)
     pack = TaskPack(
         prompt=source.prompt if prompt is None else _unescaped(prompt),
@@ -89,10 +122,14 @@ def compile_text(
         stop=tuple(map(_unescaped, stop or ())),
     )
     room = source.tokens + (0 if before is None else before.length) + _MEASURED_TOKENS
-    with Engine.load(bundle, max_batch=1, max_length=room, threads=threads, providers=providers or None) as engine:
+    with Engine.load(
+        bundle, max_batch=1, max_length=room, threads=threads, providers=providers or None
+    ) as engine:
         name = None if before is None else engine.load_prefix(before).name
         with _bar(source.tokens) as progress:
-            prefix = engine.compile(source.content, name=task, prefix=name, pack=pack, progress=progress)
+            prefix = engine.compile(
+                source.content, name=task, prefix=name, pack=pack, progress=progress
+            )
         prefix.with_dtype(dtype).save(out)
         errors.print(
             f"{out}: task {task}, {prefix.length} positions, {out.stat().st_size:,} bytes",
@@ -104,9 +141,17 @@ def compile_text(
 
 
 def _source(
-    bundle: Path, *, text: str | None, text_file: Path | None, messages: Path | None, ids: Path | None, begin: bool
+    bundle: Path,
+    *,
+    text: str | None,
+    text_file: Path | None,
+    messages: Path | None,
+    ids: Path | None,
+    begin: bool,
 ) -> _Source:
-    """The one that was given; its tokens are counted before the graph is opened, so that the cache gets just that size."""
+    """The one that was given; its tokens are counted before the graph is opened, so that the cache
+    gets just that size.
+    """
     manifest = Manifest.load(bundle)
     tokenizer = TextTokenizer.from_file(bundle / TOKENIZER_FILE, end_ids=manifest.end_ids)
     if ids is not None:
@@ -115,7 +160,8 @@ def _source(
     if messages is not None:
         conversation = _json_list(messages, dict, 'messages, [{"role": "system", "content": …}, …]')
         beginning = chat_beginning(manifest, tokenizer, conversation)
-        tokens = tokenizer.encode_piece(beginning.text)  # the template writes the special tokens itself
+        # The template writes the special tokens itself
+        tokens = tokenizer.encode_piece(beginning.text)
         return _Source(content=tokens, tokens=len(tokens), prompt=beginning.prompt)
     content = text if text is not None else _read(text_file)
     if not begin:
@@ -126,7 +172,9 @@ def _source(
 
 def _say_loss(engine: Engine, prefix: Prefix, dtype: str) -> None:
     if prefix.length + _MEASURED_TOKENS > engine.max_length:
-        errors.print("the base has no positions left to measure the file's precision on", style="yellow")
+        errors.print(
+            "the base has no positions left to measure the file's precision on", style="yellow"
+        )
         return
     errors.print(str(rounding_loss(engine, prefix, dtype, tokens=_MEASURED_TOKENS)), soft_wrap=True)
 
@@ -140,7 +188,9 @@ def _bar(tokens: int) -> Iterator[Callable[[int], None]]:
 
 
 def _unescaped(text: str) -> str:
-    """A shell has no easy way to type a line feed: \\n and \\t stand for themselves as in a program."""
+    """A shell has no easy way to type a line feed: \\n and \\t stand for themselves as in a
+    program.
+    """
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 

@@ -21,13 +21,18 @@ inspect_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @inspect_app.command(name="inspect")
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A prefix file or a bundle folder.", metavar="FILE|BUNDLE")],
+    path: Annotated[
+        Path, typer.Argument(help="A prefix file or a bundle folder.", metavar="FILE|BUNDLE")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Bundle: compare every file's SHA-256 with the manifest.")
+        bool,
+        typer.Option("--check", help="Bundle: compare every file's SHA-256 with the manifest."),
     ] = False,
 ) -> None:
-    """Show what is in a prefix file or a bundle. A file is verified as a whole before anything of it is shown."""
+    """Show what is in a prefix file or a bundle. A file is verified as a whole before anything of
+    it is shown.
+    """
     if path.is_dir():
         facts = describe_bundle(path, check=check)
     elif path.name == MANIFEST_FILE:
@@ -61,11 +66,16 @@ def describe_prefix(path: Path) -> dict[str, Any]:
 
 
 def describe_bundle(folder: Path, *, check: bool = False) -> dict[str, Any]:
-    """Facts of a bundle as JSON values; with `check` its files' hashes are compared. Raises BundleError."""
+    """Facts of a bundle as JSON values; with `check` its files' hashes are compared. Raises
+    BundleError.
+    """
     manifest = Manifest.load(folder)
     manifest.check_files(folder, hashes=check)
     facts: dict[str, Any] = {"kind": "bundle"} | dataclasses.asdict(manifest)
-    return facts | {"base": manifest.base.to_json(), "bytes": sum(record.bytes for record in manifest.files.values())}
+    return facts | {
+        "base": manifest.base.to_json(),
+        "bytes": sum(record.bytes for record in manifest.files.values()),
+    }
 
 
 def _print(path: Path, facts: dict[str, Any]) -> None:
@@ -90,7 +100,9 @@ def _shown(key: str, value: Any) -> str:
         return "\n".join(f"{name}: {entry}" for name, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(repr, value))
-    return f"{value:,}" if isinstance(value, int) else repr(value) if key == "prompt" else str(value)
+    return (
+        f"{value:,}" if isinstance(value, int) else repr(value) if key == "prompt" else str(value)
+    )
 
 
 def _parity(report: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """The root of the command line: `edgeprefix COMMAND …`.
 
-Commands are entry points of the group `edgeprefix.commands`, imported only when they are called: nothing here imports the
-rooms above, `edgeprefix --help` is quick, and a command whose extra is not installed says what to type.
-Exit codes: 0 fine, 1 the job failed, 2 wrong usage.
+Commands are entry points of the group `edgeprefix.commands`, imported only when they are called:
+nothing here imports the rooms above, `edgeprefix --help` is quick, and a command whose extra is not
+installed says what to type. Exit codes: 0 fine, 1 the job failed, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typer.core import TyperCommand, TyperGroup
 from edgeprefix.runtime.errors import EdgePrefixError, MissingExtraError
 from edgeprefix.runtime.version import __version__
 
-# What each command does and which extra it needs; known here so that `--help` need not import the rooms.
+# What each command does and which extra it needs; known here so that `--help` need not import the
+# rooms.
 _SUMMARIES = {
     "demo": ("The whole pipeline on the embedded base: train, export, run, with a report.", "demo"),
     "train": ("Learn a prefix for a task over a frozen base.", "train"),
@@ -38,14 +39,17 @@ class _LazyCommands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         installed = _installed()
-        return [name for name in _SUMMARIES if name in installed] + sorted(set(installed) - set(_SUMMARIES))
+        return [name for name in _SUMMARIES if name in installed] + sorted(
+            set(installed) - set(_SUMMARIES)
+        )
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         entry = _installed().get(cmd_name)
         if entry is None:
             return None
         if ctx.resilient_parsing or cmd_name not in ctx.meta.get(_CALLED, ()):
-            return TyperCommand(cmd_name, help=_SUMMARIES.get(cmd_name, ("", None))[0])  # a line of `--help`
+            # A line of `--help`
+            return TyperCommand(cmd_name, help=_SUMMARIES.get(cmd_name, ("", None))[0])
         return typer.main.get_command(_load(entry))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -80,7 +84,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback(help="Many tasks behind one language model: train, export and run prefixes.")
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Options of the root itself; all work is in the commands."""
@@ -101,7 +108,9 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _load(entry: EntryPoint) -> typer.Typer:
-    """Imports a command's module. Raises MissingExtraError when a package of its extra is not installed."""
+    """Imports a command's module. Raises MissingExtraError when a package of its extra is not
+    installed.
+    """
     try:
         loaded = entry.load()
     except ModuleNotFoundError as error:
@@ -113,7 +122,9 @@ def _load(entry: EntryPoint) -> typer.Typer:
             f"type: pip install 'edgeprefix[{extra}]'"
         ) from error
     if not isinstance(loaded, typer.Typer):
-        raise TypeError(f"entry point {entry.name} is {type(loaded).__name__}, expected typer.Typer")
+        raise TypeError(
+            f"entry point {entry.name} is {type(loaded).__name__}, expected typer.Typer"
+        )
     return loaded
 
 

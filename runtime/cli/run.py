@@ -1,4 +1,6 @@
-"""`edgeprefix run`: generate text for one prompt, streamed to the terminal, or for a file of rows."""
+"""`edgeprefix run`: generate text for one prompt, streamed to the terminal, or for a file
+of rows.
+"""
 
 from __future__ import annotations
 
@@ -34,40 +36,75 @@ run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def run(
     bundle: Bundle,
     prefix: PrefixFile = None,
-    text: Annotated[str | None, typer.Option("--input", help="The prompt; '-' reads it from standard input.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Rows to generate for, JSONL or CSV.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="With --data: rows with their output, JSONL.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="With --out: go on where an interrupted run ended.")] = False,
+    text: Annotated[
+        str | None, typer.Option("--input", help="The prompt; '-' reads it from standard input.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Rows to generate for, JSONL or CSV.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --data: rows with their output, JSONL.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --out: go on where an interrupted run ended.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --input: print the whole completion as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --input: print the whole completion as JSON.")
+    ] = False,
     template: Template = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Tokens at most.")] = None,
     min_new_tokens: Annotated[int | None, typer.Option(help="Tokens at least.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens up to this probability.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Only tokens this fraction as likely as the likeliest.")] = None,
-    typical_p: Annotated[float | None, typer.Option(help="Locally typical sampling up to this probability.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: avoid tokens seen before.")] = None,
-    presence_penalty: Annotated[float | None, typer.Option(help="Subtracted once from generated tokens.")] = None,
-    frequency_penalty: Annotated[float | None, typer.Option(help="Subtracted for each occurrence.")] = None,
-    no_repeat_ngram: Annotated[int | None, typer.Option(help="No n-gram of this length twice.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Only the likeliest tokens up to this probability.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Only tokens this fraction as likely as the likeliest.")
+    ] = None,
+    typical_p: Annotated[
+        float | None, typer.Option(help="Locally typical sampling up to this probability.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: avoid tokens seen before.")
+    ] = None,
+    presence_penalty: Annotated[
+        float | None, typer.Option(help="Subtracted once from generated tokens.")
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None, typer.Option(help="Subtracted for each occurrence.")
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int | None, typer.Option(help="No n-gram of this length twice.")
+    ] = None,
     banned_words: Annotated[
         list[str] | None, typer.Option("--ban", help="Text that must not appear; repeatable.")
     ] = None,
     forced_words: Annotated[
         list[str] | None, typer.Option("--force-word", help="Text that must appear; repeatable.")
     ] = None,
-    forced_prefix: Annotated[str | None, typer.Option("--begin-with", help="The output begins with this text.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the output; repeatable.")] = None,
-    seed: Annotated[int | None, typer.Option(help="One seed gives one result.")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="So many texts: samples, or the best beams.")] = None,
-    beams: Annotated[int | None, typer.Option(help="Beam search of this width.")] = None,
-    length_penalty: Annotated[float | None, typer.Option(help="Beam search: above 0 favours longer texts.")] = None,
-    logprobs: Annotated[
-        int | None, typer.Option(help="With --json: each token's log-probability and so many alternatives.")
+    forced_prefix: Annotated[
+        str | None, typer.Option("--begin-with", help="The output begins with this text.")
     ] = None,
-    lookup: Annotated[int | None, typer.Option(help="Draft so many tokens from the prompt (speculation).")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that ends the output; repeatable.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed gives one result.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", help="So many texts: samples, or the best beams.")
+    ] = None,
+    beams: Annotated[int | None, typer.Option(help="Beam search of this width.")] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Beam search: above 0 favours longer texts.")
+    ] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(help="With --json: each token's log-probability and so many alternatives."),
+    ] = None,
+    lookup: Annotated[
+        int | None, typer.Option(help="Draft so many tokens from the prompt (speculation).")
+    ] = None,
     max_batch: MaxBatch = 8,
     max_length: MaxLength = 1024,
     threads: Threads = None,
@@ -84,17 +121,38 @@ def run(
     if data is not None and logprobs is not None:
         raise typer.BadParameter("--logprobs are for --input with --json")
     settings = _given(
-        max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-        min_p=min_p, typical_p=typical_p, repetition_penalty=repetition_penalty, presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty, no_repeat_ngram=no_repeat_ngram, banned_words=_texts(banned_words),
-        forced_words=_texts(forced_words), forced_prefix=forced_prefix, stop=_texts(stop), seed=seed, beams=beams,
-        length_penalty=length_penalty, lookup=lookup, n=n, logprobs=logprobs,
-    )  # fmt: skip
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        banned_words=_texts(banned_words),
+        forced_words=_texts(forced_words),
+        forced_prefix=forced_prefix,
+        stop=_texts(stop),
+        seed=seed,
+        beams=beams,
+        length_penalty=length_penalty,
+        lookup=lookup,
+        n=n,
+        logprobs=logprobs,
+    )
     rows = [] if data is None else read_rows(data, required=())
     with (
         nullcontext() if out is None else ResultFile(out, resume=resume, force=force) as results,
         open_engine(
-            bundle, prefix, max_batch=max_batch, max_length=max_length, threads=threads, providers=providers
+            bundle,
+            prefix,
+            max_batch=max_batch,
+            max_length=max_length,
+            threads=threads,
+            providers=providers,
         ) as (engine, task),
     ):
         if results is not None:
@@ -115,7 +173,13 @@ def _texts(values: list[str] | None) -> tuple[str, ...] | None:
 
 
 def _run_text(
-    engine: Engine, task: str | None, prompt: str, *, as_json: bool, template: str | None, settings: Settings
+    engine: Engine,
+    task: str | None,
+    prompt: str,
+    *,
+    as_json: bool,
+    template: str | None,
+    settings: Settings,
 ) -> None:
     if as_json or settings.get("beams", 1) > 1 or settings.get("n", 1) > 1:
         completion = engine.generate(prompt, prefix=task, template=template, **settings)
@@ -159,19 +223,33 @@ def _described(engine: Engine, completion: Completion) -> dict[str, Any]:
 
 
 def _run_rows(
-    engine: Engine, task: str | None, rows: list[Row], results: ResultFile, *, template: str | None, settings: Settings
+    engine: Engine,
+    task: str | None,
+    rows: list[Row],
+    results: ResultFile,
+    *,
+    template: str | None,
+    settings: Settings,
 ) -> None:
     with progress_bar() as progress:
         bar = progress.add_task("generating", total=len(rows), completed=results.done)
         left = rows[results.done :]
         requests = (_row_request(row.fields, task, template, settings) for row in left)
         for index, completion in engine.generate_each(requests):
-            others = {"others": [other.text for other in completion.alternatives]} if completion.alternatives else {}
+            others = (
+                {"others": [other.text for other in completion.alternatives]}
+                if completion.alternatives
+                else {}
+            )
             output = {"output": completion.text, "finish_reason": completion.finish_reason}
             results.write({**left[index].fields, **output, **others})
             progress.advance(bar)
 
 
-def _row_request(fields: dict[str, str], task: str | None, template: str | None, settings: Settings) -> Request:
-    """A row's fields fill the task's template; a bare base without --template gets the field `input`."""
+def _row_request(
+    fields: dict[str, str], task: str | None, template: str | None, settings: Settings
+) -> Request:
+    """A row's fields fill the task's template; a bare base without --template gets the field
+    `input`.
+    """
     return Request(fields, prefix=task, template=template, **settings)

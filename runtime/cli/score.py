@@ -1,4 +1,6 @@
-"""`edgeprefix score`: classify rows by the likelihood of each label, and say how often that was right."""
+"""`edgeprefix score`: classify rows by the likelihood of each label, and say how often that was
+right.
+"""
 
 from __future__ import annotations
 
@@ -49,17 +51,30 @@ class _Job:
 @score_app.command(name="score")
 def score(
     bundle: Bundle,
-    data: Annotated[Path, typer.Option("--data", help="Rows with input and target (the right label), JSONL or CSV.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Rows with input and target (the right label), JSONL or CSV."),
+    ],
     prefix: PrefixFile = None,
-    labels: Annotated[str | None, typer.Option(help="Labels a,b,…; default: the task's own.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Labels a,b,…; default: the task's own.")
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Subtract each label's score for an empty prompt.")
     ] = False,
-    normalise: Annotated[bool, typer.Option("--normalise", help="Divide scores by the labels' lengths.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Rows with label and scores, JSONL.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="With --out: go on where an interrupted run ended.")] = False,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="Divide scores by the labels' lengths.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Rows with label and scores, JSONL.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --out: go on where an interrupted run ended.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object.")
+    ] = False,
     template: Template = None,
     max_batch: MaxBatch = 8,
     max_length: MaxLength = 1024,
@@ -68,8 +83,8 @@ def score(
 ) -> None:
     """Classify rows by label likelihood and print the accuracy.
 
-    Rows and labels share the batch; each row's text is computed once for all labels. Up to a dozen labels are also shown
-    as a table of confusions.
+    Rows and labels share the batch; each row's text is computed once for all labels. Up to a dozen
+    labels are also shown as a table of confusions.
     """
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out")
@@ -90,12 +105,16 @@ def score(
         own = engine.task(task).pack.labels if task is not None else ()
         options = tuple(labels.split(",")) if labels is not None else own
         _require_targets(rows, options)
-        job = _Job(task=task, options=options, template=template, calibrate=calibrate, normalise=normalise)
+        job = _Job(
+            task=task, options=options, template=template, calibrate=calibrate, normalise=normalise
+        )
         counts = Counter(_scored(engine, rows, results, job))
     _print(counts, as_json=as_json)
 
 
-def _scored(engine: Engine, rows: list[Row], results: ResultFile | None, job: _Job) -> Iterator[tuple[str, str]]:
+def _scored(
+    engine: Engine, rows: list[Row], results: ResultFile | None, job: _Job
+) -> Iterator[tuple[str, str]]:
     """(right label, label found) of each row; those of an interrupted run come from its file."""
     done = [] if results is None else results.rows
     _require_same_rows(rows, done)
@@ -109,7 +128,9 @@ def _scored(engine: Engine, rows: list[Row], results: ResultFile | None, job: _J
         )  # fmt: skip
         for index, scores in found:
             if results is not None:
-                results.write({**left[index].fields, "label": scores.best, "scores": scores.by_option})
+                results.write(
+                    {**left[index].fields, "label": scores.best, "scores": scores.by_option}
+                )
             progress.advance(bar)
             yield left[index]["target"], scores.best
 
@@ -119,10 +140,14 @@ def _require_same_rows(rows: list[Row], done: list[dict[str, Any]]) -> None:
     for row, earlier in zip(rows, done, strict=False):
         if earlier.get("input") != row["input"] or "label" not in earlier:
             raise DataError(
-                f"{row.place} is not the row that the interrupted run had scored there; start again without --resume"
+                f"{row.place} is not the row that the interrupted run had scored there; start "
+                "again without --resume"
             )
     if len(done) > len(rows):
-        raise DataError(f"the interrupted run had {len(done)} rows, the data have {len(rows)}; start without --resume")
+        raise DataError(
+            f"the interrupted run had {len(done)} rows, the data have {len(rows)}; start without "
+            "--resume"
+        )
 
 
 def _require_targets(rows: list[Row], options: tuple[str, ...]) -> None:
@@ -130,7 +155,8 @@ def _require_targets(rows: list[Row], options: tuple[str, ...]) -> None:
     wrong = [row for row in rows if options and row["target"] not in options]
     if wrong:
         raise DataError(
-            f"{wrong[0].place}: target {wrong[0]['target']!r} is none of the labels {', '.join(options)}"
+            f"{wrong[0].place}: target {wrong[0]['target']!r} is none of the labels "
+            f"{', '.join(options)}"
             f" ({len(wrong)} of {len(rows)} rows); give --labels or mend the rows"
         )
 
@@ -143,8 +169,14 @@ def _print(counts: Counter[tuple[str, str]], *, as_json: bool) -> None:
         facts = {
             "accuracy": right / total,
             "rows": total,
-            "labels": {label: {"right": counts[label, label], "rows": rows[label]} for label in labels if rows[label]},
-            "confusion": {a: {b: counts[a, b] for b in labels if counts[a, b]} for a in labels if rows[a]},
+            "labels": {
+                label: {"right": counts[label, label], "rows": rows[label]}
+                for label in labels
+                if rows[label]
+            },
+            "confusion": {
+                a: {b: counts[a, b] for b in labels if counts[a, b]} for a in labels if rows[a]
+            },
         }
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return

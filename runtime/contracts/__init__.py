@@ -1,1 +1,3 @@
-"""What the three rooms agree on: prefix file, manifest, base identity, rows, templates, the way from text to token ids."""
+"""What the three rooms agree on: prefix file, manifest, base identity, rows, templates, the way
+from text to token ids.
+"""

@@ -1,7 +1,9 @@
-"""The steps of an int8 cache: one for each channel of each layer's keys and values, measured by the exporter.
+"""The steps of an int8 cache: one for each channel of each layer's keys and values, measured by the
+exporter.
 
-A number in the cache is its step count times the channel's scale. The scales are constants of the graph, and stand in a file
-of the bundle too, since the runtime rounds prefixes when it writes them into the cache. H key/value heads, D head size.
+A number in the cache is its step count times the channel's scale. The scales are constants of the
+graph, and stand in a file of the bundle too, since the runtime rounds prefixes when it writes them
+into the cache. H key/value heads, D head size.
 """
 
 from __future__ import annotations
@@ -47,12 +49,17 @@ def load_scales(folder: str | Path, layers: Sequence[LayerShape]) -> tuple[Layer
     try:
         tensors = load_file(path)
         scales = tuple(
-            LayerScales(*(tensors[f"past_key_values.{index}.{kind}.scale"] for kind in LayerScales._fields))
+            LayerScales(
+                *(tensors[f"past_key_values.{index}.{kind}.scale"] for kind in LayerScales._fields)
+            )
             for index in range(len(layers))
         )
     except (OSError, SafetensorError, KeyError) as error:
         raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
     for index, (layer, pair) in enumerate(zip(layers, scales, strict=True)):
         if {array.shape for array in pair} != {(layer.kv_heads, 1, layer.head_size)}:
-            raise BundleError(f"{path} has scales {pair.key.shape} for layer {index}, whose cache is of another shape")
+            raise BundleError(
+                f"{path} has scales {pair.key.shape} for layer {index}, whose cache is of another "
+                "shape"
+            )
     return scales

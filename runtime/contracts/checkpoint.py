@@ -1,6 +1,8 @@
-"""Where a base is: a checkpoint's folder as it stands, or a hub id, downloaded into the hub's own cache.
+"""Where a base is: a checkpoint's folder as it stands, or a hub id, downloaded into the hub's own
+cache.
 
-`train` and `export` take a base the same way, so that a prefix and a bundle of one hub id carry one name.
+`train` and `export` take a base the same way, so that a prefix and a bundle of one hub id carry one
+name.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ class Checkpoint(NamedTuple):
 
 
 def find_checkpoint(base: str | Path) -> Checkpoint:
-    """The checkpoint of a base, given as a folder or as a hub id (downloaded, or found in the hub's own cache).
+    """The checkpoint of a base, given as a folder or as a hub id (downloaded, or found in the hub's
+    own cache).
 
-    Raises CheckpointError when it is neither, MissingExtraError when a hub id is given and huggingface_hub is not installed.
+    Raises CheckpointError when it is neither, MissingExtraError when a hub id is given and
+    huggingface_hub is not installed.
 
     >>> find_checkpoint("checkpoints/base").name  # doctest: +SKIP
     'base'
@@ -34,10 +38,13 @@ def find_checkpoint(base: str | Path) -> Checkpoint:
     if folder.is_dir():
         return Checkpoint(folder, folder.resolve().name)
     if folder.exists():
-        raise CheckpointError(f"base {base} is a file; give the checkpoint's folder, or a hub id such as org/model")
+        raise CheckpointError(
+            f"base {base} is a file; give the checkpoint's folder, or a hub id such as org/model"
+        )
     if folder.is_absolute() or not _HUB_ID.fullmatch(str(base)):
         raise CheckpointError(
-            f"base {base}: no such folder; give the folder of a checkpoint, or a hub id such as org/model"
+            f"base {base}: no such folder; give the folder of a checkpoint, or a hub id such as "
+            "org/model"
         )
     return Checkpoint(_download(str(base)), str(base))
 
@@ -45,14 +52,25 @@ def find_checkpoint(base: str | Path) -> Checkpoint:
 def _download(hub_id: str) -> Path:
     try:
         from huggingface_hub import snapshot_download  # not at the top: the runtime needs no hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
     except ImportError as error:
         raise MissingExtraError(
-            f"base {hub_id} is no folder, and hub ids need huggingface_hub; type: pip install 'edgeprefix[export]'"
+            f"base {hub_id} is no folder, and hub ids need huggingface_hub; type: pip install "
+            "'edgeprefix[export]'"
         ) from error
     try:
         return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OSError,
+        ValueError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"base {hub_id} is neither a folder nor a model on the hub that can be had: {reason}"

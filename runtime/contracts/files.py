@@ -1,7 +1,8 @@
 """Files that are written whole or not at all.
 
-A file is written beside its target, flushed to the disk and renamed over it; a folder is built beside its target and
-swapped in when it is complete. So a reader never sees half a file, and a full disk or Ctrl-C leaves the old one intact.
+A file is written beside its target, flushed to the disk and renamed over it; a folder is built
+beside its target and swapped in when it is complete. So a reader never sees half a file, and a full
+disk or Ctrl-C leaves the old one intact.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _CHUNK_BYTES = 1 << 20
 
 @contextlib.contextmanager
 def output_errors(target: Path) -> Iterator[None]:
-    """Turns the operating system's refusals (read-only, full disk, …) into an OutputError that names the target."""
+    """Turns the operating system's refusals (read-only, full disk, …) into an OutputError that
+    names the target.
+    """
     try:
         yield
     except OSError as error:
@@ -35,7 +38,8 @@ def output_errors(target: Path) -> Iterator[None]:
 def read_json(path: Path, error: type[EdgePrefixError], *, missing: str, remedy: str = "") -> Any:
     """The JSON value in a file.
 
-    Raises `error`: with the text `missing` when there is no such file, else with the reason, `remedy` behind it.
+    Raises `error`: with the text `missing` when there is no such file, else with the reason,
+    `remedy` behind it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -53,7 +57,9 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     target = Path(path)
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+        )
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
@@ -70,17 +76,22 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """Yields an empty folder beside `path` that takes its place when the block ends without an error.
+    """Yields an empty folder beside `path` that takes its place when the block ends without an
+    error.
 
-    Raises OutputError when `path` exists and `force` is false, or when it cannot be written. With `force` the old folder
-    stays in place until the new one is whole.
+    Raises OutputError when `path` exists and `force` is false, or when it cannot be written. With
+    `force` the old folder stays in place until the new one is whole.
     """
     target = Path(path)
     if target.exists() and not force:
-        raise OutputError(f"{target} exists already; choose another --out, or pass --force to replace it")
+        raise OutputError(
+            f"{target} exists already; choose another --out, or pass --force to replace it"
+        )
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        building = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        )
     try:
         with output_errors(target):
             yield building
@@ -103,7 +114,9 @@ def sha256_of_file(path: str | Path) -> str:
 
 
 def _swap_in(building: Path, target: Path) -> None:
-    """Renames `building` to `target`; a folder cannot be renamed over a full one, so the old one steps aside first."""
+    """Renames `building` to `target`; a folder cannot be renamed over a full one, so the old one
+    steps aside first.
+    """
     if not target.exists():
         os.replace(building, target)
     else:
@@ -142,5 +155,7 @@ def _umask() -> int:
 
 
 def _default_mode() -> int:
-    """mkstemp makes files for their owner only; a prefix file should have the permissions of any new file."""
+    """mkstemp makes files for their owner only; a prefix file should have the permissions of any
+    new file.
+    """
     return 0o666 & ~_umask()

@@ -30,7 +30,9 @@ CACHE_DTYPES = ("float32", "float16", "int8")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
-    """One attention layer's cache: [B, kv_heads, C, head_size]; `window` in tokens, None when it sees everything."""
+    """One attention layer's cache: [B, kv_heads, C, head_size]; `window` in tokens, None when it
+    sees everything.
+    """
 
     kv_heads: int
     head_size: int
@@ -78,12 +80,20 @@ class Manifest:
 
     def save(self, folder: str | Path) -> None:
         """Writes manifest.json atomically."""
-        data = dataclasses.asdict(self) | {"format_version": FORMAT_VERSION, "base": self.base.to_json()}
-        write_atomic(Path(folder) / MANIFEST_FILE, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+        data = dataclasses.asdict(self) | {
+            "format_version": FORMAT_VERSION,
+            "base": self.base.to_json(),
+        }
+        write_atomic(
+            Path(folder) / MANIFEST_FILE,
+            (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode(),
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
-        """Reads and checks a bundle's manifest. Raises BundleError when it is missing, damaged or of an unknown version."""
+        """Reads and checks a bundle's manifest. Raises BundleError when it is missing, damaged or
+        of an unknown version.
+        """
         path = Path(folder) / MANIFEST_FILE
         remedy = f"make one with `edgeprefix export decoder BASE --out {folder}`"
         missing = f"{folder} is no bundle: it has no {MANIFEST_FILE}; {remedy}"
@@ -92,19 +102,25 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: Any, *, source: str = MANIFEST_FILE) -> Manifest:
-        """Checks and converts a manifest's JSON value. Raises BundleError; unknown fields are ignored (MAY)."""
+        """Checks and converts a manifest's JSON value. Raises BundleError; unknown fields are
+        ignored (MAY).
+        """
         version = data.get("format_version") if isinstance(data, dict) else None
         if version != FORMAT_VERSION:
             raise BundleError(
-                f"{source}: format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION})"
+                f"{source}: format version {version!r} is unknown (this edgeprefix reads "
+                f"{FORMAT_VERSION})"
             )
         try:
             return cls(**_fields(data))
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{source} is not a valid manifest: {error}; export the bundle again") from error
+            raise BundleError(
+                f"{source} is not a valid manifest: {error}; export the bundle again"
+            ) from error
 
     def check_files(self, folder: str | Path, *, hashes: bool = False) -> None:
-        """Raises BundleError when a file is missing or has another size, or, with `hashes`, another content.
+        """Raises BundleError when a file is missing or has another size, or, with `hashes`, another
+        content.
 
         Hashes are not checked by default: reading gigabytes of weights would dominate a cold start.
         """
@@ -114,18 +130,25 @@ class Manifest:
             if size != record.bytes:
                 found = "missing" if size is None else f"{size} bytes"
                 raise BundleError(
-                    f"{path} is {found}, the manifest says {record.bytes} bytes; export or copy the bundle again"
+                    f"{path} is {found}, the manifest says {record.bytes} bytes; export or copy "
+                    "the bundle again"
                 )
             if hashes and sha256_of_file(path) != record.sha256:
                 raise BundleError(
-                    f"{path} was altered: its SHA-256 is not the manifest's; export or copy the bundle again"
+                    f"{path} was altered: its SHA-256 is not the manifest's; export or copy the "
+                    "bundle again"
                 )
 
 
 def record_files(folder: str | Path) -> dict[str, FileRecord]:
     """Records of every file in a folder but the manifest, by name."""
-    files = sorted(path for path in Path(folder).iterdir() if path.is_file() and path.name != MANIFEST_FILE)
-    return {path.name: FileRecord(bytes=path.stat().st_size, sha256=sha256_of_file(path)) for path in files}
+    files = sorted(
+        path for path in Path(folder).iterdir() if path.is_file() and path.name != MANIFEST_FILE
+    )
+    return {
+        path.name: FileRecord(bytes=path.stat().st_size, sha256=sha256_of_file(path))
+        for path in files
+    }
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,12 +156,19 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in data.items() if key in known}
     values["base"] = BaseIdentity.from_json(data["base"])
     values["layers"] = tuple(LayerShape(**layer) for layer in data["layers"])
-    values["files"] = {_safe_name(name): FileRecord(**record) for name, record in data.get("files", {}).items()}
+    values["files"] = {
+        _safe_name(name): FileRecord(**record) for name, record in data.get("files", {}).items()
+    }
     values["end_ids"] = tuple(int(token) for token in data.get("end_ids", ()))
     values["graph"] = None if data.get("graph") is None else PastGraph.from_json(data["graph"])
     values["positions"] = _positions(data.get("positions"), len(values["layers"]))
-    if values["precision"] not in PRECISIONS or values.get("cache_dtype", "float32") not in CACHE_DTYPES:
-        raise ValueError(f"precision {values['precision']!r} with cache {values.get('cache_dtype')!r} is unknown")
+    if (
+        values["precision"] not in PRECISIONS
+        or values.get("cache_dtype", "float32") not in CACHE_DTYPES
+    ):
+        raise ValueError(
+            f"precision {values['precision']!r} with cache {values.get('cache_dtype')!r} is unknown"
+        )
     if not values["layers"] or int(values["vocabulary"]) < 1 or int(values["max_positions"]) < 1:
         raise ValueError("layers, vocabulary and max_positions must be positive")
     return values

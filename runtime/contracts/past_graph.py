@@ -1,7 +1,9 @@
-"""How a graph that another exporter made takes its past: what the runtime must know to run it. Specified in docs/bundle.md.
+"""How a graph that another exporter made takes its past: what the runtime must know to run it.
+Specified in docs/bundle.md.
 
-Such graphs share names, `past_key_values.{i}.key|value` in and `present.{i}.key|value` out, and differ in what they ask
-for besides and in what they bear. `edgeprefix export adopt` finds it out by trying, and writes it into the manifest.
+Such graphs share names, `past_key_values.{i}.key|value` in and `present.{i}.key|value` out, and
+differ in what they ask for besides and in what they bear. `edgeprefix export adopt` finds it out by
+trying, and writes it into the manifest.
 """
 
 from __future__ import annotations
@@ -17,7 +19,12 @@ CACHES = {
 }
 """What `cache` may be, and what it means."""
 
-MASK, POSITIONS, BRANCH, KEPT_LOGITS = "attention_mask", "position_ids", "use_cache_branch", "num_logits_to_keep"
+MASK, POSITIONS, BRANCH, KEPT_LOGITS = (
+    "attention_mask",
+    "position_ids",
+    "use_cache_branch",
+    "num_logits_to_keep",
+)
 INPUTS = {
     MASK: "1 for every position of past and new tokens that is used [B, past + S]",
     POSITIONS: "positions of the new tokens [B, S]",
@@ -44,9 +51,13 @@ class PastGraph:
 
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
-            raise ValueError(f"graph cache {self.cache!r} is unknown; known are {', '.join(CACHES)}")
+            raise ValueError(
+                f"graph cache {self.cache!r} is unknown; known are {', '.join(CACHES)}"
+            )
         if unknown := [name for name in self.inputs if name not in INPUTS]:
-            raise ValueError(f"graph input {unknown[0]!r} is unknown; known are {', '.join(INPUTS)}")
+            raise ValueError(
+                f"graph input {unknown[0]!r} is unknown; known are {', '.join(INPUTS)}"
+            )
 
     def to_text(self) -> str:
         """One line for people."""

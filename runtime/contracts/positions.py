@@ -1,7 +1,9 @@
-"""How a base marks positions in its keys: what it takes to move a prefix to another place. Specified in docs/bundle.md.
+"""How a base marks positions in its keys: what it takes to move a prefix to another place.
+Specified in docs/bundle.md.
 
-A rotary base turns pairs of numbers of each key by an angle that grows with the position. So a key that was computed at one
-position becomes the key of another by turning it further. A base with learned positions has no such rule.
+A rotary base turns pairs of numbers of each key by an angle that grows with the position. So a key
+that was computed at one position becomes the key of another by turning it further. A base with
+learned positions has no such rule.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ Array = npt.NDArray[np.float32]
 RELATIVE, ABSOLUTE, BY_LENGTH, UNKNOWN = "relative", "absolute", "by-length", "unknown"
 KINDS = {
     RELATIVE: "keys are turned by their position, or do not depend on it: they can be moved",
-    ABSOLUTE: "positions are added to the text (learned or sinusoidal): keys and values of another position are other numbers",
+    ABSOLUTE: (
+        "positions are added to the text (learned or sinusoidal): keys and values of another "
+        "position are other numbers"
+    ),
     BY_LENGTH: "the angles of all keys depend on how long the text is (longrope)",
     UNKNOWN: "what positions do to its keys is not a rotation that could be turned further",
 }
@@ -28,7 +33,8 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rotation:
-    """Turns the first 2·len(frequencies) numbers of a key, pair i by `frequencies[i]` radians for each position.
+    """Turns the first 2·len(frequencies) numbers of a key, pair i by `frequencies[i]` radians for
+    each position.
 
     Pair i is (i, i + R/2) of the R turned numbers, or (2i, 2i + 1) when `interleaved`.
     """
@@ -55,7 +61,9 @@ class Rotation:
 
 @dataclass(frozen=True, kw_only=True)
 class Positions:
-    """Of one base. `layers[i]` is the entry of `rotations` that layer i uses, None for a layer that does not rotate."""
+    """Of one base. `layers[i]` is the entry of `rotations` that layer i uses, None for a layer that
+    does not rotate.
+    """
 
     kind: str
     rotations: tuple[Rotation, ...] = ()
@@ -63,9 +71,13 @@ class Positions:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"positions of kind {self.kind!r} are unknown; known are {', '.join(KINDS)}")
+            raise ValueError(
+                f"positions of kind {self.kind!r} are unknown; known are {', '.join(KINDS)}"
+            )
         if any(index is not None and not 0 <= index < len(self.rotations) for index in self.layers):
-            raise ValueError(f"a layer uses a rotation that is not there ({len(self.rotations)} are)")
+            raise ValueError(
+                f"a layer uses a rotation that is not there ({len(self.rotations)} are)"
+            )
 
     def rotation(self, layer: int) -> Rotation | None:
         """The rotation of a layer, None when it does not rotate."""

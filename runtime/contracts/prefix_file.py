@@ -1,8 +1,9 @@
 """The prefix file: written here, read here, specified in docs/prefix-file.md.
 
-A safetensors file with `past_key_values.{i}.key` and `.value` of shape [H, P, D] for each layer i, and one metadata entry
-`edgeprefix` that holds the header: format version, task name, base identity, content hash and task pack. Reading verifies
-everything before anything is used; writing is atomic. The same prefix always gives the same bytes.
+A safetensors file with `past_key_values.{i}.key` and `.value` of shape [H, P, D] for each layer i,
+and one metadata entry `edgeprefix` that holds the header: format version, task name, base identity,
+content hash and task pack. Reading verifies everything before anything is used; writing is atomic.
+The same prefix always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ Array = npt.NDArray[np.float32]
 
 
 class PrefixLayer(NamedTuple):
-    """One layer's keys and values, each fp32 [H, P, D]; keys as they lie in the cache (after rotary embedding)."""
+    """One layer's keys and values, each fp32 [H, P, D]; keys as they lie in the cache (after rotary
+    embedding).
+    """
 
     key: Array
     value: Array
@@ -59,8 +62,8 @@ class _Tensor(NamedTuple):
 class Prefix:
     """A task's keys and values with all that it takes to run them.
 
-    `layers` are held in fp32; `dtype` is the precision that the file keeps. Raises PrefixFileError when name, shapes
-    or numbers cannot be a prefix.
+    `layers` are held in fp32; `dtype` is the precision that the file keeps. Raises PrefixFileError
+    when name, shapes or numbers cannot be a prefix.
 
     >>> prefix = Prefix.load("e2e.safetensors")  # doctest: +SKIP
     >>> prefix.length, prefix.base.name  # doctest: +SKIP
@@ -76,10 +79,13 @@ class Prefix:
     def __post_init__(self) -> None:
         if not _TASK_NAME.fullmatch(self.name):
             raise PrefixFileError(
-                f"task name {self.name!r} cannot be used: letters, digits, '.', '_' and '-' only, at most 128 of them"
+                f"task name {self.name!r} cannot be used: letters, digits, '.', '_' and '-' only, "
+                "at most 128 of them"
             )
         if self.dtype not in DTYPES:
-            raise PrefixFileError(f"prefix dtype {self.dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+            raise PrefixFileError(
+                f"prefix dtype {self.dtype!r} is unknown; choose one of {', '.join(DTYPES)}"
+            )
         _check_layers(self.layers)
 
     @property
@@ -97,7 +103,9 @@ class Prefix:
         return dataclasses.replace(self, dtype=dtype)
 
     def to_bytes(self) -> bytes:
-        """The file's content. Raises PrefixFileError when a number does not fit the dtype (fp16 overflow)."""
+        """The file's content. Raises PrefixFileError when a number does not fit the dtype (fp16
+        overflow).
+        """
         tensors: dict[str, _Tensor] = {}
         for index, layer in enumerate(self.layers):
             for kind, array in (("key", layer.key), ("value", layer.value)):
@@ -119,7 +127,8 @@ class Prefix:
     def from_bytes(cls, data: bytes, *, source: str = "prefix") -> Prefix:
         """Reads and verifies a file's content; `source` names it in messages.
 
-        Raises PrefixFileError for anything that is not a whole, unaltered prefix file of a known version.
+        Raises PrefixFileError for anything that is not a whole, unaltered prefix file of a known
+        version.
         """
         try:
             header, tensors = _header(data), _tensors(data)
@@ -144,12 +153,15 @@ def _check_layers(layers: Sequence[PrefixLayer]) -> None:
     for index, (key, value) in enumerate(layers):
         for kind, array in (("key", key), ("value", value)):
             if array.dtype != np.float32 or array.ndim != 3 or 0 in array.shape:
-                raise PrefixFileError(f"layer {index} {kind} is {array.dtype} {array.shape}, expected fp32 [H, P, D]")
+                raise PrefixFileError(
+                    f"layer {index} {kind} is {array.dtype} {array.shape}, expected fp32 [H, P, D]"
+                )
             if not np.isfinite(array).all():
                 raise PrefixFileError(f"layer {index} {kind} holds NaN or infinity")
         if key.shape[:2] != value.shape[:2]:
             raise PrefixFileError(
-                f"layer {index}: key {key.shape} and value {value.shape} differ in heads or positions"
+                f"layer {index}: key {key.shape} and value {value.shape} differ in heads or "
+                "positions"
             )
         lengths.add(key.shape[1])
     if len(lengths) > 1:
@@ -166,10 +178,12 @@ def _encode(name: str, array: Array, dtype: str) -> dict[str, _Tensor]:
         largest = float(np.abs(array).max())
         if largest > _FP16_MAX:
             raise PrefixFileError(
-                f"{name} reaches {largest:.0f}, more than fp16 holds ({_FP16_MAX:.0f}); save it as bf16 or fp32"
+                f"{name} reaches {largest:.0f}, more than fp16 holds ({_FP16_MAX:.0f}); save it "
+                "as bf16 or fp32"
             )
         return {name: _Tensor(file_dtype, shape, array.astype("<f2").tobytes())}
-    scale = np.maximum(np.abs(array).max(axis=-1, keepdims=True) / 127.0, np.finfo(np.float32).tiny)  # [H, P, 1]
+    # [H, P, 1]
+    scale = np.maximum(np.abs(array).max(axis=-1, keepdims=True) / 127.0, np.finfo(np.float32).tiny)
     rounded = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
     return {
         name: _Tensor(file_dtype, shape, rounded.tobytes()),
@@ -191,11 +205,15 @@ def _decode(name: str, tensors: Mapping[str, _Tensor]) -> Array:
     elif tensor.dtype == "F16":
         array = np.frombuffer(tensor.data, "<f2")
     elif tensor.dtype == "BF16":
-        array = (np.frombuffer(tensor.data, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+        array = (np.frombuffer(tensor.data, "<u2").astype(np.uint32) << np.uint32(16)).view(
+            np.float32
+        )
     elif tensor.dtype == "I8":
         return _decode_int8(name, tensors)
     else:
-        raise PrefixFileError(f"tensor {name} has dtype {tensor.dtype}; known are {', '.join(_FILE_DTYPES.values())}")
+        raise PrefixFileError(
+            f"tensor {name} has dtype {tensor.dtype}; known are {', '.join(_FILE_DTYPES.values())}"
+        )
     return array.astype(np.float32).reshape(tensor.shape)
 
 
@@ -203,7 +221,9 @@ def _decode_int8(name: str, tensors: Mapping[str, _Tensor]) -> Array:
     tensor, scale = tensors[name], tensors.get(f"{name}.scale")
     expected = (*tensor.shape[:-1], 1)
     if scale is None or scale.dtype != "F32" or scale.shape != expected:
-        raise PrefixFileError(f"int8 tensor {name} needs {name}.scale, F32 of shape {list(expected)}")
+        raise PrefixFileError(
+            f"int8 tensor {name} needs {name}.scale, F32 of shape {list(expected)}"
+        )
     steps = np.frombuffer(tensor.data, np.int8).astype(np.float32).reshape(tensor.shape)
     array: Array = steps * np.frombuffer(scale.data, "<f4").astype(np.float32).reshape(expected)
     return array
@@ -213,13 +233,17 @@ def _decode_prefix(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) ->
     version = header.get("format_version")
     if version != FORMAT_VERSION:
         raise PrefixFileError(
-            f"format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION}); upgrade edgeprefix"
+            f"format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION}); "
+            "upgrade edgeprefix"
         )
     claimed = header.get("content_sha256")
-    actual = _content_hash({key: value for key, value in header.items() if key != "content_sha256"}, tensors)
+    actual = _content_hash(
+        {key: value for key, value in header.items() if key != "content_sha256"}, tensors
+    )
     if claimed != actual:
         raise PrefixFileError(
-            f"content hash is {actual[:12]}, the header says {str(claimed)[:12]}: the file was altered or damaged"
+            f"content hash is {actual[:12]}, the header says {str(claimed)[:12]}: the file was "
+            "altered or damaged"
         )
     try:
         base = BaseIdentity.from_json(_object(header, "base"))
@@ -240,14 +264,19 @@ def _decode_layers(tensors: Mapping[str, _Tensor]) -> tuple[PrefixLayer, ...]:
     if foreign:
         raise PrefixFileError(f"tensor {foreign[0]!r} does not belong in a prefix file")
     count = sum(name.endswith(".key") for name in tensors)
-    names = {f"past_key_values.{index}.{kind}" for index in range(count) for kind in ("key", "value")}
+    names = {
+        f"past_key_values.{index}.{kind}" for index in range(count) for kind in ("key", "value")
+    }
     present = {name for name in tensors if not name.endswith(".scale")}
     if not names or names != present:
         odd = sorted(names ^ present)
-        raise PrefixFileError(f"tensors do not form layers 0…{count - 1}: check {', '.join(odd[:3]) or 'the file'}")
+        raise PrefixFileError(
+            f"tensors do not form layers 0…{count - 1}: check {', '.join(odd[:3]) or 'the file'}"
+        )
     return tuple(
         PrefixLayer(
-            _decode(f"past_key_values.{index}.key", tensors), _decode(f"past_key_values.{index}.value", tensors)
+            _decode(f"past_key_values.{index}.key", tensors),
+            _decode(f"past_key_values.{index}.value", tensors),
         )
         for index in range(count)
     )
@@ -256,7 +285,9 @@ def _decode_layers(tensors: Mapping[str, _Tensor]) -> tuple[PrefixLayer, ...]:
 def _header(data: bytes) -> dict[str, Any]:
     """The edgeprefix header out of a safetensors file's metadata."""
     if len(data) < 8:
-        raise PrefixFileError(f"{len(data)} bytes are too few for a prefix file: it is truncated or no prefix file")
+        raise PrefixFileError(
+            f"{len(data)} bytes are too few for a prefix file: it is truncated or no prefix file"
+        )
     (length,) = struct.unpack("<Q", data[:8])
     if length > min(_MAX_HEADER_BYTES, len(data) - 8):
         raise PrefixFileError("not a safetensors file, or truncated within its header")
@@ -277,8 +308,9 @@ def _header(data: bytes) -> dict[str, Any]:
 def _serialize(tensors: Mapping[str, _Tensor], metadata: Mapping[str, str]) -> bytes:
     """The safetensors container: 8 bytes of header length, the header as JSON, the tensors.
 
-    Written here and not by the library, whose bytes may change with its version: one prefix has one content.
-    Wider dtypes stand first, and the header is padded to 8 bytes, so that every tensor is aligned.
+    Written here and not by the library, whose bytes may change with its version: one prefix has one
+    content. Wider dtypes stand first, and the header is padded to 8 bytes, so that every tensor is
+    aligned.
     """
     order = sorted(tensors, key=lambda name: (-_ITEM_BYTES[tensors[name].dtype], name))
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -286,7 +318,11 @@ def _serialize(tensors: Mapping[str, _Tensor], metadata: Mapping[str, str]) -> b
     for name in order:
         tensor = tensors[name]
         end = position + len(tensor.data)
-        entries[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        entries[name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, end],
+        }
         position = end
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
@@ -298,11 +334,16 @@ def _tensors(data: bytes) -> dict[str, _Tensor]:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # the library has no hints
     except safetensors.SafetensorError as error:
         raise PrefixFileError(f"truncated or altered: {error}") from error
-    return {name: _Tensor(entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])) for name, entry in entries}
+    return {
+        name: _Tensor(entry["dtype"], tuple(entry["shape"]), bytes(entry["data"]))
+        for name, entry in entries
+    }
 
 
 def _content_hash(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) -> str:
-    """SHA-256 over the header without its hash, then each tensor by name: name, dtype, shape, bytes."""
+    """SHA-256 over the header without its hash, then each tensor by name: name, dtype, shape,
+    bytes.
+    """
     digest = hashlib.sha256(_canonical_json(header).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -313,7 +354,9 @@ def _content_hash(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) -> 
 
 def _canonical_json(value: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
     except (TypeError, ValueError) as error:
         raise PrefixFileError(f"task pack cannot be written as JSON: {error}") from error
 

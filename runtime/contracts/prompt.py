@@ -1,7 +1,7 @@
 """Prompt templates: `{field}` marks in a text, filled from a row.
 
-Only plain names are allowed between the braces (`{{` and `}}` stand for the braces themselves), so a template that comes
-with a downloaded prefix file can reach nothing but the row's own fields.
+Only plain names are allowed between the braces (`{{` and `}}` stand for the braces themselves), so
+a template that comes with a downloaded prefix file can reach nothing but the row's own fields.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from edgeprefix.runtime.errors import TemplateError
 
 
 def template_fields(template: str) -> list[str]:
-    """The field names of a template in order of first use. Raises TemplateError when it cannot be parsed."""
+    """The field names of a template in order of first use. Raises TemplateError when it cannot be
+    parsed.
+    """
     return list(dict.fromkeys(field for _, field in _parse(template) if field is not None))
 
 
@@ -26,7 +28,9 @@ def render_prompt(template: str, fields: Mapping[str, str]) -> str:
             continue
         if field not in fields:
             known = ", ".join(sorted(fields)) or "none"
-            raise TemplateError(f"the prompt template needs field {{{field}}}, but the row has: {known}")
+            raise TemplateError(
+                f"the prompt template needs field {{{field}}}, but the row has: {known}"
+            )
         pieces.append(str(fields[field]))
     return "".join(pieces)
 
@@ -35,12 +39,15 @@ def _parse(template: str) -> list[tuple[str, str | None]]:
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise TemplateError(f"prompt template {template!r} cannot be read: {error}; write {{{{ for a brace") from error
+        raise TemplateError(
+            f"prompt template {template!r} cannot be read: {error}; write {{{{ for a brace"
+        ) from error
     parsed = []
     for literal, field, specification, conversion in parts:
         if field is not None and (not field.isidentifier() or specification or conversion):
             raise TemplateError(
-                f"prompt template {template!r} has {{{field}}}; only plain names such as {{input}} are allowed"
+                f"prompt template {template!r} has {{{field}}}; only plain names such as "
+                f"{{input}} are allowed"
             )
         parsed.append((literal, field))
     return parsed

@@ -1,8 +1,10 @@
-"""How a bundle rounds weights: the exporter writes these formats, and the trainer may train against them.
+"""How a bundle rounds weights: the exporter writes these formats, and the trainer may train against
+them.
 
-A weight [K, N] is cut along K into blocks; each block of each column has a scale and, unless the format is symmetric, a
-zero point: number = (step − zero point) · scale. Packed, it is [N, blocks, bytes of a block], low bits first: the numbers that
-ONNX Runtime's MatMulNBits and GatherBlockQuantized read. benchmarks/precision.py measured the formats.
+A weight [K, N] is cut along K into blocks; each block of each column has a scale and, unless the
+format is symmetric, a zero point: number = (step − zero point) · scale. Packed, it is [N, blocks,
+bytes of a block], low bits first: the numbers that ONNX Runtime's MatMulNBits and
+GatherBlockQuantized read. benchmarks/precision.py measured the formats.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _SMALLEST_BLOCK = 16  # of MatMulNBits
 
 @dataclass(frozen=True, kw_only=True)
 class WeightFormat:
-    """How weights are quantised. `block` is the largest block; a K that it fits badly gets a smaller one."""
+    """How weights are quantised. `block` is the largest block; a K that it fits badly gets a
+    smaller one.
+    """
 
     bits: int
     block: int
@@ -42,31 +46,41 @@ class WeightFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedFormat:
-    """Formats of the projections (`body`) and of the vocabulary projection and embedding (`head`)."""
+    """Formats of the projections (`body`) and of the vocabulary projection and embedding
+    (`head`).
+    """
 
     body: WeightFormat
     head: WeightFormat
 
 
-# With 4 bits a larger block makes up for an eighth of padding in the kernels; with 8 bits one row waits for memory, and the
-# bytes cost more than the larger block saves (benchmarks/kernels.py).
+# With 4 bits a larger block makes up for an eighth of padding in the kernels; with 8 bits one row
+# waits for memory, and the bytes cost more than the larger block saves (benchmarks/kernels.py).
 FORMATS: Mapping[str, QuantisedFormat] = {
-    "int8": QuantisedFormat(body=WeightFormat(bits=8, block=256), head=WeightFormat(bits=8, block=256)),
+    "int8": QuantisedFormat(
+        body=WeightFormat(bits=8, block=256), head=WeightFormat(bits=8, block=256)
+    ),
     "int4": QuantisedFormat(
-        body=WeightFormat(bits=4, block=128, symmetric=False, padding=1 / 8), head=WeightFormat(bits=8, block=256)
+        body=WeightFormat(bits=4, block=128, symmetric=False, padding=1 / 8),
+        head=WeightFormat(bits=8, block=256),
     ),
 }
 
 
-def quantise(weight: Array, bits: int, block: int, *, symmetric: bool) -> tuple[Bytes, Array, Bytes]:
-    """Rounds to nearest with ONNX Runtime's own kernels: weight [K, N] → packed, scales, zero points."""
+def quantise(
+    weight: Array, bits: int, block: int, *, symmetric: bool
+) -> tuple[Bytes, Array, Bytes]:
+    """Rounds to nearest with ONNX Runtime's own kernels: weight [K, N] → packed, scales, zero
+    points.
+    """
     K, N = weight.shape
     blocks = -(-K // block)
     padded = np.pad(weight, ((0, blocks * block - K), (0, 0)))
     packed = np.zeros((N, blocks, block * bits // 8), np.uint8)
     scales = np.zeros((N, blocks), np.float32)
     zeros = np.zeros((N, -(-blocks * bits // 8)), np.uint8)
-    from onnxruntime.capi import _pybind_state as kernels  # not at the top: reading a prefix needs no kernels
+    # Not at the top: reading a prefix needs no kernels
+    from onnxruntime.capi import _pybind_state as kernels
 
     kernel = {4: kernels.quantize_matmul_4bits, 8: kernels.quantize_matmul_8bits}[bits]
     kernel(packed, padded, scales, zeros, block, N, K, symmetric)

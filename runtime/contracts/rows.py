@@ -1,6 +1,7 @@
 """Data rows: JSONL or CSV with the same columns, `{"input": …, "target": …}` or any named fields.
 
-All bad rows are collected before failing, each named by file and line, so that a file is mended in one go.
+All bad rows are collected before failing, each named by file and line, so that a file is mended in
+one go.
 """
 
 from __future__ import annotations
@@ -35,13 +36,17 @@ class Row:
 
 
 def read_rows(
-    path: str | Path, *, required: Iterable[str] = ("input", "target"), structured: Collection[str] = ()
+    path: str | Path,
+    *,
+    required: Iterable[str] = ("input", "target"),
+    structured: Collection[str] = (),
 ) -> list[Row]:
     """Reads a .jsonl or .csv file (`.json` lines and `.tsv` too); blank lines are skipped.
 
-    Values may be text, numbers or booleans (kept as text), and in `structured` fields lists or objects (kept as JSON). Raises
-    DataError when the file is missing, holds no row, or has bad rows: not an object, a required field missing or not text.
-    The message names every bad line up to five.
+    Values may be text, numbers or booleans (kept as text), and in `structured` fields lists or
+    objects (kept as JSON). Raises DataError when the file is missing, holds no row, or has bad
+    rows: not an object, a required field missing or not text. The message names every bad line up
+    to five.
     """
     path = Path(path)
     reader = _csv_rows if path.suffix.lower() in (".csv", ".tsv") else _json_rows
@@ -57,9 +62,13 @@ def read_rows(
     if problems:
         more = len(problems) - _SHOWN_PROBLEMS
         shown = "\n".join(problems[:_SHOWN_PROBLEMS]) + (f"\n… and {more} more" if more > 0 else "")
-        raise DataError(f"{shown}\nexpected one object a line with {_listed(wanted)}; nothing was used")
+        raise DataError(
+            f"{shown}\nexpected one object a line with {_listed(wanted)}; nothing was used"
+        )
     if not rows:
-        raise DataError(f"{path} holds no rows; expected one JSON object a line with {_listed(wanted)}")
+        raise DataError(
+            f"{path} holds no rows; expected one JSON object a line with {_listed(wanted)}"
+        )
     return rows
 
 
@@ -72,7 +81,9 @@ def _open_and(reader: _Reader, path: Path) -> Iterator[tuple[int, Any]]:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; give a .jsonl or .csv file") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise DataError(
+            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}"
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -94,12 +105,20 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
         reader = csv.DictReader(file, delimiter=delimiter)
         for content in reader:
             if None in content:
-                yield reader.line_num, ValueError(f"more columns than the header's {len(reader.fieldnames or ())}")
+                yield (
+                    reader.line_num,
+                    ValueError(f"more columns than the header's {len(reader.fieldnames or ())}"),
+                )
             else:
-                yield reader.line_num, {key: value for key, value in content.items() if value is not None}
+                yield (
+                    reader.line_num,
+                    {key: value for key, value in content.items() if value is not None},
+                )
 
 
-def _checked(content: Any, wanted: tuple[str, ...], structured: Collection[str]) -> tuple[dict[str, str], str | None]:
+def _checked(
+    content: Any, wanted: tuple[str, ...], structured: Collection[str]
+) -> tuple[dict[str, str], str | None]:
     """The row's fields as text, and what is wrong with it (None when nothing is)."""
     if isinstance(content, ValueError):
         return {}, f"not a row: {content}"
@@ -109,11 +128,19 @@ def _checked(content: Any, wanted: tuple[str, ...], structured: Collection[str])
     for key, value in content.items():
         if isinstance(value, str):
             fields[key] = value
-        elif isinstance(value, bool | int | float) or (key in structured and isinstance(value, list | dict)):
+        elif isinstance(value, bool | int | float) or (
+            key in structured and isinstance(value, list | dict)
+        ):
             fields[key] = json.dumps(value, ensure_ascii=False)
     for field in wanted:
         if field not in content:
-            return {}, f"field {field!r} is missing (the row has: {', '.join(map(str, content)) or 'nothing'})"
+            return (
+                {},
+                (
+                    f"field {field!r} is missing (the row has: "
+                    f"{', '.join(map(str, content)) or 'nothing'})"
+                ),
+            )
         if field not in fields:
             return {}, f"field {field!r} holds {type(content[field]).__name__}, expected text"
     return fields, None

@@ -1,4 +1,6 @@
-"""The task pack: what a prefix file carries besides keys and values, so that one file is all that a task needs."""
+"""The task pack: what a prefix file carries besides keys and values, so that one file is all that a
+task needs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ BEGINS = "begins_with_begin_token"
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationDefaults:
-    """How a task wants its text generated when the caller says nothing. `None` leaves the engine's own default."""
+    """How a task wants its text generated when the caller says nothing. `None` leaves the engine's
+    own default.
+    """
 
     max_new_tokens: int | None = None
     """Tokens."""
@@ -29,7 +33,9 @@ class TaskPack:
     """Prompt, labels, stops and history of a task."""
 
     prompt: str = "{input}"
-    """Template that turns a row's fields into the prompt (see edgeprefix.runtime.contracts.prompt)."""
+    """Template that turns a row's fields into the prompt (see
+    edgeprefix.runtime.contracts.prompt).
+    """
     labels: tuple[str, ...] = ()
     """The options of a classification task, as they were trained; empty for generation."""
     stop: tuple[str, ...] = ()
@@ -41,23 +47,35 @@ class TaskPack:
     """What was measured on validation rows, by name."""
     licence: str = ""
     continues_text: bool = False
-    """True for a prefix compiled from a text: prompts go on within it, so they get no begin token of their own."""
+    """True for a prefix compiled from a text: prompts go on within it, so they get no begin token
+    of their own.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, in a fixed order."""
         data = dataclasses.asdict(self)
         if not self.continues_text:
             del data["continues_text"]
-        data["generation"] = {key: value for key, value in data["generation"].items() if value is not None}
+        data["generation"] = {
+            key: value for key, value in data["generation"].items() if value is not None
+        }
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TaskPack:
-        """Reads `to_json`'s form. Raises ValueError naming a field of the wrong kind; unknown fields are ignored (MAY)."""
+        """Reads `to_json`'s form. Raises ValueError naming a field of the wrong kind; unknown
+        fields are ignored (MAY).
+        """
         kinds: dict[str, type | tuple[type, ...]] = {
-            "prompt": str, "labels": list, "stop": list, "generation": dict, "recipe": dict, "metrics": dict, "licence": str,
+            "prompt": str,
+            "labels": list,
+            "stop": list,
+            "generation": dict,
+            "recipe": dict,
+            "metrics": dict,
+            "licence": str,
             "continues_text": bool,
-        }  # fmt: skip
+        }
         values: dict[str, Any] = {}
         for key, kind in kinds.items():
             if key not in data:
@@ -77,5 +95,7 @@ def _generation_from_json(data: Mapping[str, Any]) -> GenerationDefaults:
     known = {field.name for field in dataclasses.fields(GenerationDefaults)}
     for key, value in data.items():
         if key in known and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"task pack field generation.{key} holds {type(value).__name__}, expected a number")
+            raise ValueError(
+                f"task pack field generation.{key} holds {type(value).__name__}, expected a number"
+            )
     return GenerationDefaults(**{key: value for key, value in data.items() if key in known})

@@ -1,7 +1,8 @@
 """The one way from text to token ids, for training and for running.
 
-Prompt and target are encoded apart: the prompt with the tokenizer's own special tokens (a BOS, say), the target without
-them and followed by the end-of-text token. So the runtime, which meets only the prompt, gets the very ids that training saw.
+Prompt and target are encoded apart: the prompt with the tokenizer's own special tokens (a BOS,
+say), the target without them and followed by the end-of-text token. So the runtime, which meets
+only the prompt, gets the very ids that training saw.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from edgeprefix.runtime.errors import BundleError
 def end_ids_of(*sources: object) -> tuple[int, ...]:
     """The `eos_token_id` of the first source that has one, as a tuple; empty when none has.
 
-    Trainer and exporter give the same sources in the same order (generation settings, then configuration), so that a
-    target is closed in training by the token that scoring expects.
+    Trainer and exporter give the same sources in the same order (generation settings, then
+    configuration), so that a target is closed in training by the token that scoring expects.
     """
     for source in sources:
         ids = getattr(source, "eos_token_id", None)
         if ids is not None:
-            return tuple(int(token) for token in ids) if isinstance(ids, list | tuple) else (int(ids),)
+            return (
+                tuple(int(token) for token in ids) if isinstance(ids, list | tuple) else (int(ids),)
+            )
     return ()
 
 
@@ -34,7 +37,8 @@ class TextTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, *, end_ids: Sequence[int]) -> None:
-        # A copy: truncation and padding that a checkpoint's file asks for would silently change prompts.
+        # A copy: truncation and padding that a checkpoint's file asks for would silently change
+        # prompts.
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -45,8 +49,12 @@ class TextTokenizer:
         """Reads a tokenizer.json. Raises BundleError when it cannot be read."""
         try:
             return cls(Tokenizer.from_file(str(path)), end_ids=end_ids)
-        except Exception as error:  # the library raises bare Exception for a missing or damaged file
-            raise BundleError(f"{path} is no readable tokenizer.json: {error}; export the bundle again") from error
+        except (
+            Exception
+        ) as error:  # the library raises bare Exception for a missing or damaged file
+            raise BundleError(
+                f"{path} is no readable tokenizer.json: {error}; export the bundle again"
+            ) from error
 
     @property
     def vocabulary_size(self) -> int:

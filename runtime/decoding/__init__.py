@@ -1,1 +1,3 @@
-"""The lowest layer: a bundle's graph over a cache, in token ids, slots and lengths; it knows no text and no request."""
+"""The lowest layer: a bundle's graph over a cache, in token ids, slots and lengths; it knows no
+text and no request.
+"""

@@ -1,7 +1,8 @@
 """The key/value memory of all running sequences, allocated once.
 
-Layers of one shape share one array [layers, 2, B, H, C, D], so writing a prefix into a slot, moving a slot or copying a
-slot is one array assignment for all of them. The graph reads and writes this memory in place.
+Layers of one shape share one array [layers, 2, B, H, C, D], so writing a prefix into a slot, moving
+a slot or copying a slot is one array assignment for all of them. The graph reads and writes this
+memory in place.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _MIB = 1 << 20
 
 
 class Packed(Protocol):
-    """Keys and values in the form that a cache copies into a slot; what it is, only that cache knows."""
+    """Keys and values in the form that a cache copies into a slot; what it is, only that cache
+    knows.
+    """
 
     @property
     def nbytes(self) -> int:
@@ -68,22 +71,35 @@ class SlotMemory(Protocol):
         """Copies positions `start` … `stop - 1` of one slot to another."""
         ...
 
-    def gather(self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int) -> None:
-        """Copies several slots at once, as if all sources were read before any target is written."""
+    def gather(
+        self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int
+    ) -> None:
+        """Copies several slots at once, as if all sources were read before any target is
+        written.
+        """
         ...
 
 
 class CacheView(NamedTuple):
-    """Keys and values of one layer for some slots: each [B, H, C, D], a contiguous view of the cache's memory."""
+    """Keys and values of one layer for some slots: each [B, H, C, D], a contiguous view of the
+    cache's memory.
+    """
 
     key: Array
     value: Array
 
 
 def bind_address(
-    bind: Callable[..., None], name: str, device: str, dtype: np.dtype[Any], shape: tuple[int, ...], address: int
+    bind: Callable[..., None],
+    name: str,
+    device: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    address: int,
 ) -> None:
-    """Binds memory by its address: nothing is copied, so it must be contiguous and outlive the run."""
+    """Binds memory by its address: nothing is copied, so it must be contiguous and outlive
+    the run.
+    """
     bind(name, device, 0, dtype.type, shape, address)
 
 
@@ -95,7 +111,9 @@ def layer_groups(layers: Sequence[LayerShape]) -> dict[tuple[int, int], list[int
     return groups
 
 
-def cache_bytes(layers: Sequence[LayerShape], *, batch: int, capacity: int, dtype: np.dtype[Any]) -> int:
+def cache_bytes(
+    layers: Sequence[LayerShape], *, batch: int, capacity: int, dtype: np.dtype[Any]
+) -> int:
     """Memory that a cache of `batch` slots of `capacity` positions takes."""
     numbers = sum(2 * layer.kv_heads * layer.head_size for layer in layers)
     return numbers * batch * capacity * dtype.itemsize
@@ -107,7 +125,8 @@ def require_memory(need: int, *, batch: int, capacity: int) -> None:
     if left is not None and need > left:
         fits = int(batch * capacity * left / need)
         raise CapacityError(
-            f"a cache of {batch} rows x {capacity} positions needs {need / _MIB:.0f} MiB, {left / _MIB:.0f} MiB are free; "
+            f"a cache of {batch} rows x {capacity} positions needs {need / _MIB:.0f} MiB, "
+            f"{left / _MIB:.0f} MiB are free; "
             f"lower max_batch or max_length (their product may be {fits} at most)"
         )
 
@@ -139,11 +158,23 @@ class Cache:
         ]
 
     def bind(self, binding: Any, slots: Slots) -> None:
-        """Binds the slots' memory as past and as present of every layer: the graph works in place."""
+        """Binds the slots' memory as past and as present of every layer: the graph works in
+        place.
+        """
         for index, view in enumerate(self.views(slots)):
             for kind, array in zip(("key", "value"), view, strict=True):
-                for bind, name in ((binding.bind_input, "past_key_values"), (binding.bind_output, "present")):
-                    bind_address(bind, f"{name}.{index}.{kind}", "cpu", self.dtype, array.shape, array.ctypes.data)
+                for bind, name in (
+                    (binding.bind_input, "past_key_values"),
+                    (binding.bind_output, "present"),
+                ):
+                    bind_address(
+                        bind,
+                        f"{name}.{index}.{kind}",
+                        "cpu",
+                        self.dtype,
+                        array.shape,
+                        array.ctypes.data,
+                    )
 
     def views(self, slots: Slots) -> Iterator[CacheView]:
         """The slots' memory layer by layer."""
@@ -154,10 +185,14 @@ class Cache:
         }
         for index in range(len(where)):
             group, row = where[index]
-            yield CacheView(group[row, 0, slots.start : slots.stop], group[row, 1, slots.start : slots.stop])
+            yield CacheView(
+                group[row, 0, slots.start : slots.stop], group[row, 1, slots.start : slots.stop]
+            )
 
     def pack(self, layers: Sequence[tuple[Array, Array]]) -> list[Array]:
-        """Keys and values of each layer ([H, P, D] pairs) as `write` and `read` have them: [layers, 2, H, P, D] by shape."""
+        """Keys and values of each layer ([H, P, D] pairs) as `write` and `read` have them: [layers,
+        2, H, P, D] by shape.
+        """
         return [
             self._rounded(np.stack([np.stack(layers[index]) for index in members]), scale)
             for members, scale in zip(self._members.values(), self._scales, strict=True)
@@ -171,7 +206,10 @@ class Cache:
 
     def unpack(self, packed: Sequence[Array]) -> list[tuple[Array, Array]]:
         """The reverse of `pack`."""
-        numbers = [group if scale is None else group * scale for group, scale in zip(packed, self._scales, strict=True)]
+        numbers = [
+            group if scale is None else group * scale
+            for group, scale in zip(packed, self._scales, strict=True)
+        ]
         layers = {
             index: (group[row, 0], group[row, 1])
             for group, members in zip(numbers, self._members.values(), strict=True)
@@ -193,7 +231,11 @@ class Cache:
         for group in self._groups:
             group[:, :, target, :, start:stop] = group[:, :, source, :, start:stop]
 
-    def gather(self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int) -> None:
-        """Copies several slots at once, as if all sources were read before any target is written."""
+    def gather(
+        self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int
+    ) -> None:
+        """Copies several slots at once, as if all sources were read before any target is
+        written.
+        """
         for group in self._groups:
             group[:, :, list(targets), :, start:stop] = group[:, :, list(sources), :, start:stop]

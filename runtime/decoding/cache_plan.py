@@ -1,4 +1,6 @@
-"""What a cache will take, known before anything is opened, so that it can be said, or refused, first."""
+"""What a cache will take, known before anything is opened, so that it can be said, or refused,
+first.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class CachePlan:
     bytes: int
 
     @classmethod
-    def of(cls, manifest: Manifest, *, max_batch: int, max_length: int, steady: bool = False) -> CachePlan:
+    def of(
+        cls, manifest: Manifest, *, max_batch: int, max_length: int, steady: bool = False
+    ) -> CachePlan:
         """The plan for `Engine.load`'s arguments of these names."""
         rows, capacity = max_batch + steady, min(max_length + steady, manifest.max_positions)
         dtype = np.dtype(manifest.cache_dtype)
@@ -31,4 +35,7 @@ class CachePlan:
     def __str__(self) -> str:
         left = available_bytes()
         free = "" if left is None else f", {left / (1 << 20):,.0f} MiB are free"
-        return f"cache: {self.rows} rows x {self.capacity} positions = {self.bytes / (1 << 20):,.1f} MiB{free}"
+        return (
+            f"cache: {self.rows} rows x {self.capacity} positions = {self.bytes / (1 << 20):,.1f} "
+            f"MiB{free}"
+        )

@@ -1,8 +1,10 @@
-"""One step of the graph over the cache: the lowest layer, which knows token ids, slots and lengths but no text.
+"""One step of the graph over the cache: the lowest layer, which knows token ids, slots and lengths
+but no text.
 
-Two shapes of run exist. `feed` puts new tokens of ONE sequence into its slot (prompt, chunk of a prompt, label). `step` decodes
-the first n slots, one token each, every row with a length of its own. For each of them the bindings to the cache are made
-once and kept; only small arrays change, in place.
+Two shapes of run exist. `feed` puts new tokens of ONE sequence into its slot (prompt, chunk of a
+prompt, label). `step` decodes the first n slots, one token each, every row with a length of its
+own. For each of them the bindings to the cache are made once and kept; only small arrays change, in
+place.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ class SlotDecoder(Protocol):
         ...
 
     def feed(
-        self, slot: int, tokens: npt.NDArray[np.int64], *, start: int, wanted: Sequence[int] | None = None
+        self,
+        slot: int,
+        tokens: npt.NDArray[np.int64],
+        *,
+        start: int,
+        wanted: Sequence[int] | None = None,
     ) -> Logits:
         """Puts new tokens of one sequence into its slot; gives logits [N, V] of the wanted ones."""
         ...
@@ -48,10 +55,12 @@ class SlotDecoder(Protocol):
 class Decoder:
     """Runs edgeprefix's own graph over a cache that it works on in place.
 
-    Quantised kernels take rows two by two and round a last odd one otherwise. `steady` runs an idle row beside an odd one, so
-    that a row's logits do not depend on how many others there are; the cache's last slot and last position are kept for that.
+    Quantised kernels take rows two by two and round a last odd one otherwise. `steady` runs an idle
+    row beside an odd one, so that a row's logits do not depend on how many others there are; the
+    cache's last slot and last position are kept for that.
 
-    >>> decoder = Decoder(graph, Cache(graph.layers, batch=2, capacity=64, dtype=graph.cache_dtype))  # doctest: +SKIP
+    >>> cache = Cache(graph.layers, batch=2, capacity=64, dtype=graph.cache_dtype)  # doctest: +SKIP
+    >>> decoder = Decoder(graph, cache)  # doctest: +SKIP
     >>> logits = decoder.feed(0, prompt_ids, start=0)  # doctest: +SKIP
     >>> logits = decoder.step([int(logits[-1].argmax())], [len(prompt_ids) + 1])  # doctest: +SKIP
     """
@@ -82,18 +91,28 @@ class Decoder:
         self._lengths[:n] = lengths
         if self._steady and n % 2:
             rows = n + 1
-            self._lengths[n] = self.cache.capacity  # the kept position, so that a prompt being fed there is not touched
+            # The kept position, so that a prompt being fed there is not touched
+            self._lengths[n] = self.cache.capacity
         binding = (self._keeps and self._steps.get(rows)) or self._bind_step(rows)
         if not self._in_place:
             self._bind_small(binding, rows)
         run_bound(self.graph.session, binding)
-        return self._logits[:n] if self._logits.dtype == np.float32 else self._logits[:n].astype(np.float32)
+        return (
+            self._logits[:n]
+            if self._logits.dtype == np.float32
+            else self._logits[:n].astype(np.float32)
+        )
 
     def feed(
-        self, slot: int, tokens: npt.NDArray[np.int64], *, start: int, wanted: Sequence[int] | None = None
+        self,
+        slot: int,
+        tokens: npt.NDArray[np.int64],
+        *,
+        start: int,
+        wanted: Sequence[int] | None = None,
     ) -> Logits:
-        """Puts `tokens` into a slot at positions `start` …, and returns logits [N, V] of the `wanted` ones (indices into
-        `tokens`; all when None; none may be wanted).
+        """Puts `tokens` into a slot at positions `start` …, and returns logits [N, V] of the
+        `wanted` ones (indices into `tokens`; all when None; none may be wanted).
         """
         count = len(tokens)
         rows = np.arange(count, dtype=np.int64) if wanted is None else np.asarray(wanted, np.int64)
@@ -135,7 +154,9 @@ def run_bound(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
         session.run_with_iobinding(binding)
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         text = str(error).strip().replace("\n", " ")
-        raise EdgePrefixError(f"the graph failed in a step: {text}; the engine goes on serving") from error
+        raise EdgePrefixError(
+            f"the graph failed in a step: {text}; the engine goes on serving"
+        ) from error
 
 
 def bind_small_input(binding: ort.IOBinding, name: str, array: npt.NDArray[Any]) -> None:

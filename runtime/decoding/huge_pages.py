@@ -1,9 +1,10 @@
 """Weights in huge pages, where the operating system lets a process ask for them (Linux).
 
-A decoding step reads every weight once. In pages of 4 KiB that is tens of thousands of address translations for each token, and
-they, not the memory, set the pace: the same step over pages of 2 MiB was a tenth to a quarter faster
-(benchmarks/engine_session.py). ONNX Runtime has no option for it, so the memory that it took while a graph was opened is
-looked up and the kernel asked to move it.
+A decoding step reads every weight once. In pages of 4 KiB that is tens of thousands of address
+translations for each token, and they, not the memory, set the pace: the same step over pages of 2
+MiB was a tenth to a quarter faster (benchmarks/engine_session.py). ONNX Runtime has no option for
+it, so the memory that it took while a graph was opened is looked up and the kernel asked to move
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 _MAPS = Path("/proc/self/maps")
 _HUGE = 2 << 20
 _PIECE = 16 << 20
-_MOST_S = 0.5  # usually 30 ms; where free memory is in small pieces, the kernel does the rest when it has time
+# Usually 30 ms; where free memory is in small pieces, the kernel does the rest when it has time
+_MOST_S = 0.5
 _MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25  # linux/mman.h; a kernel before 6.1 refuses the second
 
 Range = tuple[int, int]
@@ -30,16 +32,22 @@ Range = tuple[int, int]
 
 @contextmanager
 def new_memory_in_huge_pages() -> Iterator[None]:
-    """Moves the private memory that is taken inside the block into huge pages; without effect where there are none."""
+    """Moves the private memory that is taken inside the block into huge pages; without effect where
+    there are none.
+    """
     before = _private_memory()
     yield
     deadline = time.perf_counter() + _MOST_S
-    moved = sum(_advise(start, stop, deadline) for start, stop in _without(_private_memory(), before))
+    moved = sum(
+        _advise(start, stop, deadline) for start, stop in _without(_private_memory(), before)
+    )
     logger.debug("%d MiB were moved into huge pages", moved >> 20)
 
 
 def _private_memory() -> list[Range]:
-    """Writable memory of this process that is in no file, in order; nothing where the operating system does not tell."""
+    """Writable memory of this process that is in no file, in order; nothing where the operating
+    system does not tell.
+    """
     if sys.platform != "linux":
         return []
     try:
@@ -74,12 +82,15 @@ def _advise(start: int, stop: int, deadline: float) -> int:
     if start >= stop:
         return 0
     madvise = ctypes.CDLL(None).madvise
-    madvise(
-        ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_HUGEPAGE
-    )  # a refusal changes nothing but speed
+    # A refusal changes nothing but speed
+    madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_HUGEPAGE)
     moved = 0
     while start < stop and time.perf_counter() < deadline:
         size = min(_PIECE, stop - start)
-        moved += size if madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_COLLAPSE) == 0 else 0
+        moved += (
+            size
+            if madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_COLLAPSE) == 0
+            else 0
+        )
         start += size
     return moved

@@ -1,6 +1,7 @@
 """What this machine offers: cores to compute with and memory to hold caches in.
 
-Containers limit both below what the operating system shows, so the limits of control groups are read too.
+Containers limit both below what the operating system shows, so the limits of control groups are
+read too.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def physical_cores() -> int:
-    """Cores worth a compute thread each: physical ones (hyper-threads share their units), within this process' limits."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores worth a compute thread each: physical ones (hyper-threads share their units), within
+    this process' limits.
+    """
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(allowed, _cores_in_cpuinfo() or allowed, _cgroup_cores() or allowed))
 
 
 def available_bytes() -> int | None:
-    """Memory that can still be taken without swapping; None where the operating system does not tell."""
-    known = [amount for amount in (_meminfo_available(), _cgroup_memory_left()) if amount is not None]
+    """Memory that can still be taken without swapping; None where the operating system does not
+    tell.
+    """
+    known = [
+        amount for amount in (_meminfo_available(), _cgroup_memory_left()) if amount is not None
+    ]
     return min(known, default=None)
 
 

@@ -1,4 +1,5 @@
-"""Opens whatever graph a bundle has as something that decodes in slots: the one place that knows the kinds.
+"""Opens whatever graph a bundle has as something that decodes in slots: the one place that knows
+the kinds.
 
 Everything above (engine, scheduler, verify) sees a `SlotDecoder`.
 """
@@ -19,7 +20,10 @@ from edgeprefix.runtime.decoding.past_memory import GrownCache, MaskedCache
 from edgeprefix.runtime.decoding.past_session import open_past_graph
 from edgeprefix.runtime.decoding.session import Graph, Provider, open_graph
 
-_HANDED: Mapping[str, type[GrownCache] | type[MaskedCache]] = {GROWN: GrownCache, IN_PLACE: MaskedCache}
+_HANDED: Mapping[str, type[GrownCache] | type[MaskedCache]] = {
+    GROWN: GrownCache,
+    IN_PLACE: MaskedCache,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,9 @@ def open_decoder(
     """
     if manifest.graph is None:
         graph = open_graph(bundle, manifest, threads=threads, providers=providers)
-        return Decoder(graph, make_cache(graph, batch=room.rows, capacity=room.capacity), steady=room.steady)
+        return Decoder(
+            graph, make_cache(graph, batch=room.rows, capacity=room.capacity), steady=room.steady
+        )
     graph = open_past_graph(bundle, manifest, manifest.graph, threads=threads, providers=providers)
     handed = _HANDED[manifest.graph.cache]
     cache = handed(graph.layers, batch=room.rows, capacity=room.capacity, dtype=graph.cache_dtype)
@@ -55,9 +61,17 @@ def open_decoder(
 
 
 def make_cache(graph: Graph, *, batch: int, capacity: int) -> SlotMemory:
-    """The cache of edgeprefix's own graph, where the graph wants it. Raises CapacityError when it does not fit the memory."""
+    """The cache of edgeprefix's own graph, where the graph wants it. Raises CapacityError when it
+    does not fit the memory.
+    """
     if graph.on_cpu:
-        return Cache(graph.layers, batch=batch, capacity=capacity, dtype=graph.cache_dtype, scales=graph.scales)
+        return Cache(
+            graph.layers,
+            batch=batch,
+            capacity=capacity,
+            dtype=graph.cache_dtype,
+            scales=graph.scales,
+        )
     return DeviceCache(
         graph.layers,
         batch=batch,

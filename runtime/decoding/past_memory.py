@@ -1,9 +1,10 @@
-"""The cache as graphs of other exporters want it: handed over for each run, with the attention mask that belongs to it.
+"""The cache as graphs of other exporters want it: handed over for each run, with the attention mask
+that belongs to it.
 
-`MaskedCache` hands over the slots' own memory, and the graph writes to it. `GrownCache` hands over a past that ends with each
-row's last position, and gets it back longer by the new tokens: shorter rows are padded on the left, so that in columns as
-well as in positions every token stands as far from the next as if its row were alone. Windows and biases that count columns are
-right that way.
+`MaskedCache` hands over the slots' own memory, and the graph writes to it. `GrownCache` hands over
+a past that ends with each row's last position, and gets it back longer by the new tokens: shorter
+rows are padded on the left, so that in columns as well as in positions every token stands as far
+from the next as if its row were alone. Windows and biases that count columns are right that way.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class HandedMemory(SlotMemory, Protocol):
     """A cache that is handed over run by run. B rows, S new tokens each."""
 
     def hand(self, binding: Any, slots: Sequence[int], starts: Sequence[int], count: int) -> Mask:
-        """Binds past and present of every layer for `slots`, whose next `count` tokens stand at `starts` ….
+        """Binds past and present of every layer for `slots`, whose next `count` tokens stand at
+        `starts` ….
 
         Gives the attention mask [B, columns]: true where a row has a token.
         """
@@ -44,7 +46,9 @@ class HandedMemory(SlotMemory, Protocol):
 
 
 class MaskedCache(Cache):
-    """For graphs that work in place: a row's tokens stand in the first columns, and the mask says how many there are."""
+    """For graphs that work in place: a row's tokens stand in the first columns, and the mask says
+    how many there are.
+    """
 
     def hand(self, binding: Any, slots: Sequence[int], starts: Sequence[int], count: int) -> Mask:
         """Binds the slots' own memory; they must follow one another. As HandedMemory.hand."""
@@ -58,11 +62,13 @@ class MaskedCache(Cache):
 
 
 class GrownCache(Cache):
-    """For graphs that give back a longer past. The slots hold what is true; the pasts of the latest rows are kept as they came
-    back, so that a row's next token costs no copy.
+    """For graphs that give back a longer past. The slots hold what is true; the pasts of the latest
+    rows are kept as they came back, so that a row's next token costs no copy.
     """
 
-    def __init__(self, layers: Sequence[LayerShape], *, batch: int, capacity: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, layers: Sequence[LayerShape], *, batch: int, capacity: int, dtype: np.dtype[Any]
+    ) -> None:
         super().__init__(layers, batch=batch, capacity=capacity, dtype=dtype)
         self._layer_members = list(layer_groups(layers).values())
         self._single = _Pasts(self._groups, rows=1)  # of a prompt that is being fed
@@ -71,7 +77,9 @@ class GrownCache(Cache):
         require_memory(self.nbytes, batch=batch, capacity=capacity)
 
     def hand(self, binding: Any, slots: Sequence[int], starts: Sequence[int], count: int) -> Mask:
-        """Binds pasts [B, H, T, D] and presents [B, H, T + count, D], T the longest row's. As HandedMemory.hand."""
+        """Binds pasts [B, H, T, D] and presents [B, H, T + count, D], T the longest row's. As
+        HandedMemory.hand.
+        """
         width = max(starts)
         padding = width - np.asarray(starts)  # [B]
         pasts = self._pasts(slots)
@@ -102,7 +110,9 @@ class GrownCache(Cache):
         super().copy(source, target, start=start, stop=stop)
         self._forget([target])
 
-    def gather(self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int) -> None:
+    def gather(
+        self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int
+    ) -> None:
         """As Cache.gather."""
         super().gather(sources, targets, start=start, stop=stop)
         self._forget(targets)
@@ -116,7 +126,9 @@ class GrownCache(Cache):
             pasts.forget(slots)
 
     def _gather(self, pasts: Sequence[Array], slots: Sequence[int], starts: Sequence[int]) -> None:
-        """Builds pasts out of the slots: each row at the right end of its columns, zeros before it."""
+        """Builds pasts out of the slots: each row at the right end of its columns, zeros
+        before it.
+        """
         for past, group in zip(pasts, self._groups, strict=True):
             width = past.shape[4]
             for row, (slot, start) in enumerate(zip(slots, starts, strict=True)):
@@ -128,7 +140,14 @@ class GrownCache(Cache):
             for row, layer in enumerate(members):
                 for half, kind in enumerate(("key", "value")):
                     part = array[row, half]  # [B, H, T, D], contiguous
-                    bind_address(bind, f"{name}.{layer}.{kind}", "cpu", self.dtype, part.shape, part.ctypes.data)
+                    bind_address(
+                        bind,
+                        f"{name}.{layer}.{kind}",
+                        "cpu",
+                        self.dtype,
+                        part.shape,
+                        part.ctypes.data,
+                    )
 
 
 class _Rows(NamedTuple):
@@ -137,14 +156,21 @@ class _Rows(NamedTuple):
 
 
 class _Pasts:
-    """Two memories that change places: a run reads one and writes the other, which is the next run's past."""
+    """Two memories that change places: a run reads one and writes the other, which is the next
+    run's past.
+    """
 
     def __init__(self, groups: Sequence[Array], *, rows: int) -> None:
         """`groups` are the cache's own, [layers, 2, B, H, C, D]."""
-        self._shapes = [(group.shape[0], group.shape[3], group.shape[5]) for group in groups]  # layers, H, D
+        self._shapes = [
+            (group.shape[0], group.shape[3], group.shape[5]) for group in groups
+        ]  # layers, H, D
         capacity = groups[0].shape[4]
         self._sides = [
-            [np.empty(layers * 2 * rows * H * capacity * D, groups[0].dtype) for layers, H, D in self._shapes]
+            [
+                np.empty(layers * 2 * rows * H * capacity * D, groups[0].dtype)
+                for layers, H, D in self._shapes
+            ]
             for _ in range(2)
         ]  # memory that is never touched is never taken
         self.nbytes = sum(flat.nbytes for side in self._sides for flat in side)
@@ -175,5 +201,7 @@ class _Pasts:
     def _views(self, side: int, rows: int, width: int) -> list[Array]:
         views = []
         for flat, (layers, H, D) in zip(self._sides[side], self._shapes, strict=True):
-            views.append(flat[: layers * 2 * rows * H * width * D].reshape(layers, 2, rows, H, width, D))
+            views.append(
+                flat[: layers * 2 * rows * H * width * D].reshape(layers, 2, rows, H, width, D)
+            )
         return views

@@ -1,4 +1,6 @@
-"""ONNX Runtime with its telemetry off: every module takes it from here, so that the variable is set before the first import."""
+"""ONNX Runtime with its telemetry off: every module takes it from here, so that the variable is set
+before the first import.
+"""
 
 import os
 

@@ -1,4 +1,5 @@
-"""Opening a bundle's graph with ONNX Runtime: telemetry off, threads, providers, and a check that graph and manifest agree.
+"""Opening a bundle's graph with ONNX Runtime: telemetry off, threads, providers, and a check that
+graph and manifest agree.
 
 The session options are those of benchmarks/engine_session.py's measurement; see docs/engine.md.
 """
@@ -27,7 +28,10 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 Provider = str | tuple[str, Mapping[str, Any]]
 
-FLOATS: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+FLOATS: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+}
 """ONNX Runtime's names of the dtypes that caches and logits may have."""
 _CACHES = FLOATS | {"tensor(int8)": np.dtype(np.int8)}
 _INT8_CACHE_SINCE = (1, 27)
@@ -36,7 +40,9 @@ _QUIET = 3  # ONNX Runtime's log level "error"; what it refuses arrives as an ex
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """An open decoder graph: cache shape of each layer, V, and on which device its cache lives ("cpu", "cuda", …)."""
+    """An open decoder graph: cache shape of each layer, V, and on which device its cache lives
+    ("cpu", "cuda", …).
+    """
 
     session: ort.InferenceSession
     layers: tuple[LayerShape, ...]
@@ -57,7 +63,8 @@ class Graph:
     def keeps_bindings(self) -> bool:
         """Whether the graph goes on reading memory that was bound once.
 
-        A provider with a device of its own, but its cache in main memory, copies at the moment of binding.
+        A provider with a device of its own, but its cache in main memory, copies at the moment of
+        binding.
         """
         return not self.on_cpu or all(_name(provider) == CPU for provider in self.providers)
 
@@ -71,8 +78,8 @@ def open_graph(
 ) -> Graph:
     """Opens the graph of `bundle`. `threads` defaults to the physical cores.
 
-    Raises BundleError when the graph cannot be read or differs from the manifest, ProviderError when a provider is not
-    installed, did not start, or lacks a kernel.
+    Raises BundleError when the graph cannot be read or differs from the manifest, ProviderError
+    when a provider is not installed, did not start, or lacks a kernel.
     """
     scales = None
     if manifest.cache_dtype == "int8":
@@ -89,11 +96,14 @@ def _require_int8_cache(providers: Sequence[Provider] | None) -> None:
     version = tuple(int(part) for part in ort.__version__.split(".")[:2])
     if version < _INT8_CACHE_SINCE:
         raise ProviderError(
-            f"this bundle has an int8 cache, which onnxruntime {ort.__version__} cannot read; install onnxruntime 1.27 or "
+            f"this bundle has an int8 cache, which onnxruntime {ort.__version__} cannot read; "
+            "install onnxruntime 1.27 or "
             "newer, or export the bundle without --cache int8"
         )
     if any(_name(provider) != CPU for provider in providers or ()):
-        raise ProviderError("this bundle has an int8 cache, which runs on the CPU; export it without --cache int8")
+        raise ProviderError(
+            "this bundle has an int8 cache, which runs on the CPU; export it without --cache int8"
+        )
 
 
 def open_session(
@@ -123,10 +133,13 @@ def _name(provider: Provider) -> str:
 
 
 def _require_half_on_cuda(manifest: Manifest, providers: Sequence[Provider]) -> None:
-    """CUDA's attention kernel takes fp16 only; ONNX Runtime would put it on the CPU without a word, away from its cache."""
+    """CUDA's attention kernel takes fp16 only; ONNX Runtime would put it on the CPU without a word,
+    away from its cache.
+    """
     if any(_name(provider) == CUDA for provider in providers) and manifest.cache_dtype != "float16":
         raise ProviderError(
-            f"{CUDA} has no attention kernel for a {manifest.cache_dtype} cache; export the bundle with --precision fp16"
+            f"{CUDA} has no attention kernel for a {manifest.cache_dtype} cache; export the "
+            "bundle with --precision fp16"
         )
 
 
@@ -136,12 +149,21 @@ def _known_providers(providers: Sequence[Provider] | None) -> list[Provider]:
     for provider in chosen:
         name = _name(provider)
         if name not in there:
-            hint = "pip install onnxruntime-gpu" if name == CUDA else "install the onnxruntime build that has it"
-            raise ProviderError(f"provider {name!r} is not installed; this onnxruntime has {', '.join(there)}; {hint}")
+            hint = (
+                "pip install onnxruntime-gpu"
+                if name == CUDA
+                else "install the onnxruntime build that has it"
+            )
+            raise ProviderError(
+                f"provider {name!r} is not installed; this onnxruntime has {', '.join(there)}; "
+                f"{hint}"
+            )
     return chosen
 
 
-def _open_session(path: Path, options: ort.SessionOptions, providers: list[Provider]) -> ort.InferenceSession:
+def _open_session(
+    path: Path, options: ort.SessionOptions, providers: list[Provider]
+) -> ort.InferenceSession:
     try:
         with new_memory_in_huge_pages():
             return ort.InferenceSession(str(path), options, providers=providers)
@@ -155,31 +177,39 @@ def _open_session(path: Path, options: ort.SessionOptions, providers: list[Provi
 
 
 def _require_started(session: ort.InferenceSession, providers: list[Provider]) -> None:
-    """ONNX Runtime goes on with the CPU when a provider cannot start (a driver missing, say); we say so instead."""
+    """ONNX Runtime goes on with the CPU when a provider cannot start (a driver missing, say); we
+    say so instead.
+    """
     started = session.get_providers()
     first = _name(providers[0])
     if first not in started:
         raise ProviderError(
-            f"provider {first!r} did not start (driver or libraries missing?); running are {', '.join(started)}"
+            f"provider {first!r} did not start (driver or libraries missing?); running are "
+            f"{', '.join(started)}"
         )
 
 
 def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: str) -> Graph:
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
-    needed = {"input_ids", "total_lengths", "logit_rows"} | {name for name, _ in _cache_names(len(manifest.layers))}
+    needed = {"input_ids", "total_lengths", "logit_rows"} | {
+        name for name, _ in _cache_names(len(manifest.layers))
+    }
     missing = sorted(needed - inputs.keys())
     if missing or "logits" not in outputs:
         raise BundleError(
-            f"{source} is not an edgeprefix decoder: it has no input {', '.join(missing) or 'or output logits'}"
+            f"{source} is not an edgeprefix decoder: it has no input "
+            f"{', '.join(missing) or 'or output logits'}"
         )
     dtype = _CACHES[inputs["past_key_values.0.key"].type]
     for index, layer in enumerate(manifest.layers):
         _, heads, _, size = inputs[f"past_key_values.{index}.key"].shape
         if (heads, size) != (layer.kv_heads, layer.head_size) or dtype.name != manifest.cache_dtype:
             raise BundleError(
-                f"{source}, layer {index}: cache of {heads} heads, size {size}, {dtype.name}; the manifest says "
-                f"{layer.kv_heads}, {layer.head_size}, {manifest.cache_dtype}; export the bundle again"
+                f"{source}, layer {index}: cache of {heads} heads, size {size}, {dtype.name}; the "
+                "manifest says "
+                f"{layer.kv_heads}, {layer.head_size}, {manifest.cache_dtype}; export the bundle "
+                "again"
             )
     device = "cpu" if session.get_providers()[0] == CPU else _device_of(session)
     return Graph(
@@ -193,7 +223,9 @@ def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: st
 
 
 def _device_of(session: ort.InferenceSession) -> str:
-    """Only CUDA keeps its cache on the device; every other provider gets the cache in main memory, which all accept."""
+    """Only CUDA keeps its cache on the device; every other provider gets the cache in main memory,
+    which all accept.
+    """
     return "cuda" if session.get_providers()[0] == CUDA else "cpu"
 
 

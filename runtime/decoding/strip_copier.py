@@ -1,8 +1,10 @@
-"""Copies strips of memory on a device, with nothing but ONNX Runtime: one graph of Identity nodes, bound by address.
+"""Copies strips of memory on a device, with nothing but ONNX Runtime: one graph of Identity nodes,
+bound by address.
 
-ONNX Runtime has no call to copy PART of a tensor that lies on a device. But an Identity node whose input and output are bound to
-addresses copies from one to the other where the provider runs. So a slot of the cache, which is many equal strips (one for each
-layer, key or value, and head), is copied in one run without crossing the bus.
+ONNX Runtime has no call to copy PART of a tensor that lies on a device. But an Identity node whose
+input and output are bound to addresses copies from one to the other where the provider runs. So a
+slot of the cache, which is many equal strips (one for each layer, key or value, and head), is
+copied in one run without crossing the bus.
 """
 
 from __future__ import annotations
@@ -32,13 +34,18 @@ class StripCopier:
     def __init__(self, count: int, dtype: np.dtype[Any], providers: Sequence[Provider]) -> None:
         self._count, self._dtype = count, dtype
         options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # else the Identities vanish
+        # Else the Identities vanish
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(identity_graph(count, dtype), options, providers=list(providers))
+        self._session = ort.InferenceSession(
+            identity_graph(count, dtype), options, providers=list(providers)
+        )
 
     def copy(self, source: Place, target: Place, elements: int) -> None:
-        """Copies strips of `elements` numbers from one place to the other, and waits until they are there."""
+        """Copies strips of `elements` numbers from one place to the other, and waits until they are
+        there.
+        """
         binding = self._session.io_binding()
         kind, shape = self._dtype.type, (elements,)
         for index in range(self._count):
@@ -50,9 +57,14 @@ class StripCopier:
 
 
 def identity_graph(count: int, dtype: np.dtype[Any]) -> bytes:
-    """An ONNX model of `count` Identity nodes over vectors, as protobuf by hand: the runtime does without the onnx package."""
+    """An ONNX model of `count` Identity nodes over vectors, as protobuf by hand: the runtime does
+    without the onnx package.
+    """
     kind = _ELEMENT_TYPES[dtype.name]
-    nodes = [_field(1, _field(1, f"i{n}") + _field(2, f"o{n}") + _field(4, "Identity")) for n in range(count)]
+    nodes = [
+        _field(1, _field(1, f"i{n}") + _field(2, f"o{n}") + _field(4, "Identity"))
+        for n in range(count)
+    ]
     values = [
         _field(number, _field(1, f"{letter}{n}") + _field(2, _vector_type(kind)))
         for number, letter in ((11, "i"), (12, "o"))

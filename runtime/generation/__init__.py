@@ -1,1 +1,3 @@
-"""From logits to text: options, sampling, beams, speculation, and characters as they become whole."""
+"""From logits to text: options, sampling, beams, speculation, and characters as they become
+whole.
+"""

@@ -1,9 +1,10 @@
 """Beam search: the most probable texts, not the most probable next tokens.
 
-The rules are those of transformers' `_beam_search` (https://github.com/huggingface/transformers, generation/utils.py), to the
-score.
+The rules are those of transformers' `_beam_search` (https://github.com/huggingface/transformers,
+generation/utils.py), to the score.
 
-All beams decode in one run. When a beam continues another one, the scheduler copies what they do not share of the cache.
+All beams decode in one run. When a beam continues another one, the scheduler copies what they do
+not share of the cache.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _HOPELESS = -1.0e9  # logarithm of the probability of a place in the batch that 
 
 @dataclass(frozen=True)
 class Beam:
-    """A text in the making: its tokens, the sum of their log-probabilities, and the beam that it continues."""
+    """A text in the making: its tokens, the sum of their log-probabilities, and the beam that it
+    continues.
+    """
 
     tokens: tuple[int, ...]
     logprob: float
@@ -100,26 +103,39 @@ class BeamGeneration:
         for beam, reason in list(zip(candidates, done, strict=True))[: self._options.beams]:
             if reason:
                 self._finish(beam, reason)
-        alive = [beam for beam, reason in zip(candidates, done, strict=True) if not reason][: self._options.beams]
+        alive = [beam for beam, reason in zip(candidates, done, strict=True) if not reason][
+            : self._options.beams
+        ]
         if not alive or not self._can_improve(alive[0]):
             self.ticket.resolve(self._completion())
             return Turn([None] * len(logits))
         # Fewer continuations than beams: the vocabulary is tiny, or a forced token left one choice.
         hopeless = dataclasses.replace(alive[-1], logprob=_HOPELESS)
         self._beams = alive + [hopeless] * (self._options.beams - len(alive))
-        return Turn([beam.tokens[-1] for beam in self._beams], [beam.parent for beam in self._beams])
+        return Turn(
+            [beam.tokens[-1] for beam in self._beams], [beam.parent for beam in self._beams]
+        )
 
     def _candidates(self, logits: Logits) -> list[Beam]:
-        """The best continuations of all beams, enough that as many unfinished ones as there are beams remain."""
+        """The best continuations of all beams, enough that as many unfinished ones as there are
+        beams remain.
+        """
         logprobs = sampling.log_softmax(np.asarray(logits, np.float32))
         if not np.isfinite(logprobs.max()):
             raise NumericalError(
-                f"the base gave NaN or infinity after {len(self._beams[0].tokens)} tokens; check prefix and precision"
+                f"the base gave NaN or infinity after {len(self._beams[0].tokens)} tokens; check "
+                "prefix and precision"
             )
-        scores = np.concatenate([self._ranked(beam, row) for beam, row in zip(self._beams, logprobs, strict=True)])
+        scores = np.concatenate(
+            [self._ranked(beam, row) for beam, row in zip(self._beams, logprobs, strict=True)]
+        )
         keep = max(2, 1 + len(self._end_ids)) * self._options.beams
         size = logprobs.shape[1]
-        best = [(divmod(index, size), score) for index, score in sampling.top_entries(scores, keep) if score > -np.inf]
+        best = [
+            (divmod(index, size), score)
+            for index, score in sampling.top_entries(scores, keep)
+            if score > -np.inf
+        ]
         return [self._continued(parent, token, score, logprobs) for (parent, token), score in best]
 
     def _ranked(self, beam: Beam, logprobs: Logits) -> Logits:
@@ -133,7 +149,11 @@ class BeamGeneration:
 
     def _continued(self, parent: int, token: int, score: float, logprobs: Logits) -> Beam:
         beam, count = self._beams[parent], self._options.logprobs
-        entries = beam.entries if count is None else (*beam.entries, token_logprob(logprobs[parent], token, count))
+        entries = (
+            beam.entries
+            if count is None
+            else (*beam.entries, token_logprob(logprobs[parent], token, count))
+        )
         return Beam((*beam.tokens, token), score, parent, entries)
 
     def _ended(self, beam: Beam) -> str | None:
@@ -146,7 +166,9 @@ class BeamGeneration:
         if not self._options.stop:
             return None
         text = self._decode(beam.tokens)
-        return min((place for stop in self._options.stop if (place := text.find(stop)) >= 0), default=None)
+        return min(
+            (place for stop in self._options.stop if (place := text.find(stop)) >= 0), default=None
+        )
 
     def _finish(self, beam: Beam, reason: str) -> None:
         if beam.logprob <= _HOPELESS:
@@ -163,7 +185,9 @@ class BeamGeneration:
         self._finished = ranked[: self._options.beams]
 
     def _can_improve(self, best: Beam) -> bool:
-        """Whether a running beam could still beat the worst finished one, as transformers estimates it."""
+        """Whether a running beam could still beat the worst finished one, as transformers estimates
+        it.
+        """
         options = self._options
         if len(self._finished) < options.beams:
             return True
@@ -176,7 +200,9 @@ class BeamGeneration:
 
     def _completion(self) -> Completion:
         if not self._finished:
-            raise RequestError("every token is barred; loosen logit_bias, banned_words or no_repeat_ngram")
+            raise RequestError(
+                "every token is barred; loosen logit_bias, banned_words or no_repeat_ngram"
+            )
         timings = self._clock.timings()
         completions = [
             Completion(

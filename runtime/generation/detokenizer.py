@@ -17,9 +17,10 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 class Detokenizer:
     """Text pieces of one sequence of tokens.
 
-    A window of the last tokens is decoded with and without the newest one, and the difference is new text. So each token costs
-    the same however long the text is, and a decoder that treats the first token in its own way (dropping its space) does not err.
-    Byte tokens (`<0xE2>`) wait for the end of their run: one bad byte later on turns the whole run into replacement characters.
+    A window of the last tokens is decoded with and without the newest one, and the difference is
+    new text. So each token costs the same however long the text is, and a decoder that treats the
+    first token in its own way (dropping its space) does not err. Byte tokens (`<0xE2>`) wait for
+    the end of their run: one bad byte later on turns the whole run into replacement characters.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -107,6 +108,10 @@ class TextStream:
 
     def finish(self) -> str:
         """The rest of the text."""
-        piece = self._filter.add(self._detokenizer.finish()) + self._filter.finish() if not self.stopped else ""
+        piece = (
+            self._filter.add(self._detokenizer.finish()) + self._filter.finish()
+            if not self.stopped
+            else ""
+        )
         self.text += piece
         return piece

@@ -1,8 +1,10 @@
-"""Prompt-lookup speculation: what followed the last words when they stood in the prompt may well follow again.
+"""Prompt-lookup speculation: what followed the last words when they stood in the prompt may well
+follow again.
 
-Useful where output copies input (extraction, rewriting). The base checks a whole draft in one run, so a right guess of k
-tokens saves k steps, and the tokens stay those of greedy decoding. https://github.com/apoorvumang/prompt-lookup-decoding
-Wrong guesses cost computing time, so drafts begin short, double while they are right, and shrink to what was right of them.
+Useful where output copies input (extraction, rewriting). The base checks a whole draft in one run,
+so a right guess of k tokens saves k steps, and the tokens stay those of greedy decoding.
+https://github.com/apoorvumang/prompt-lookup-decoding Wrong guesses cost computing time, so drafts
+begin short, double while they are right, and shrink to what was right of them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ _FIRST = 2  # tokens of the first draft
 
 
 class PromptLookup:
-    """Drafts for one sequence over `prompt`; at most `size` tokens, and none behind `limit` tokens in all."""
+    """Drafts for one sequence over `prompt`; at most `size` tokens, and none behind `limit` tokens
+    in all.
+    """
 
     def __init__(self, prompt: Sequence[int], size: int, limit: int) -> None:
         self._text = list(prompt)
@@ -23,7 +27,9 @@ class PromptLookup:
         """Where the text goes on after an n-gram: the latest place."""
         self._indexed = 0
         self._now = min(_FIRST, size)  # tokens of the next draft
-        self._drafted = self._known = 0  # of the last draft: its length, and the generated tokens that there were
+        self._drafted = self._known = (
+            0  # of the last draft: its length, and the generated tokens that there were
+        )
 
     def __call__(self, tokens: Sequence[int]) -> Sequence[int]:
         """Likely next tokens after the generated `tokens`."""
@@ -45,7 +51,9 @@ class PromptLookup:
             self._now = min(self._size, 2 * self._now) if right >= self._drafted else max(1, right)
 
     def _index(self) -> None:
-        """Remembers n-grams up to the end, whose own continuation is not known yet when it is looked up."""
+        """Remembers n-grams up to the end, whose own continuation is not known yet when it is
+        looked up.
+        """
         for end in range(self._indexed + 1, len(self._text) + 1):
             for size in _NGRAMS:
                 if end >= size:

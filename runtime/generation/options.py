@@ -1,4 +1,6 @@
-"""How a text is generated: one frozen dataclass, checked when made, so that the loop need not check anything."""
+"""How a text is generated: one frozen dataclass, checked when made, so that the loop need not check
+anything.
+"""
 
 from __future__ import annotations
 
@@ -49,14 +51,20 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """Everything that decides which tokens come out. Raises RequestError for values that make no sense."""
+    """Everything that decides which tokens come out. Raises RequestError for values that make no
+    sense.
+    """
 
     max_new_tokens: int | None = None
-    """Tokens at most; None: 128, or what the room in the cache allows. A number that does not fit is an error."""
+    """Tokens at most; None: 128, or what the room in the cache allows. A number that does not fit
+    is an error.
+    """
     min_new_tokens: int = 0
     """The end-of-text token is barred until so many tokens are out."""
     temperature: float | None = None
-    """0 is greedy. None: 1 when an option that only sampling knows is given (top_k, top_p, min_p, typical_p, n), else 0."""
+    """0 is greedy. None: 1 when an option that only sampling knows is given (top_k, top_p, min_p,
+    typical_p, n), else 0.
+    """
     top_k: int = 0
     """Only the k likeliest tokens; 0 is off."""
     top_p: float = 1.0
@@ -64,9 +72,13 @@ class GenerationOptions:
     min_p: float = 0.0
     """Only tokens at least this fraction as likely as the likeliest."""
     typical_p: float = 1.0
-    """Locally typical sampling: tokens nearest to the expected surprise, up to this much probability."""
+    """Locally typical sampling: tokens nearest to the expected surprise, up to this much
+    probability.
+    """
     repetition_penalty: float = 1.0
-    """Logits of tokens in prompt or text are divided (positive) or multiplied (negative) by it, as in CTRL."""
+    """Logits of tokens in prompt or text are divided (positive) or multiplied (negative) by it, as
+    in CTRL.
+    """
     presence_penalty: float = 0.0
     """Subtracted once from tokens that the generated text already has."""
     frequency_penalty: float = 0.0
@@ -78,7 +90,9 @@ class GenerationOptions:
     banned_words: tuple[str, ...] = ()
     """Texts that must not appear, each with and without a leading space."""
     forced_words: tuple[str, ...] = ()
-    """Texts that must appear: the end is barred until then, and the last tokens are kept for those still missing."""
+    """Texts that must appear: the end is barred until then, and the last tokens are kept for those
+    still missing.
+    """
     forced_prefix: str = ""
     """The text begins with this."""
     stop: tuple[str, ...] = ()
@@ -94,12 +108,17 @@ class GenerationOptions:
     length_penalty: float = 1.0
     """Beam search: scores are divided by length to this power."""
     early_stopping: bool | Literal["never"] = False
-    """Beam search ends when as many texts are finished as there are beams (True), when a running one is unlikely to beat
-    them (False), or only when none can ("never"); as in transformers."""
+    """Beam search ends when as many texts are finished as there are beams (True), when a running
+    one is unlikely to beat them (False), or only when none can ("never"); as in transformers.
+    """
     logprobs: int | None = None
-    """Report each token's log-probability (before temperature and the like) and this many alternatives."""
+    """Report each token's log-probability (before temperature and the like) and this many
+    alternatives.
+    """
     lookup: int = 0
-    """Prompt-lookup speculation: draft so many tokens from the prompt; greedy only, the tokens stay the same. 0 is off."""
+    """Prompt-lookup speculation: draft so many tokens from the prompt; greedy only, the tokens stay
+    the same. 0 is off.
+    """
 
     def __post_init__(self) -> None:
         problems = _checks(self)
@@ -121,7 +140,9 @@ class GenerationOptions:
 
 
 def resolve_options(pack: TaskPack | None, settings: Mapping[str, Any]) -> GenerationOptions:
-    """The task's own stop texts and defaults, overridden by what the caller gave. Raises RequestError for unknown names."""
+    """The task's own stop texts and defaults, overridden by what the caller gave. Raises
+    RequestError for unknown names.
+    """
     known = [known.name for known in dataclasses.fields(GenerationOptions)]
     for name in settings:
         if name not in known:
@@ -129,7 +150,8 @@ def resolve_options(pack: TaskPack | None, settings: Mapping[str, Any]) -> Gener
             raise RequestError(f"option {name!r} is unknown; did you mean {', '.join(near)}?")
     given = {name: _frozen(name, value) for name, value in settings.items()}
     wishes = _defaults(pack)
-    if given.get("beams", 1) != 1:  # the caller's beams are not sampled, whatever the task would like
+    # The caller's beams are not sampled, whatever the task would like
+    if given.get("beams", 1) != 1:
         wishes = {name: value for name, value in wishes.items() if name not in _SAMPLING}
     return GenerationOptions(**(wishes | given))
 
@@ -138,13 +160,19 @@ def _defaults(pack: TaskPack | None) -> dict[str, Any]:
     """What the pack asks for, but for the length, which is only a wish (see `token_limit`)."""
     if pack is None:
         return {}
-    wishes = {name: value for name, value in dataclasses.asdict(pack.generation).items() if value is not None}
+    wishes = {
+        name: value
+        for name, value in dataclasses.asdict(pack.generation).items()
+        if value is not None
+    }
     wishes.pop("max_new_tokens", None)
     return {**wishes, "stop": pack.stop}
 
 
 def token_limit(options: GenerationOptions, pack: TaskPack | None, room: int) -> int | None:
-    """Tokens that may be generated into `room` free positions; None when an explicit wish does not fit."""
+    """Tokens that may be generated into `room` free positions; None when an explicit wish does not
+    fit.
+    """
     if options.max_new_tokens is not None:
         return options.max_new_tokens if options.max_new_tokens <= room else None
     wish = pack.generation.max_new_tokens if pack is not None else None
@@ -168,9 +196,15 @@ def _checks(o: GenerationOptions) -> list[str]:
 
 def _other_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
     words = [*o.stop, *o.banned_words, *o.forced_words]
-    yield not all(isinstance(text, str) and text for text in words), "stop, banned and forced texts must not be empty"
+    yield (
+        not all(isinstance(text, str) and text for text in words),
+        "stop, banned and forced texts must not be empty",
+    )
     yield not _is_bias(o.logit_bias), "logit_bias must be numbers or -inf by token id"
-    yield not isinstance(o.forced_prefix, str), f"forced_prefix={o.forced_prefix!r}: expected a text"
+    yield (
+        not isinstance(o.forced_prefix, str),
+        f"forced_prefix={o.forced_prefix!r}: expected a text",
+    )
     yield not isinstance(o.ignore_end, bool), f"ignore_end={o.ignore_end!r}: expected True or False"
     stopping = o.early_stopping
     known = isinstance(stopping, bool) or stopping == "never"
@@ -180,10 +214,16 @@ def _other_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
 def _combination_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
     """What fits its own range, but not its neighbours."""
     fewest, most = o.min_new_tokens, o.max_new_tokens
-    yield most is not None and fewest > most, f"min_new_tokens={fewest} is more than max_new_tokens={most}"
+    yield (
+        most is not None and fewest > most,
+        f"min_new_tokens={fewest} is more than max_new_tokens={most}",
+    )
     barred = sorted(set(o.forced_words) & set(o.banned_words))
     yield bool(barred), f"{', '.join(map(repr, barred))} cannot be forced and banned"
-    yield o.lookup > 0 and (o.sampled or o.beams > 1), "lookup works with greedy decoding only; set temperature=0"
+    yield (
+        o.lookup > 0 and (o.sampled or o.beams > 1),
+        "lookup works with greedy decoding only; set temperature=0",
+    )
     if o.beams == 1:
         greedy = f"n={o.n} greedy samples would be equal; give a temperature above 0"
         yield o.n > 1 and not o.sampled, greedy
@@ -192,7 +232,10 @@ def _combination_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
     yield o.n > o.beams, f"n={o.n} results need at least as many beams, got beams={o.beams}"
     off = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
     sampling = [name for name, value in off.items() if getattr(o, name) not in (None, value)]
-    yield bool(sampling), f"beam search is not sampled; leave {', '.join(sampling)} out or beams={o.beams}"
+    yield (
+        bool(sampling),
+        f"beam search is not sampled; leave {', '.join(sampling)} out or beams={o.beams}",
+    )
 
 
 def _is_bias(bias: Any) -> bool:
@@ -226,7 +269,17 @@ def _number_checks(o: GenerationOptions) -> Iterable[tuple[bool, str]]:
         ("logprobs", lambda x: 0 <= x <= 100, "between 0 and 100"),
         ("lookup", lambda x: 0 <= x <= 64, "between 0 (off) and 64"),
     ]
-    whole = {"max_new_tokens", "min_new_tokens", "top_k", "no_repeat_ngram", "seed", "n", "beams", "logprobs", "lookup"}
+    whole = {
+        "max_new_tokens",
+        "min_new_tokens",
+        "top_k",
+        "no_repeat_ngram",
+        "seed",
+        "n",
+        "beams",
+        "logprobs",
+        "lookup",
+    }
     for name, holds, expected in ranges:
         value = getattr(o, name)
         if value is None and name in ("max_new_tokens", "temperature", "seed", "logprobs"):

@@ -63,7 +63,9 @@ class TokenSequence:
             return None
         self.tokens.append(token)
         if self.alternatives is not None:
-            self.logprobs.append(token_logprob(sampling.log_softmax(logits), token, self.alternatives))
+            self.logprobs.append(
+                token_logprob(sampling.log_softmax(logits), token, self.alternatives)
+            )
         text = "" if self.stream is None else self.stream.add(token)
         if self.stream is not None and self.stream.stopped:
             self._finish("stop", token, text)
@@ -121,7 +123,9 @@ class SampledGeneration:
         running = self._running
         if len(running) == 1:  # the common case, kept short
             return Turn((self._step(running[0], logits[0]),))
-        return Turn([self._step(sequence, row) for sequence, row in zip(list(running), logits, strict=True)])
+        return Turn(
+            [self._step(sequence, row) for sequence, row in zip(list(running), logits, strict=True)]
+        )
 
     def draft(self) -> Sequence[int]:
         """Prompt lookup's guess, when asked for."""
@@ -153,7 +157,11 @@ class SampledGeneration:
 
 
 def token_logprob(logprobs: Logits, token: int, alternatives: int) -> TokenLogprob:
-    """What is reported of a token: its entry of log-probabilities [V], and so many of the likeliest."""
+    """What is reported of a token: its entry of log-probabilities [V], and so many of the
+    likeliest.
+    """
     return TokenLogprob(
-        token=token, logprob=float(logprobs[token]), top=tuple(sampling.top_entries(logprobs, alternatives))
+        token=token,
+        logprob=float(logprobs[token]),
+        top=tuple(sampling.top_entries(logprobs, alternatives)),
     )

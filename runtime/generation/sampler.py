@@ -1,6 +1,7 @@
 """Options made into one callable per sequence: logits and the tokens so far in, the next token out.
 
-Built once per request; the loop that calls it knows nothing about top-k. Without options it is one argmax.
+Built once per request; the loop that calls it knows nothing about top-k. Without options it is one
+argmax.
 """
 
 from __future__ import annotations
@@ -40,10 +41,17 @@ class Sampler:
     """
 
     def __init__(
-        self, options: GenerationOptions, vocabulary: Vocabulary, prompt: Sequence[int], *, seed_offset: int = 0
+        self,
+        options: GenerationOptions,
+        vocabulary: Vocabulary,
+        prompt: Sequence[int],
+        *,
+        seed_offset: int = 0,
     ) -> None:
         self._options, self._vocabulary, self._prompt = options, vocabulary, list(prompt)
-        self._random = np.random.default_rng(None if options.seed is None else [options.seed, seed_offset])
+        self._random = np.random.default_rng(
+            None if options.seed is None else [options.seed, seed_offset]
+        )
         self._temperature = options.effective_temperature
         self._plain = not self._temperature and not _edits_logits(options, vocabulary)
         bias = options.logit_bias
@@ -57,14 +65,16 @@ class Sampler:
         return self._plain
 
     def __call__(self, logits: Logits, tokens: Sequence[int], left: int) -> int:
-        """The next token. `logits` [V] are not changed, `tokens` were generated so far, `left` more may come, this one in.
+        """The next token. `logits` [V] are not changed, `tokens` were generated so far, `left` more
+        may come, this one in.
 
         Raises NumericalError when the base gave NaN or infinity.
         """
         best = int(logits.argmax())  # the first NaN, if there is one
         if not math.isfinite(logits[best]):
             raise NumericalError(
-                f"the base gave {logits[best]} as a logit after {len(tokens)} tokens; check prefix and precision"
+                f"the base gave {logits[best]} as a logit after {len(tokens)} tokens; check "
+                "prefix and precision"
             )
         if self._plain:
             return best
@@ -72,7 +82,8 @@ class Sampler:
         return self._choose(self.edit(logits, tokens)) if forced is None else forced
 
     def forced(self, tokens: Sequence[int], left: int) -> int | None:
-        """The one token that may come next, if the text's beginning or a missing forced word leaves no choice.
+        """The one token that may come next, if the text's beginning or a missing forced word leaves
+        no choice.
 
         `left` more tokens may come, this one in.
         """
@@ -94,9 +105,13 @@ class Sampler:
                 logits, tokens, options.presence_penalty, options.frequency_penalty
             )
         if options.no_repeat_ngram:
-            logits[sampling.repeated_ngram_tokens([*self._prompt, *tokens], options.no_repeat_ngram)] = sampling.BARRED
+            logits[
+                sampling.repeated_ngram_tokens([*self._prompt, *tokens], options.no_repeat_ngram)
+            ] = sampling.BARRED
         if self._vocabulary.banned:
-            logits[sampling.banned_sequence_tokens(tokens, self._vocabulary.banned)] = sampling.BARRED
+            logits[sampling.banned_sequence_tokens(tokens, self._vocabulary.banned)] = (
+                sampling.BARRED
+            )
         if len(tokens) < options.min_new_tokens or self._missing(tokens):
             logits[list(self._vocabulary.end_ids)] = sampling.BARRED
         return logits
@@ -104,7 +119,9 @@ class Sampler:
     def _choose(self, logits: Logits) -> int:
         best = int(logits.argmax())
         if logits[best] == sampling.BARRED:
-            raise RequestError("every token is barred; loosen logit_bias, banned_words or no_repeat_ngram")
+            raise RequestError(
+                "every token is barred; loosen logit_bias, banned_words or no_repeat_ngram"
+            )
         if not self._temperature:
             return best
         return sampling.draw(self._candidates(logits), self._random.random())
@@ -112,7 +129,11 @@ class Sampler:
     def _candidates(self, logits: Logits) -> sampling.Candidates:
         options = self._options
         logits /= np.float32(self._temperature)
-        left = sampling.keep_top_k(logits, options.top_k) if options.top_k else sampling.everything(logits)
+        left = (
+            sampling.keep_top_k(logits, options.top_k)
+            if options.top_k
+            else sampling.everything(logits)
+        )
         if options.top_p < 1:
             left = sampling.keep_top_p(left, options.top_p)
         if options.min_p > 0:
@@ -130,11 +151,16 @@ class Sampler:
         ]
 
     def _due(self, tokens: Sequence[int], left: int) -> int | None:
-        """The forced token when the room that is left is just enough for the words still missing."""
+        """The forced token when the room that is left is just enough for the words still
+        missing.
+        """
         missing = self._missing(tokens)
         if not missing or left > sum(map(len, missing)):
             return None
-        started = max(range(len(missing[0])), key=lambda size: size if _ends_with(tokens, missing[0][:size]) else 0)
+        started = max(
+            range(len(missing[0])),
+            key=lambda size: size if _ends_with(tokens, missing[0][:size]) else 0,
+        )
         return missing[0][started]
 
 
@@ -161,7 +187,10 @@ def _checked_ids(bias: Mapping[int, float], size: int) -> npt.NDArray[np.int64]:
 
 def _contains(tokens: Sequence[int], sequence: Sequence[int]) -> bool:
     size = len(sequence)
-    return any(tuple(tokens[start : start + size]) == tuple(sequence) for start in range(len(tokens) - size + 1))
+    return any(
+        tuple(tokens[start : start + size]) == tuple(sequence)
+        for start in range(len(tokens) - size + 1)
+    )
 
 
 def _ends_with(tokens: Sequence[int], sequence: Sequence[int]) -> bool:

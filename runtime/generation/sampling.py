@@ -1,9 +1,10 @@
 """Pure functions between logits and a token, in numpy.
 
-Penalties and bans change a copy of the logits [V] in place, barred tokens becoming -inf. Filters narrow `Candidates`, the
-few tokens that are left, so that after top-k nothing touches the whole vocabulary again. Order and arithmetic are those of
-transformers' logits processors (https://huggingface.co/docs/transformers/internal/generation_utils); each is tested against
-its counterpart there.
+Penalties and bans change a copy of the logits [V] in place, barred tokens becoming -inf. Filters
+narrow `Candidates`, the few tokens that are left, so that after top-k nothing touches the whole
+vocabulary again. Order and arithmetic are those of transformers' logits processors
+(https://huggingface.co/docs/transformers/internal/generation_utils); each is tested against its
+counterpart there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ Logits = npt.NDArray[np.float32]  # [V]
 Ids = npt.NDArray[np.int64]
 
 BARRED = np.float32(-np.inf)
-_NUCLEUS = 1024  # tokens; nearly always top-p needs fewer, and finding them is much cheaper than sorting a vocabulary
+# Tokens; nearly always top-p needs fewer, and finding them is much cheaper than sorting a
+# vocabulary
+_NUCLEUS = 1024
 _ROUNDING = 1e-5
 
 
@@ -31,13 +34,19 @@ class Candidates(NamedTuple):
 
 
 def penalize_repetition(logits: Logits, seen: Ids, penalty: float) -> None:
-    """Divides positive and multiplies negative logits of the tokens `seen` (each once) by `penalty`."""
+    """Divides positive and multiplies negative logits of the tokens `seen` (each once) by
+    `penalty`.
+    """
     scores = logits[seen]
     logits[seen] = np.where(scores < 0, scores * np.float32(penalty), scores / np.float32(penalty))
 
 
-def penalize_presence_and_frequency(logits: Logits, tokens: Sequence[int], presence: float, frequency: float) -> None:
-    """OpenAI's formula over the generated tokens: minus `presence` once, minus `frequency` for each occurrence."""
+def penalize_presence_and_frequency(
+    logits: Logits, tokens: Sequence[int], presence: float, frequency: float
+) -> None:
+    """OpenAI's formula over the generated tokens: minus `presence` once, minus `frequency` for each
+    occurrence.
+    """
     if tokens:
         ids, counts = np.unique(np.asarray(tokens, np.int64), return_counts=True)
         logits[ids] -= np.float32(presence) + np.float32(frequency) * counts.astype(np.float32)
@@ -62,7 +71,10 @@ def banned_sequence_tokens(tokens: Sequence[int], sequences: Sequence[Sequence[i
         sequence[-1]
         for sequence in sequences
         if len(sequence) == 1
-        or (len(tokens) >= len(sequence) - 1 and list(tokens[len(tokens) - len(sequence) + 1 :]) == list(sequence[:-1]))
+        or (
+            len(tokens) >= len(sequence) - 1
+            and list(tokens[len(tokens) - len(sequence) + 1 :]) == list(sequence[:-1])
+        )
     ]
 
 
@@ -97,11 +109,15 @@ def keep_top_p(candidates: Candidates, mass: float) -> Candidates:
 def keep_min_p(candidates: Candidates, fraction: float) -> Candidates:
     """Tokens at least `fraction` times as likely as the likeliest."""
     probabilities = softmax(candidates.logits)
-    return _subset(candidates, np.flatnonzero(probabilities >= np.float32(fraction) * probabilities.max()))
+    return _subset(
+        candidates, np.flatnonzero(probabilities >= np.float32(fraction) * probabilities.max())
+    )
 
 
 def keep_typical(candidates: Candidates, mass: float) -> Candidates:
-    """Locally typical tokens (Meister et al. 2022): nearest to the expected surprise, up to `mass`."""
+    """Locally typical tokens (Meister et al. 2022): nearest to the expected surprise, up to
+    `mass`.
+    """
     surprise = -log_softmax(candidates.logits)
     probabilities = np.exp(-surprise)
     distance = np.abs(surprise - (probabilities * surprise).sum())
@@ -112,7 +128,9 @@ def keep_typical(candidates: Candidates, mass: float) -> Candidates:
 
 
 def draw(candidates: Candidates, uniform: float) -> int:
-    """The token at `uniform` (in [0, 1)) of the candidates' cumulated probability, in order of id."""
+    """The token at `uniform` (in [0, 1)) of the candidates' cumulated probability, in order
+    of id.
+    """
     cumulated = np.cumsum(softmax(candidates.logits), dtype=np.float64)
     place = int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
     return int(candidates.ids[min(place, len(cumulated) - 1)])

@@ -1,7 +1,9 @@
-"""A whole bench: the machine, a first start, a probe, a plan, and then rounds over all cells in turn.
+"""A whole bench: the machine, a first start, a probe, a plan, and then rounds over all cells in
+turn.
 
-Rounds go over all cells before any cell has its next one, so that a machine that slows down or gets company does so to all
-of them, and whatever ends the bench early (Ctrl-C, the budget) finds the most important cells measured.
+Rounds go over all cells before any cell has its next one, so that a machine that slows down or gets
+company does so to all of them, and whatever ends the bench early (Ctrl-C, the budget) finds the
+most important cells measured.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ Tell = Callable[[float, str], None]
 """Progress: the share that is done, and what is being measured."""
 
 _LOOK_AROUND_S = 0.3
-_OVER = 1.15  # rounds may take this much more than planned before they are cut; the first one twice as much
+# Rounds may take this much more than planned before they are cut; the first one twice as much
+_OVER = 1.15
 _START_PARTS = ("interpreter_ms", "import_ms", "load_ms", "first_token_ms", "total_ms")
 
 
@@ -49,22 +52,38 @@ class Findings:
 
 
 class Bench:
-    """Measures the cells of a bundle within a budget. `run` may be interrupted; `findings` holds what there is."""
+    """Measures the cells of a bundle within a budget. `run` may be interrupted; `findings` holds
+    what there is.
+    """
 
     def __init__(
-        self, setup: Setup, cells: Sequence[Cell], *, rounds: int, budget_s: float | None, weight_bytes: int
+        self,
+        setup: Setup,
+        cells: Sequence[Cell],
+        *,
+        rounds: int,
+        budget_s: float | None,
+        weight_bytes: int,
     ) -> None:
         self._setup, self._cells, self._rounds, self._budget = setup, cells, rounds, budget_s
         self._weight_bytes = weight_bytes
-        cold = next((cell for cell in cells if cell.kind == "cold_start"), Cell("cold_start", prompt_tokens=1))
+        cold = next(
+            (cell for cell in cells if cell.kind == "cold_start"),
+            Cell("cold_start", prompt_tokens=1),
+        )
         self._prompt = cold.prompt_tokens or 1
         behind = 0 if setup.prefix is None else setup.prefix_positions
-        # A start opens no more cache than its one sequence needs: its peak memory is that of the smallest honest use.
-        self._start = dataclasses.replace(setup, max_length=positions_of(cold, setup.new_tokens, behind))
+        # A start opens no more cache than its one sequence needs: its peak memory is that of the
+        # smallest honest use.
+        self._start = dataclasses.replace(
+            setup, max_length=positions_of(cold, setup.new_tokens, behind)
+        )
         self.findings = Findings()
 
     def run(self, tell: Tell) -> None:
-        """Everything. Raises what opening the bundle raises, and RequestError when the budget is too short for any cell."""
+        """Everything. Raises what opening the bundle raises, and RequestError when the budget is
+        too short for any cell.
+        """
         began, found = time.perf_counter(), self.findings
         found.before = shares_for(_LOOK_AROUND_S)
         company = CompanyWatch()
@@ -86,7 +105,9 @@ class Bench:
         self._note_start(first)
         with Worker(self._setup) as worker:
             tell(0.04, "probe")
-            plan = found.plan = self._plan(worker.open(), first["total_ms"] / 1000, time.perf_counter() - began)
+            plan = found.plan = self._plan(
+                worker.open(), first["total_ms"] / 1000, time.perf_counter() - began
+            )
             clock = _Clock(plan, tell)
             self._in_rounds(plan, clock, worker)
             self._note_end(worker.finish())
@@ -97,7 +118,9 @@ class Bench:
                 self._threads(candidate, plan.rounds, clock)
 
     def _bandwidth(self) -> None:
-        samples = measure_bandwidth(self._setup.threads or physical_cores(), max(self._weight_bytes, 1))
+        samples = measure_bandwidth(
+            self._setup.threads or physical_cores(), max(self._weight_bytes, 1)
+        )
         for name in ("memory", "memory_one_thread", "weights"):
             self.findings.bandwidth[name] = Number.of(samples[name])
 
@@ -105,23 +128,38 @@ class Bench:
         self.findings.memory["cache"] = facts["cache_bytes"]
         setup = self._setup
         costs = Costs(
-            token_s=facts["token_s"], step_s=facts["step_s"], full_step_s=facts["full_step_s"], start_s=start_s,
-            max_batch=setup.max_batch, new_tokens=setup.new_tokens, cores=setup.threads or physical_cores(),
-        )  # fmt: skip
+            token_s=facts["token_s"],
+            step_s=facts["step_s"],
+            full_step_s=facts["full_step_s"],
+            start_s=start_s,
+            max_batch=setup.max_batch,
+            new_tokens=setup.new_tokens,
+            cores=setup.threads or physical_cores(),
+        )
         candidates = costs.candidates(self._cells)
-        plan = make_plan(candidates, None if self._budget is None else self._budget - passed_s, self._rounds)
+        plan = make_plan(
+            candidates, None if self._budget is None else self._budget - passed_s, self._rounds
+        )
         if not plan.chosen:
             need = passed_s + min(candidate.seconds(1) for candidate in candidates) * 3
             raise RequestError(
-                f"a budget of {self._budget:g} s is too short: {passed_s:.1f} s went by to open the bundle and look at the "
+                f"a budget of {self._budget:g} s is too short: {passed_s:.1f} s went by to open "
+                "the bundle and look at the "
                 f"machine; type --budget {need + 1:.0f}s or more"
             )
         return plan
 
     def _in_rounds(self, plan: Plan, clock: _Clock, worker: Worker) -> None:
         """Warms every cell once, then measures round by round."""
-        mine = [candidate for candidate in plan.chosen if candidate.cell.kind not in ("cold_start", "threads")]
-        planned, began = sum(candidate.seconds(plan.rounds) for candidate in mine), time.perf_counter()
+        mine = [
+            candidate
+            for candidate in plan.chosen
+            if candidate.cell.kind not in ("cold_start", "threads")
+        ]
+        planned, began = (
+            sum(candidate.seconds(plan.rounds) for candidate in mine),
+            time.perf_counter(),
+        )
         for number in range(plan.rounds + 1):
             patience = planned * _OVER * (1 if number > 1 else 2)
             for candidate in mine:
@@ -181,5 +219,7 @@ class _Clock:
 
     def show(self, candidate: Candidate) -> None:
         """A round of a cell begins."""
-        self._tell(0.06 + 0.94 * min(self._done / max(self._plan.seconds, 1e-9), 1.0), candidate.cell.label)
+        self._tell(
+            0.06 + 0.94 * min(self._done / max(self._plan.seconds, 1e-9), 1.0), candidate.cell.label
+        )
         self._done += candidate.round_s

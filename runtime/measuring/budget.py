@@ -16,7 +16,9 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0}
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell and what it costs: `round_s` for one round, `setup_s` once. It takes `rounds_most` rounds at most."""
+    """A cell and what it costs: `round_s` for one round, `setup_s` once. It takes `rounds_most`
+    rounds at most.
+    """
 
     cell: Cell
     round_s: float
@@ -52,19 +54,25 @@ def parse_budget(text: str) -> float | None:
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms]?)", text.strip().lower())
     written = "".join(number + unit for number, unit in parts)
     if not parts or written != text.strip().lower().replace(" ", ""):
-        raise RequestError(f"budget {text!r} is no time; expected something like 60s, 2m, 1m30s, or none for no limit")
+        raise RequestError(
+            f"budget {text!r} is no time; expected something like 60s, 2m, 1m30s, or none for no "
+            "limit"
+        )
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if seconds <= 0:
         raise RequestError(
-            f"budget {text!r} leaves no time to measure anything; type --budget 30s, or none for no limit"
+            f"budget {text!r} leaves no time to measure anything; type --budget 30s, or none for "
+            "no limit"
         )
     return seconds
 
 
 def make_plan(candidates: Sequence[Candidate], seconds: float | None, rounds: int) -> Plan:
-    """Chooses cells in the order they come (most important first), then as many rounds as there is time for.
+    """Chooses cells in the order they come (most important first), then as many rounds as there is
+    time for.
 
-    A cell that does not fit is skipped; a cheaper one behind it may still fit. `seconds` None is no limit.
+    A cell that does not fit is skipped; a cheaper one behind it may still fit. `seconds` None is no
+    limit.
     """
     if seconds is None:
         return Plan(rounds=rounds, chosen=tuple(candidates), skipped=())

@@ -1,4 +1,6 @@
-"""Cells: the things that can be measured, each by a kind and its sizes, and the grid of them that a bench walks."""
+"""Cells: the things that can be measured, each by a kind and its sizes, and the grid of them that a
+bench walks.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,13 @@ KINDS = {
 }
 """Kinds of cells and what they are called."""
 
-_WORDS = {"prompt_tokens": "prompt of {:,}", "batch": "batch {}", "context": "context {:,}", "threads": "{} in use",
-          "prefix_positions": "prefix of {:,}"}  # fmt: skip
+_WORDS = {
+    "prompt_tokens": "prompt of {:,}",
+    "batch": "batch {}",
+    "context": "context {:,}",
+    "threads": "{} in use",
+    "prefix_positions": "prefix of {:,}",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +60,18 @@ class Cell:
     @property
     def sizes(self) -> dict[str, int]:
         """The sizes that apply."""
-        return {name: size for name, size in dataclasses.asdict(self).items() if name != "kind" and size is not None}
+        return {
+            name: size
+            for name, size in dataclasses.asdict(self).items()
+            if name != "kind" and size is not None
+        }
 
     @property
     def label(self) -> str:
         """For people: `decoding, batch 1, context 128`."""
-        return ", ".join([KINDS[self.kind], *(_WORDS[name].format(size) for name, size in self.sizes.items())])
+        return ", ".join(
+            [KINDS[self.kind], *(_WORDS[name].format(size) for name, size in self.sizes.items())]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -72,8 +85,14 @@ class Cell:
 
 
 def cells_of(grid: Grid) -> list[Cell]:
-    """All cells of a grid, the most important first: what a user feels in the first minute, then the rest of the map."""
-    prompt, batch, context = nearest(grid.prompts, 128), max(grid.batches), nearest(grid.contexts, 128)
+    """All cells of a grid, the most important first: what a user feels in the first minute, then
+    the rest of the map.
+    """
+    prompt, batch, context = (
+        nearest(grid.prompts, 128),
+        max(grid.batches),
+        nearest(grid.contexts, 128),
+    )
     positions = grid.prefix_positions
     first = [
         Cell("decode", batch=min(grid.batches), context=context),
@@ -86,13 +105,19 @@ def cells_of(grid: Grid) -> list[Cell]:
         *(Cell("prefill", prompt_tokens=tokens) for tokens in grid.prompts),
         *(Cell("decode", batch=min(grid.batches), context=tokens) for tokens in grid.contexts),
         *(Cell("threads", threads=count, batch=batch) for count in grid.threads),
-        *(Cell("decode", batch=rows, context=tokens) for tokens in grid.contexts for rows in grid.batches),
+        *(
+            Cell("decode", batch=rows, context=tokens)
+            for tokens in grid.contexts
+            for rows in grid.batches
+        ),
     ]
     return [cell for cell in dict.fromkeys(first) if cell.kind != "mixed" or (cell.batch or 0) > 1]
 
 
 def positions_of(cell: Cell, new_tokens: int, prefix_positions: int) -> int:
-    """Positions that a cell needs in a row of the cache; `prefix_positions` of the prefix that prompts stand behind."""
+    """Positions that a cell needs in a row of the cache; `prefix_positions` of the prefix that
+    prompts stand behind.
+    """
     if cell.kind == "prefill":
         return prefix_positions + (cell.prompt_tokens or 0) + 1
     if cell.kind == "cold_start":
@@ -101,11 +126,19 @@ def positions_of(cell: Cell, new_tokens: int, prefix_positions: int) -> int:
         return (cell.context or 0) + new_tokens + slack(cell.batch or 1)
     if cell.kind == "prefix":
         return (cell.prefix_positions or 0) + 1
-    return (cell.prefix_positions or 0) + (cell.prompt_tokens or 0) + new_tokens + slack(cell.batch or 1) + 128
+    return (
+        (cell.prefix_positions or 0)
+        + (cell.prompt_tokens or 0)
+        + new_tokens
+        + slack(cell.batch or 1)
+        + 128
+    )
 
 
 def slack(batch: int) -> int:
-    """New tokens beyond those timed: the rows that join first go on until the last one's time is taken."""
+    """New tokens beyond those timed: the rows that join first go on until the last one's time is
+    taken.
+    """
     return 2 * batch + 4
 
 

@@ -1,6 +1,7 @@
 """The parent's side: processes that measure, and nothing else of ours in them.
 
-They get a session of their own, so that Ctrl-C reaches only the parent, which then keeps what was measured and ends them.
+They get a session of their own, so that Ctrl-C reaches only the parent, which then keeps what was
+measured and ends them.
 """
 
 from __future__ import annotations
@@ -26,18 +27,29 @@ Answer = dict[str, Any]
 
 
 class Child:
-    """A Python process that speaks JSON lines. Use it as a context manager: it never outlives the block."""
+    """A Python process that speaks JSON lines. Use it as a context manager: it never outlives the
+    block.
+    """
 
-    def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
-            env={**os.environ, **(environment or {})}, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
 
     def ask(self, request: Mapping[str, Any] | None = None) -> Answer:
-        """Sends a request, if any, and waits for a line. Raises EdgePrefixError with what the process said when it fails."""
+        """Sends a request, if any, and waits for a line. Raises EdgePrefixError with what the
+        process said when it fails.
+        """
         assert self._process.stdin is not None  # both are pipes
         assert self._process.stdout is not None
         if request is not None:
@@ -66,7 +78,10 @@ class Child:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._process.poll() is None:
             self._process.kill()
@@ -80,7 +95,8 @@ class Child:
         self._errors.seek(0)
         words = self._errors.read().strip().splitlines()
         return EdgePrefixError(
-            f"the measuring process ended (exit code {code}): {words[-1] if words else 'it said nothing'}"
+            f"the measuring process ended (exit code {code}): "
+            f"{words[-1] if words else 'it said nothing'}"
         )
 
 
@@ -93,7 +109,9 @@ class Worker:
         self.facts: Answer = {}
 
     def open(self) -> Answer:
-        """Loads the bundle. Returns load time, cache bytes and rough costs; raises what loading raises."""
+        """Loads the bundle. Returns load time, cache bytes and rough costs; raises what loading
+        raises.
+        """
         self.facts = self._child.ask({"open": self._setup.to_json()})
         return self.facts
 
@@ -109,7 +127,10 @@ class Worker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._child.__exit__(kind, error, trace)
 
@@ -124,7 +145,9 @@ def start_cold(setup: Setup, prompt_tokens: int) -> Answer:
 def measure_bandwidth(threads: int, weight_bytes: int) -> Answer:
     """Samples of bytes/s, in a process whose BLAS has one thread."""
     job = json.dumps({"threads": threads, "bytes": weight_bytes})
-    with Child(["-m", "edgeprefix.runtime.measuring.memory_bandwidth", job], environment=SINGLE_BLAS_THREAD) as child:
+    with Child(
+        ["-m", "edgeprefix.runtime.measuring.memory_bandwidth", job], environment=SINGLE_BLAS_THREAD
+    ) as child:
         return child.finish()
 
 

@@ -1,4 +1,6 @@
-"""From what the user asked for to the cells that this bundle can do, and the sizes that the engine must be opened with."""
+"""From what the user asked for to the cells that this bundle can do, and the sizes that the engine
+must be opened with.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from edgeprefix.runtime.measuring.cells import Cell, Grid, cells_of, positions_o
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Cells in order of importance, those that do not fit the base with the reason, and the positions they need."""
+    """Cells in order of importance, those that do not fit the base with the reason, and the
+    positions they need.
+    """
 
     cells: tuple[Cell, ...]
     unfit: tuple[tuple[str, str], ...]
@@ -18,17 +22,23 @@ class Choice:
 
 
 def choose(grid: Grid, *, max_positions: int, behind_prefix: bool) -> Choice:
-    """Sorts out what needs more positions than the base has. Raises RequestError when nothing is left."""
+    """Sorts out what needs more positions than the base has. Raises RequestError when nothing is
+    left.
+    """
     positions = grid.prefix_positions if behind_prefix else 0
     need = {cell: positions_of(cell, grid.new_tokens, positions) for cell in cells_of(grid)}
     fitting = tuple(cell for cell in need if need[cell] <= max_positions)
     if not any(cell.kind in ("decode", "prefill") for cell in fitting):
         raise RequestError(
-            f"nothing fits the base's {max_positions} positions: prompts {_list(grid.prompts)}, contexts {_list(grid.contexts)}, "
-            f"{grid.new_tokens} new tokens; give smaller --prompt-tokens, --contexts or --new-tokens"
+            f"nothing fits the base's {max_positions} positions: prompts {_list(grid.prompts)}, "
+            f"contexts {_list(grid.contexts)}, "
+            f"{grid.new_tokens} new tokens; give smaller --prompt-tokens, --contexts or "
+            "--new-tokens"
         )
     unfit = tuple(
-        (cell.label, f"needs more positions than the base's {max_positions:,}") for cell in need if cell not in fitting
+        (cell.label, f"needs more positions than the base's {max_positions:,}")
+        for cell in need
+        if cell not in fitting
     )
     return Choice(cells=fitting, unfit=unfit, max_length=max(need[cell] for cell in fitting))
 
@@ -43,7 +53,9 @@ def parse_sizes(text: str, option: str) -> tuple[int, ...]:
     """Sizes of `16,128,1024`, in order, once each. Raises RequestError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise RequestError(f"{option} {text!r}: expected positive numbers with commas between, such as 16,128,1024")
+        raise RequestError(
+            f"{option} {text!r}: expected positive numbers with commas between, such as 16,128,1024"
+        )
     return tuple(sorted({int(part) for part in parts}))
 
 

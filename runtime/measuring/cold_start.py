@@ -1,7 +1,9 @@
-"""A cold start: a fresh interpreter, the import, the bundle, the first token; and what memory that takes.
+"""A cold start: a fresh interpreter, the import, the bundle, the first token; and what memory that
+takes.
 
-The process is started with PROGRAM, which takes the time before and after the import. "Cold" means a new process: the
-bundle's files are in the operating system's cache from the second start on, and the first start is told apart.
+The process is started with PROGRAM, which takes the time before and after the import. "Cold" means
+a new process: the bundle's files are in the operating system's cache from the second start on, and
+the first start is told apart.
 """
 
 from __future__ import annotations
@@ -25,16 +27,24 @@ PROGRAM = (
 
 
 def start(job: dict[str, Any], began: float, imported: float) -> dict[str, Any]:
-    """Opens the bundle for one sequence and generates. `began` and `imported` are what time.time() said."""
+    """Opens the bundle for one sequence and generates. `began` and `imported` are what time.time()
+    said.
+    """
     setup, memory = Setup.from_json(job["setup"]), {"import": peak_bytes()}
     at = time.time()
     with Engine.load(
-        setup.bundle, max_batch=1, max_length=setup.max_length, threads=setup.threads, providers=setup.providers or None
+        setup.bundle,
+        max_batch=1,
+        max_length=setup.max_length,
+        threads=setup.threads,
+        providers=setup.providers or None,
     ) as engine:
         task = None if setup.prefix is None else engine.load_prefix(setup.prefix).name
         loaded, memory["load"] = time.time(), peak_bytes()
         prompt = prompt_ids(job["prompt_tokens"], engine.manifest.vocabulary)
-        stream = engine.stream(prompt, prefix=task, max_new_tokens=setup.new_tokens, ignore_end=True)
+        stream = engine.stream(
+            prompt, prefix=task, max_new_tokens=setup.new_tokens, ignore_end=True
+        )
         first = next(time.time() for piece in stream if piece.token is not None)
         for _ in stream:
             pass

@@ -1,4 +1,6 @@
-"""Rounds of samples become numbers: one file for what a round gives and what the report says of it."""
+"""Rounds of samples become numbers: one file for what a round gives and what the report
+says of it.
+"""
 
 from __future__ import annotations
 

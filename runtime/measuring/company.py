@@ -1,7 +1,8 @@
 """How much of the machine others used: a measurement beside a busy neighbour is no measurement.
 
-/proc/stat counts what every core did. What our own processes used is taken off; the rest belongs to others, or was never
-given to this machine (steal). Elsewhere than on Linux nothing is known, and the report says so.
+/proc/stat counts what every core did. What our own processes used is taken off; the rest belongs to
+others, or was never given to this machine (steal). Elsewhere than on Linux nothing is known, and
+the report says so.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class _Ticks:
 
 
 class CompanyWatch:
-    """Counts from its making on. `shares` needs every child process to have ended, as only then its time is known."""
+    """Counts from its making on. `shares` needs every child process to have ended, as only then its
+    time is known.
+    """
 
     def __init__(self) -> None:
         self._start = _now()
@@ -46,7 +49,9 @@ class CompanyWatch:
         room = max((end.at - self._start.at) * _cores(), 1e-9)
         others = end.busy_s - self._start.busy_s - (end.own_s - self._start.own_s)
         steal = end.steal_s - self._start.steal_s
-        return Shares(others=min(max(others / room, 0.0), 1.0), steal=min(max(steal / room, 0.0), 1.0))
+        return Shares(
+            others=min(max(others / room, 0.0), 1.0), steal=min(max(steal / room, 0.0), 1.0)
+        )
 
 
 def shares_for(seconds: float) -> Shares | None:
@@ -57,7 +62,9 @@ def shares_for(seconds: float) -> Shares | None:
 
 
 def _now() -> _Ticks | None:
-    """Seconds that the allowed cores were busy, lost to the hypervisor, and used by this process and its ended children."""
+    """Seconds that the allowed cores were busy, lost to the hypervisor, and used by this process
+    and its ended children.
+    """
     if not _STAT.is_file():
         return None
     busy = steal = 0.0

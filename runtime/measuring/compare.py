@@ -1,8 +1,10 @@
-"""Two reports side by side: for every number that both have, the ratio with its spread, and whether it is more than noise.
+"""Two reports side by side: for every number that both have, the ratio with its spread, and whether
+it is more than noise.
 
-With at least five rounds on both sides the spread is a bootstrap interval of the ratio of medians (2,000 draws, 99 %, seeded);
-with fewer it runs from the least favourable to the most favourable pair of rounds. Rounds of one run know nothing of what
-differs between two runs, so that differences within `noise` count as noise in any case.
+With at least five rounds on both sides the spread is a bootstrap interval of the ratio of medians
+(2,000 draws, 99 %, seeded); with fewer it runs from the least favourable to the most favourable
+pair of rounds. Rounds of one run know nothing of what differs between two runs, so that differences
+within `noise` count as noise in any case.
 """
 
 from __future__ import annotations
@@ -42,14 +44,18 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` for B, or `noise` when the spread touches 1 give or take the noise."""
+        """`better` or `worse` for B, or `noise` when the spread touches 1 give or take the
+        noise.
+        """
         if self.high >= 1 / (1 + self.noise) and self.low <= 1 + self.noise:
             return "noise"
         return "better" if (self.ratio > 1) == more_is_better(self.name) else "worse"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        numbers = {key: float(f"{getattr(self, key):.6g}") for key in ("a", "b", "ratio", "low", "high")}
+        numbers = {
+            key: float(f"{getattr(self, key):.6g}") for key in ("a", "b", "ratio", "low", "high")
+        }
         return {"cell": self.cell.to_json(), "name": self.name, **numbers, "verdict": self.verdict}
 
 
@@ -65,11 +71,16 @@ class Comparison:
 
     @property
     def cautions(self) -> list[str]:
-        """What makes the two hard to compare: another base or precision, a busy machine, other settings."""
+        """What makes the two hard to compare: another base or precision, a busy machine, other
+        settings.
+        """
         notes = []
         for key in ("base", "precision", "base_sha256"):
             if self.a.bundle[key] != self.b.bundle[key]:
-                notes.append(f"{key.replace('_', ' ')} differs: {self.a.bundle[key]} and {self.b.bundle[key]}")
+                notes.append(
+                    f"{key.replace('_', ' ')} differs: {self.a.bundle[key]} and "
+                    f"{self.b.bundle[key]}"
+                )
         for key in ("new_tokens", "threads", "prefix_positions"):
             one, other = self.a.settings.get(key), self.b.settings.get(key)
             if one != other:
@@ -89,7 +100,9 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Writes the JSON file atomically. Raises OutputError."""
-        write_atomic(path, (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomic(
+            path, (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode()
+        )
 
 
 def compare(a: Report, b: Report, *, noise: float = NOISE) -> Comparison:
@@ -113,7 +126,10 @@ def ratio_spread(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     if min(len(a), len(b)) < BOOTSTRAP_ROUNDS:
         return min(b) / max(a), max(b) / min(a)
     random = np.random.default_rng(0)
-    medians = [np.median(random.choice(np.asarray(samples), (_DRAWS, len(samples))), axis=1) for samples in (a, b)]
+    medians = [
+        np.median(random.choice(np.asarray(samples), (_DRAWS, len(samples))), axis=1)
+        for samples in (a, b)
+    ]
     low, high = np.percentile(medians[1] / medians[0], [0.5, 99.5])
     return float(low), float(high)
 
@@ -137,5 +153,12 @@ def _difference(cell: Cell, name: str, a: Number, b: Number, noise: float) -> Di
     low, high = ratio_spread(one, other)
     ratio = max(b.value, tiny) / max(a.value, tiny)
     return Difference(
-        cell=cell, name=name, a=a.value, b=b.value, ratio=ratio, low=min(low, ratio), high=max(high, ratio), noise=noise
+        cell=cell,
+        name=name,
+        a=a.value,
+        b=b.value,
+        ratio=ratio,
+        low=min(low, ratio),
+        high=max(high, ratio),
+        noise=noise,
     )

@@ -1,4 +1,6 @@
-"""Two benches side by side as one HTML page: what differs as a plot of ratios, then every number."""
+"""Two benches side by side as one HTML page: what differs as a plot of ratios, then every
+number.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +14,44 @@ from edgeprefix.runtime.page.charts import Interval, intervals
 from edgeprefix.runtime.page.document import document, facts, side_by_side, tile
 
 _PLOTTED = {
-    "decode": "tokens_per_s", "prefill": "first_token_ms", "cold_start": "total_ms", "prefix": "swap_ms_p50",
-    "mixed": "mixed_tokens_per_s", "instead_of_text": "with_prefix_ms", "threads": "tokens_per_s",
-}  # fmt: skip
+    "decode": "tokens_per_s",
+    "prefill": "first_token_ms",
+    "cold_start": "total_ms",
+    "prefix": "swap_ms_p50",
+    "mixed": "mixed_tokens_per_s",
+    "instead_of_text": "with_prefix_ms",
+    "threads": "tokens_per_s",
+}
 _STYLES = {"better": "prefix", "worse": "third", "noise": "base"}
 
 
 def render_comparison(found: Comparison) -> str:
     """The whole page."""
-    body = "\n".join((_header(found), _cautions(found), _tiles(found), _plot(found), _table(found), _machines(found)))
+    body = "\n".join(
+        (
+            _header(found),
+            _cautions(found),
+            _tiles(found),
+            _plot(found),
+            _table(found),
+            _machines(found),
+        )
+    )
     footer = "This page is drawn from two benches' JSON and loads nothing from elsewhere."
     return document(f"edgeprefix bench: {_name(found.a)} and {_name(found.b)}", body, footer=footer)
 
 
 def _header(found: Comparison) -> str:
     lead = (
-        f"A: {_name(found.a)}, {found.a.created}. B: {_name(found.b)}, {found.b.created}. Ratios are B over A with the "
-        f"spread that the rounds of both give; what touches 1 within {found.noise:.0%} counts as noise."
+        f"A: {_name(found.a)}, {found.a.created}. B: {_name(found.b)}, {found.b.created}. Ratios "
+        "are B over A with the "
+        f"spread that the rounds of both give; what touches 1 within {found.noise:.0%} counts as "
+        "noise."
     )
-    return f"<p class='eyebrow'>edgeprefix bench compare</p><h1>B against A</h1><p class='lead'>{escape(lead)}</p>"
+    return (
+        "<p class='eyebrow'>edgeprefix bench compare</p><h1>B against A</h1><p "
+        f"class='lead'>{escape(lead)}</p>"
+    )
 
 
 def _cautions(found: Comparison) -> str:
@@ -38,10 +59,22 @@ def _cautions(found: Comparison) -> str:
 
 
 def _tiles(found: Comparison) -> str:
-    counts = {verdict: sum(one.verdict == verdict for one in found.differences) for verdict in _STYLES}
+    counts = {
+        verdict: sum(one.verdict == verdict for one in found.differences) for verdict in _STYLES
+    }
     tiles = (
-        tile(str(counts["better"]), "", "numbers in which B is better", "good" if counts["better"] else ""),
-        tile(str(counts["worse"]), "", "numbers in which B is worse", "bad" if counts["worse"] else ""),
+        tile(
+            str(counts["better"]),
+            "",
+            "numbers in which B is better",
+            "good" if counts["better"] else "",
+        ),
+        tile(
+            str(counts["worse"]),
+            "",
+            "numbers in which B is worse",
+            "bad" if counts["worse"] else "",
+        ),
         tile(str(counts["noise"]), "", "numbers within noise"),
     )
     return f"<div class='grid tiles'>{''.join(tiles)}</div>"
@@ -50,13 +83,19 @@ def _tiles(found: Comparison) -> str:
 def _plot(found: Comparison) -> str:
     rows = [_interval(one) for one in found.differences if one.name == _PLOTTED[one.cell.kind]]
     half = (len(rows) + 1) // 2
-    note = "How many times as fast B is, on a logarithmic scale: to the right of the line B is faster; grey is within noise."
+    note = (
+        "How many times as fast B is, on a logarithmic scale: to the right of the line B is "
+        "faster; grey is within noise."
+    )
     plots = [
         intervals(part, title="speed of B over A", left="A faster", right="B faster")
         for part in (rows[:half], rows[half:])
         if part
     ]
-    cards = "".join(f"<section style='margin-bottom:16px'><div class='card'>{plot}</div></section>" for plot in plots)
+    cards = "".join(
+        f"<section style='margin-bottom:16px'><div class='card'>{plot}</div></section>"
+        for plot in plots
+    )
     return f"<h2>Speed</h2><p class='note'>{note}</p><div class='grid pair'>{cards}</div>"
 
 
@@ -70,10 +109,14 @@ def _interval(one: Difference) -> Interval:
 
 def _table(found: Comparison) -> str:
     rows = "".join(_row(one) for one in found.differences)
-    left_out = "".join(f"<p class='small'>Not compared: {escape(cell)}</p>" for cell in found.only_one)
+    left_out = "".join(
+        f"<p class='small'>Not compared: {escape(cell)}</p>" for cell in found.only_one
+    )
     return (
-        "<h2>Every number</h2><div class='card scroll'><table><tr><th>what</th><th class='number'>A</th><th class='number'>B</th>"
-        "<th class='number'>B over A</th><th class='number'>spread of the ratio</th><th>B is</th></tr>"
+        "<h2>Every number</h2><div class='card scroll'><table><tr><th>what</th><th "
+        "class='number'>A</th><th class='number'>B</th>"
+        "<th class='number'>B over A</th><th class='number'>spread of the ratio</th><th>B "
+        "is</th></tr>"
         f"{rows}</table></div>{left_out}"
     )
 
@@ -84,7 +127,12 @@ def _row(one: Difference) -> str:
         "worse": "<span class='wrong'>worse</span>",
         "noise": "within noise",
     }
-    cells = (shown(one.name, one.a), shown(one.name, one.b), f"{one.ratio:.3f}", f"{one.low:.3f} … {one.high:.3f}")
+    cells = (
+        shown(one.name, one.a),
+        shown(one.name, one.b),
+        f"{one.ratio:.3f}",
+        f"{one.low:.3f} … {one.high:.3f}",
+    )
     numbers = "".join(f"<td class='number'>{escape(cell)}</td>" for cell in cells)
     what = f"{escape(one.cell.label)}: {escape(title(one.name))}"
     return f"<tr><td>{what}</td>{numbers}<td>{words[one.verdict]}</td></tr>"
@@ -92,7 +140,8 @@ def _row(one: Difference) -> str:
 
 def _machines(found: Comparison) -> str:
     return side_by_side(
-        f"<h2>Machine A</h2>{facts(machine_facts(found.a))}", f"<h2>Machine B</h2>{facts(machine_facts(found.b))}"
+        f"<h2>Machine A</h2>{facts(machine_facts(found.a))}",
+        f"<h2>Machine B</h2>{facts(machine_facts(found.b))}",
     )
 
 

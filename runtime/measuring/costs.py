@@ -1,4 +1,6 @@
-"""What a cell will cost, guessed from the probe's few steps, so that a budget can be planned. Guesses err on the long side."""
+"""What a cell will cost, guessed from the probe's few steps, so that a budget can be planned.
+Guesses err on the long side.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _COLD_ROUNDS, _THREAD_ROUNDS = 5, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds of a prompt's token, of a step of one row and of all rows, and of a start until the first token."""
+    """Seconds of a prompt's token, of a step of one row and of all rows, and of a start until the
+    first token.
+    """
 
     token_s: float
     step_s: float
@@ -28,12 +32,17 @@ class Costs:
     def candidate(self, cell: Cell) -> Candidate:
         """A cell with its price."""
         if cell.kind == "cold_start":
-            return Candidate(cell, self.start_s + self.new_tokens * self.step_s, rounds_most=_COLD_ROUNDS)
+            return Candidate(
+                cell, self.start_s + self.new_tokens * self.step_s, rounds_most=_COLD_ROUNDS
+            )
         if cell.kind == "threads":
             slower = max(1.0, self.cores / (cell.threads or 1))
             seconds = self._decode(1, 128) + self._decode(cell.batch or 1, 128) + self._prefill(128)
             return Candidate(
-                cell, max(slower * seconds, 3 * LEAST_ROUND_S), setup_s=self.start_s, rounds_most=_THREAD_ROUNDS
+                cell,
+                max(slower * seconds, 3 * LEAST_ROUND_S),
+                setup_s=self.start_s,
+                rounds_most=_THREAD_ROUNDS,
             )
         return Candidate(cell, max(self._round_s(cell), LEAST_ROUND_S))
 

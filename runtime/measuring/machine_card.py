@@ -18,13 +18,31 @@ RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers", "sa
 _CPU = Path("/sys/devices/system/cpu/cpu0")
 # Of a processor's flags, those that decide which matrix kernels run.
 _FEATURES = (
-    "avx2", "f16c", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8",
-    "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme",
-)  # fmt: skip
+    "avx2",
+    "f16c",
+    "fma",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+    "sve2",
+    "sme",
+)
 
 
 def machine_card() -> dict[str, Any]:
-    """Processor with its features, cores, caches, memory and system; what the system does not tell is None."""
+    """Processor with its features, cores, caches, memory and system; what the system does not tell
+    is None.
+    """
     return {
         "processor": _processor(),
         "features": features(),
@@ -63,7 +81,11 @@ def last_level_cache_bytes() -> int | None:
     """The largest cache that a core can use; None where the system does not tell."""
     sizes = [_first_line(path) for path in _CPU.glob("cache/index*/size")]
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    known = [int(size[:-1]) * units[size[-1]] for size in sizes if size and size[-1] in units and size[:-1].isdigit()]
+    known = [
+        int(size[:-1]) * units[size[-1]]
+        for size in sizes
+        if size and size[-1] in units and size[:-1].isdigit()
+    ]
     return max(known, default=None)
 
 

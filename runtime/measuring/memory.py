@@ -1,4 +1,6 @@
-"""Peak memory of the process that asks. Numbers of a process that did nothing but the job are the honest ones."""
+"""Peak memory of the process that asks. Numbers of a process that did nothing but the job are the
+honest ones.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from pathlib import Path
 def peak_bytes() -> int | None:
     """The most memory that this process ever held; None where the system does not tell.
 
-    Linux: VmHWM, which begins anew with a program; ru_maxrss would inherit what the parent had before the fork.
+    Linux: VmHWM, which begins anew with a program; ru_maxrss would inherit what the parent had
+    before the fork.
     """
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,10 +1,13 @@
-"""Memory bandwidth as measured: threads that read arrays, each its own, with the dot product of numpy's BLAS.
+"""Memory bandwidth as measured: threads that read arrays, each its own, with the dot product of
+numpy's BLAS.
 
-    OPENBLAS_NUM_THREADS=1 python -m edgeprefix.runtime.measuring.memory_bandwidth '{"threads": 2, "bytes": 4000000}'
+    OPENBLAS_NUM_THREADS=1 python -m edgeprefix.runtime.measuring.memory_bandwidth '{"threads": 2,
+    "bytes": 4000000}'
 
-A decoding step reads all weights once, so bandwidth over weight bytes is what no kernel can beat. Two working sets are read:
-one far larger than the caches, and one as large as the weights, which may well lie in a cache. A process of its own: BLAS takes
-its number of threads from the environment, before it is loaded.
+A decoding step reads all weights once, so bandwidth over weight bytes is what no kernel can beat.
+Two working sets are read: one far larger than the caches, and one as large as the weights, which
+may well lie in a cache. A process of its own: BLAS takes its number of threads from the
+environment, before it is loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +23,12 @@ import numpy as np
 from edgeprefix.runtime.decoding.machine import available_bytes
 from edgeprefix.runtime.measuring.machine_card import last_level_cache_bytes
 
-_BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 SINGLE_BLAS_THREAD = dict.fromkeys(_BLAS_VARIABLES, "1")
 REPETITIONS = 7
 _MIB = 1 << 20
@@ -28,8 +36,12 @@ _LEAST_SET = 256 * _MIB  # where the size of the last cache is not known
 _SAMPLE_S = 0.02  # passes are repeated until a sample takes about so long
 
 
-def read_bandwidth(total_bytes: int, threads: int, *, repetitions: int = REPETITIONS) -> list[float]:
-    """Bytes/s read from a working set of `total_bytes` shared out over `threads`, one sample for each repetition."""
+def read_bandwidth(
+    total_bytes: int, threads: int, *, repetitions: int = REPETITIONS
+) -> list[float]:
+    """Bytes/s read from a working set of `total_bytes` shared out over `threads`, one sample for
+    each repetition.
+    """
     count = max(total_bytes // threads // 4, 1024)
     arrays = [np.ones(count, np.float32) for _ in range(threads)]
     once = _seconds(arrays, 1)
@@ -38,7 +50,9 @@ def read_bandwidth(total_bytes: int, threads: int, *, repetitions: int = REPETIT
 
 
 def large_set_bytes() -> int:
-    """A working set that no cache holds: eight times the last level, within a quarter of what is free."""
+    """A working set that no cache holds: eight times the last level, within a quarter of what is
+    free.
+    """
     wanted = max(8 * (last_level_cache_bytes() or 0), _LEAST_SET)
     free = available_bytes()
     return wanted if free is None else max(min(wanted, free // 4), 8 * _MIB)
@@ -56,7 +70,9 @@ def measure(threads: int, weight_bytes: int) -> dict[str, Any]:
 
 
 def _seconds(arrays: list[np.ndarray[Any, np.dtype[np.float32]]], passes: int) -> float:
-    """All threads begin together; the clock runs until the last has read its array `passes` times."""
+    """All threads begin together; the clock runs until the last has read its array `passes`
+    times.
+    """
     gate = threading.Barrier(len(arrays) + 1)
 
     def read(array: np.ndarray[Any, np.dtype[np.float32]]) -> None:

@@ -1,4 +1,6 @@
-"""What the numbers of a report are called, in which unit they are, and whether more of them is better."""
+"""What the numbers of a report are called, in which unit they are, and whether more of them is
+better.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The report of a bench: a JSON file with a kind and a version, specified in docs/bench.md, that `bench compare` reads.
+"""The report of a bench: a JSON file with a kind and a version, specified in docs/bench.md, that
+`bench compare` reads.
 
-At its top stand the few numbers that most people want, under plain names; below them everything, cell by cell.
+At its top stand the few numbers that most people want, under plain names; below them everything,
+cell by cell.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was found for a cell; `limit_tokens_per_s` is what memory bandwidth allows (None: unknown, or no decoding)."""
+    """What was found for a cell; `limit_tokens_per_s` is what memory bandwidth allows (None:
+    unknown, or no decoding).
+    """
 
     cell: Cell
     numbers: Mapping[str, Number]
@@ -31,7 +35,11 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         numbers = {name: number.to_json() for name, number in self.numbers.items()}
-        return {"cell": self.cell.to_json(), "limit_tokens_per_s": self.limit_tokens_per_s, "numbers": numbers}
+        return {
+            "cell": self.cell.to_json(),
+            "limit_tokens_per_s": self.limit_tokens_per_s,
+            "numbers": numbers,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
@@ -52,7 +60,9 @@ class Report:
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     bandwidth: Mapping[str, Number]
-    """Bytes/s: `memory`, `memory_one_thread`, and `weights` over a working set of the weights' size; empty on a device."""
+    """Bytes/s: `memory`, `memory_one_thread`, and `weights` over a working set of the weights'
+    size; empty on a device.
+    """
     memory: Mapping[str, int | None]
     """Bytes: peaks of the processes, cache, files."""
     circumstances: Mapping[str, Any]
@@ -71,7 +81,8 @@ class Report:
     def of(self, kind: str) -> list[Measurement]:
         """All measurements of a kind, by their sizes."""
         return sorted(
-            (one for one in self.measurements if one.cell.kind == kind), key=lambda one: [*one.cell.sizes.values()]
+            (one for one in self.measurements if one.cell.kind == kind),
+            key=lambda one: [*one.cell.sizes.values()],
         )
 
     @property
@@ -101,22 +112,32 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """Plain values: kind, version and headline first."""
         return {
-            "kind": KIND, "format_version": FORMAT_VERSION, "created": self.created, "complete": self.complete,
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            "created": self.created,
+            "complete": self.complete,
             **self.headline(),
-            "warnings": list(self.warnings), "bundle": dict(self.bundle), "settings": dict(self.settings),
-            "machine": dict(self.machine), "versions": dict(self.versions),
+            "warnings": list(self.warnings),
+            "bundle": dict(self.bundle),
+            "settings": dict(self.settings),
+            "machine": dict(self.machine),
+            "versions": dict(self.versions),
             "bandwidth": {name: number.to_json() for name, number in self.bandwidth.items()},
-            "memory": dict(self.memory), "circumstances": dict(self.circumstances),
+            "memory": dict(self.memory),
+            "circumstances": dict(self.circumstances),
             "measurements": [one.to_json() for one in self.measurements],
             "skipped": [{"cell": cell, "reason": reason} for cell, reason in self.skipped],
-        }  # fmt: skip
+        }
 
     def headline(self) -> dict[str, Any]:
         """The numbers at the top of the file; those that were not measured are left out."""
         found: dict[str, Any] = {}
         if self.decode is not None:
             found["decode_tokens_per_s"] = self.decode.numbers["tokens_per_s"].value
-            found["token_ms"] = {f"p{share}": self.decode.numbers[f"token_ms_p{share}"].value for share in (50, 90, 99)}
+            found["token_ms"] = {
+                f"p{share}": self.decode.numbers[f"token_ms_p{share}"].value
+                for share in (50, 90, 99)
+            }
         if self.decode_full is not None:
             found["batch_tokens_per_s"] = self.decode_full.numbers["tokens_per_s"].value
         if self.first_token is not None:
@@ -126,12 +147,16 @@ class Report:
             found["load_ms"] = cold.numbers["load_ms"].value
             found["cold_start_ms"] = cold.numbers["total_ms"].value
         if prefix := self.find("prefix"):
-            found["swap_ms"] = {f"p{share}": prefix.numbers[f"swap_ms_p{share}"].value for share in (50, 99)}
+            found["swap_ms"] = {
+                f"p{share}": prefix.numbers[f"swap_ms_p{share}"].value for share in (50, 99)
+            }
         return found | {"peak_memory_bytes": self.memory.get("peak")}
 
     def save(self, path: Path) -> None:
         """Writes the JSON file atomically. Raises OutputError."""
-        write_atomic(path, (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode())
+        write_atomic(
+            path, (json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n").encode()
+        )
 
     @classmethod
     def load(cls, path: Path) -> Report:
@@ -154,21 +179,34 @@ class Report:
         kind = data.get("kind") if isinstance(data, dict) else type(data).__name__
         if kind != KIND:
             raise FileFormatError(
-                f"{source} is of kind {kind!r}, expected {KIND!r}; make one with `edgeprefix bench BUNDLE --json FILE`"
+                f"{source} is of kind {kind!r}, expected {KIND!r}; make one with `edgeprefix "
+                "bench BUNDLE --json FILE`"
             )
         if data.get("format_version") != FORMAT_VERSION:
             raise FileFormatError(
-                f"{source}: format version {data.get('format_version')!r} is unknown (this edgeprefix reads {FORMAT_VERSION}); "
+                f"{source}: format version {data.get('format_version')!r} is unknown (this "
+                f"edgeprefix reads {FORMAT_VERSION}); "
                 "measure again with this version"
             )
         try:
             return cls(**_fields(data))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(f"{source} is damaged: {error!r}; measure again with `edgeprefix bench`") from error
+            raise FileFormatError(
+                f"{source} is damaged: {error!r}; measure again with `edgeprefix bench`"
+            ) from error
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    plain = ("created", "complete", "bundle", "settings", "machine", "versions", "memory", "circumstances")
+    plain = (
+        "created",
+        "complete",
+        "bundle",
+        "settings",
+        "machine",
+        "versions",
+        "memory",
+        "circumstances",
+    )
     skipped: Sequence[Mapping[str, str]] = data["skipped"]
     return {name: data[name] for name in plain} | {
         "bandwidth": {name: Number.from_json(number) for name, number in data["bandwidth"].items()},

@@ -14,14 +14,18 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(frozen=True)
 class Number:
-    """`value` is the samples' median, or for percentiles that of all times of all rounds; `samples` one for each round."""
+    """`value` is the samples' median, or for percentiles that of all times of all rounds; `samples`
+    one for each round.
+    """
 
     value: float
     samples: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not self.samples or not all(map(math.isfinite, (self.value, *self.samples))):
-            raise ValueError(f"a number needs finite samples, got {self.value} of {self.samples[:5]}")
+            raise ValueError(
+                f"a number needs finite samples, got {self.value} of {self.samples[:5]}"
+            )
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Number:
@@ -48,9 +52,13 @@ class Number:
         """Plain values, with the spread written out for readers without this module."""
         low, high = self.quartiles
         return {
-            "value": _short(self.value), "q1": _short(low), "q3": _short(high), "min": _short(self.least),
-            "max": _short(self.most), "samples": [_short(sample) for sample in self.samples],
-        }  # fmt: skip
+            "value": _short(self.value),
+            "q1": _short(low),
+            "q3": _short(high),
+            "min": _short(self.least),
+            "max": _short(self.most),
+            "samples": [_short(sample) for sample in self.samples],
+        }
 
     @classmethod
     def from_json(cls, data: Any) -> Number:
@@ -63,7 +71,8 @@ def percentiles(name: str, rounds: Sequence[Sequence[float]]) -> dict[str, Numbe
     pooled = [time for times in rounds for time in times]
     return {
         f"{name}_p{share}": Number(
-            float(np.percentile(pooled, share)), tuple(float(np.percentile(times, share)) for times in rounds)
+            float(np.percentile(pooled, share)),
+            tuple(float(np.percentile(times, share)) for times in rounds),
         )
         for share in PERCENTILES
     }

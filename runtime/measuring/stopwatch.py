@@ -1,4 +1,6 @@
-"""One round of each kind of cell, timed as a caller sees it: through the engine's public calls, on a loaded bundle."""
+"""One round of each kind of cell, timed as a caller sees it: through the engine's public calls, on
+a loaded bundle.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ POOLED = {("decode", "token_ms"), ("prefix", "swap_ms"), ("prefix", "load_ms")}
 """Numbers of which a round gives many times, all of which count."""
 LEAST_ROUND_S = 0.15
 """A round goes on for so long: what takes a millisecond, measured once, would be a lottery."""
-_SHORT = 8  # tokens of the prompt where decoding is measured: the context before it is a prefix, which costs no prefill
+# Tokens of the prompt where decoding is measured: the context before it is a prefix, which costs no
+# prefill
+_SHORT = 8
 _SWAPS = 100  # between two loads of every file
 _MIXED_TASKS = 8
 
@@ -39,9 +43,12 @@ class Stopwatch:
         self._meter: SwapMeter | None = None
         self._mixed: list[str] = []
         self._measures: dict[str, Callable[[Cell], Samples]] = {
-            "decode": self._decode, "prefill": self._prefill, "prefix": self._swaps, "mixed": self._mix,
+            "decode": self._decode,
+            "prefill": self._prefill,
+            "prefix": self._swaps,
+            "mixed": self._mix,
             "instead_of_text": self._instead_of_text,
-        }  # fmt: skip
+        }
 
     def measure(self, cell: Cell) -> Samples:
         """One round of a cell."""
@@ -50,7 +57,9 @@ class Stopwatch:
         return self._repeated(cell)
 
     def _repeated(self, cell: Cell) -> Samples:
-        """Back to back until LEAST_ROUND_S have passed; the median of the repetitions counts, or all their times."""
+        """Back to back until LEAST_ROUND_S have passed; the median of the repetitions counts, or
+        all their times.
+        """
         began = time.perf_counter()
         found = [self._measures[cell.kind](cell)]
         while time.perf_counter() - began < LEAST_ROUND_S:
@@ -72,7 +81,7 @@ class Stopwatch:
             for number in range(_MIXED_TASKS):
                 self._mixed.append(self._engine.load_prefix(self._prefix(f"mixed-{number}")).name)
 
-    # Kinds ------------------------------------------------------------------------------------------------------------
+    # Kinds ----------------------------------------------------------------------------------------
 
     def _prefill(self, cell: Cell) -> Samples:
         tokens = cell.prompt_tokens or 1
@@ -80,7 +89,9 @@ class Stopwatch:
         return {"first_token_ms": [took], "tokens_per_s": [1000 * tokens / took]}
 
     def _decode(self, cell: Cell) -> Samples:
-        """Rows that all decode at once; the last to join is timed token by token, while the others go on beside it."""
+        """Rows that all decode at once; the last to join is timed token by token, while the others
+        go on beside it.
+        """
         context, batch = cell.context or 0, cell.batch or 1
         task = self._context_task(context)
         prompt = self._prompt(min(_SHORT, context))
@@ -114,7 +125,11 @@ class Stopwatch:
         tokens = cell.prompt_tokens or 1
         behind = self._first_token_ms(tokens, self._mixed[0])
         text = self._first_token_ms(tokens + (cell.prefix_positions or 0), None)
-        return {"with_prefix_ms": [behind], "as_text_ms": [text], "text_to_prefix_ratio": [text / behind]}
+        return {
+            "with_prefix_ms": [behind],
+            "as_text_ms": [text],
+            "text_to_prefix_ratio": [text / behind],
+        }
 
     def _threads(self, cell: Cell) -> Samples:
         """The three numbers that threads change most, each in rounds of its own."""
@@ -129,7 +144,7 @@ class Stopwatch:
             "batch_tokens_per_s": full["tokens_per_s"],
         }
 
-    # Parts ------------------------------------------------------------------------------------------------------------
+    # Parts ----------------------------------------------------------------------------------------
 
     def _first_token_ms(self, tokens: int, task: str | None) -> float:
         prompt = self._prompt(tokens)
@@ -139,7 +154,9 @@ class Stopwatch:
 
     def _batch_rate(self, tasks: list[str]) -> float:
         prompt, steps = self._prompt(_SHORT), self._setup.new_tokens
-        requests = [Request(prompt, prefix=task, max_new_tokens=steps, ignore_end=True) for task in tasks]
+        requests = [
+            Request(prompt, prefix=task, max_new_tokens=steps, ignore_end=True) for task in tasks
+        ]
         began = time.perf_counter()
         self._engine.generate_many(requests)
         return len(tasks) * steps / (time.perf_counter() - began)
@@ -148,7 +165,9 @@ class Stopwatch:
         return prompt_ids(tokens, self._engine.manifest.vocabulary)
 
     def _context_task(self, context: int) -> str | None:
-        """A prefix that fills a context but for the short prompt; None when the prompt alone does."""
+        """A prefix that fills a context but for the short prompt; None when the prompt
+        alone does.
+        """
         name, positions = f"context-{context}", context - _SHORT
         if positions < 1:
             return None
@@ -170,7 +189,9 @@ class Stopwatch:
 
 
 def prompt_ids(tokens: int, vocabulary: int) -> list[int]:
-    """A prompt of so many different ids; what a matrix product costs does not depend on its numbers."""
+    """A prompt of so many different ids; what a matrix product costs does not depend on its
+    numbers.
+    """
     return [2 + number * 7919 % max(vocabulary - 2, 1) for number in range(tokens)]
 
 
@@ -182,7 +203,9 @@ def random_prefix(manifest: Manifest, name: str, positions: int) -> Prefix:
         return random.standard_normal((heads, positions, size), dtype=np.float32)
 
     layers = tuple(
-        PrefixLayer(numbers(layer.kv_heads, layer.head_size), numbers(layer.kv_heads, layer.head_size))
+        PrefixLayer(
+            numbers(layer.kv_heads, layer.head_size), numbers(layer.kv_heads, layer.head_size)
+        )
         for layer in manifest.layers
     )
     return Prefix(name=name, base=manifest.base, layers=layers)

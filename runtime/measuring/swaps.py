@@ -1,4 +1,6 @@
-"""How long a task takes to change: a resident prefix put in place, a prefix file read, verified and made resident."""
+"""How long a task takes to change: a resident prefix put in place, a prefix file read, verified and
+made resident.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _SLOTS, _CAPACITY = 8, 512
 class SwapMeter:
     """Prefix files over a cache of their base, without the graph. Loads each file once, untimed."""
 
-    def __init__(self, bundle: str | Path, files: Sequence[str | Path], *, providers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, bundle: str | Path, files: Sequence[str | Path], *, providers: Sequence[str] = ()
+    ) -> None:
         manifest = Manifest.load(bundle)
         self._cache = _cache(bundle, manifest, providers)
         self._store = PrefixStore(manifest, self._cache)
@@ -29,7 +33,9 @@ class SwapMeter:
         self._names = [self._store.load(file).name for file in files]
 
     def load_ms(self, count: int) -> list[float]:
-        """Reads every file `count` times: hash and base verified, keys and values packed for the cache."""
+        """Reads every file `count` times: hash and base verified, keys and values packed for the
+        cache.
+        """
         times = []
         for _ in range(count):
             for file in self._files:
@@ -39,7 +45,9 @@ class SwapMeter:
         return times
 
     def swap_ms(self, count: int) -> list[float]:
-        """Puts a prefix in place `count` times, each time another task and row: looked up, copied into the cache."""
+        """Puts a prefix in place `count` times, each time another task and row: looked up, copied
+        into the cache.
+        """
         times = []
         for index in range(count):
             began = time.perf_counter()
@@ -53,7 +61,12 @@ def _cache(bundle: str | Path, manifest: Manifest, providers: Sequence[str]) -> 
     capacity, dtype = min(_CAPACITY, manifest.max_positions), np.dtype(manifest.cache_dtype)
     if providers and providers[0] == CUDA:
         return DeviceCache(
-            manifest.layers, batch=_SLOTS, capacity=capacity, dtype=dtype, device="cuda", providers=providers
+            manifest.layers,
+            batch=_SLOTS,
+            capacity=capacity,
+            dtype=dtype,
+            device="cuda",
+            providers=providers,
         )
     scales = load_scales(bundle, manifest.layers) if manifest.cache_dtype == "int8" else None
     return Cache(manifest.layers, batch=_SLOTS, capacity=capacity, dtype=dtype, scales=scales)

@@ -1,8 +1,8 @@
 """How many bytes of weights one decoding step reads, found in the graph itself.
 
-Every weight is read once a step, whatever the batch, but for tables from which rows are only gathered (token and position
-embeddings that the head does not share). The graph is protobuf; its few fields that matter are read here, since the runtime
-does without the onnx package.
+Every weight is read once a step, whatever the batch, but for tables from which rows are only
+gathered (token and position embeddings that the head does not share). The graph is protobuf; its
+few fields that matter are read here, since the runtime does without the onnx package.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class _Reader:
 
 
 def weight_bytes_per_step(bundle: str | Path) -> int:
-    """Bytes of weights that a decoding step reads. Raises BundleError when the graph is no ONNX model."""
+    """Bytes of weights that a decoding step reads. Raises BundleError when the graph is no ONNX
+    model.
+    """
     path = Path(bundle) / GRAPH_FILE
     try:
         return _count(path.read_bytes())  # small: the weights lie in a file beside it

@@ -1,9 +1,11 @@
-"""The measuring process: opens a bundle, then does what its parent asks for, line by line, until its input ends.
+"""The measuring process: opens a bundle, then does what its parent asks for, line by line, until
+its input ends.
 
     python -m edgeprefix.runtime.measuring.worker
 
-Requests and answers are JSON lines: `{"open": SETUP}` → load time and a rough cost of a step; `{"measure": CELL}` → one round's
-samples; at the end of the input the last line tells the peak memory. A refusal is `{"error": …}`.
+Requests and answers are JSON lines: `{"open": SETUP}` → load time and a rough cost of a step;
+`{"measure": CELL}` → one round's samples; at the end of the input the last line tells the peak
+memory. A refusal is `{"error": …}`.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _PROBE_TOKENS, _PROBE_STEPS = 32, 6
 
 
 def probe(engine: Engine) -> dict[str, float]:
-    """Rough seconds of a prompt's token, of a step of one row, and of one of all rows, after a warming round."""
+    """Rough seconds of a prompt's token, of a step of one row, and of one of all rows, after a
+    warming round.
+    """
     room = engine.max_length
     tokens = max(1, min(_PROBE_TOKENS, room // 2))
     steps = max(2, min(_PROBE_STEPS, room - tokens))

@@ -1,4 +1,5 @@
-"""Small inline SVG: curves and bars whose colours come from the page's style sheet, so that light and dark both fit.
+"""Small inline SVG: curves and bars whose colours come from the page's style sheet, so that light
+and dark both fit.
 
 Every drawing is WIDTH units wide and scales with its box; text is set in the page's font.
 """
@@ -24,7 +25,9 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """A named line; `style` is the CSS class that colours it; `spread` gives (lowest, highest) at every point."""
+    """A named line; `style` is the CSS class that colours it; `spread` gives (lowest, highest) at
+    every point.
+    """
 
     name: str
     points: Sequence[Point]
@@ -35,7 +38,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """A labelled bar; `text` is what stands at its end, `spread` its (lowest, highest) value, drawn as a whisker."""
+    """A labelled bar; `text` is what stands at its end, `spread` its (lowest, highest) value, drawn
+    as a whisker.
+    """
 
     label: str
     value: float
@@ -57,7 +62,8 @@ class Interval:
 
 
 def curves(series: Sequence[Series], *, x_label: str, title: str, even: bool = False) -> str:
-    """A line chart from zero to the largest value. Series without points are left out; none at all gives a note.
+    """A line chart from zero to the largest value. Series without points are left out; none at all
+    gives a note.
 
     `even` puts the x values that occur at equal distances, as suits 1, 2, 4, 8.
     """
@@ -72,7 +78,9 @@ def curves(series: Sequence[Series], *, x_label: str, title: str, even: bool = F
         return _LEFT + across(x) * (WIDTH - _LEFT - _RIGHT), _TOP + (1 - up) * _PLOT_HEIGHT
 
     parts = [_grid_line(place(steps_x[0], y)[1], _number(y)) for y in steps_y]
-    parts += [_text(place(x, 0)[0], _TOP + _PLOT_HEIGHT + 14, _number(x), "tick middle") for x in steps_x]
+    parts += [
+        _text(place(x, 0)[0], _TOP + _PLOT_HEIGHT + 14, _number(x), "tick middle") for x in steps_x
+    ]
     parts.append(_text(WIDTH - _RIGHT, _TOP + _PLOT_HEIGHT + 25, x_label, "tick end"))
     for line in series:
         parts += _line(line, place)
@@ -114,14 +122,21 @@ def stacked(segments: Sequence[Bar], *, title: str) -> str:
             f'<rect class="bar {part.style}" x="{left:.1f}" y="0" width="{max(width - 1, 0.5):.1f}" height="16"/>'
         )
         top = 40 + index * 22
-        parts.append(f'<rect class="bar {part.style}" x="0" y="{top - 9}" width="10" height="10" rx="2"/>')
-        parts += [_text(18, top, part.label, "bar-label"), _text(WIDTH, top, part.text, "bar-value end")]
+        parts.append(
+            f'<rect class="bar {part.style}" x="0" y="{top - 9}" width="10" height="10" rx="2"/>'
+        )
+        parts += [
+            _text(18, top, part.label, "bar-label"),
+            _text(WIDTH, top, part.text, "bar-value end"),
+        ]
         left += width
     return _svg(parts, 30 + len(segments) * 22, title)
 
 
 def intervals(rows: Sequence[Interval], *, title: str, left: str, right: str) -> str:
-    """Ratios with their intervals on a logarithmic scale around 1; `left` and `right` say what lies on either side."""
+    """Ratios with their intervals on a logarithmic scale around 1; `left` and `right` say what lies
+    on either side.
+    """
     bounds = [bound for row in rows for bound in (row.low, row.high) if bound > 0]
     reach = min(max([1.1, *bounds, *(1 / bound for bound in bounds)]), _WIDEST_RATIO)
     room, begin = WIDTH - 70, 4
@@ -133,14 +148,18 @@ def intervals(rows: Sequence[Interval], *, title: str, left: str, right: str) ->
     height, parts = 34, []
     for index, row in enumerate(rows):
         middle = 20 + index * height + 23
-        ends = " ".join(f'{name}="{across(bound):.1f}"' for name, bound in (("x1", row.low), ("x2", row.high)))
+        ends = " ".join(
+            f'{name}="{across(bound):.1f}"' for name, bound in (("x1", row.low), ("x2", row.high))
+        )
         parts.append(_text(0, middle - 11, row.label, "bar-label"))
         parts.append(f'<line class="grid" x1="{begin}" x2="{room}" y1="{middle}" y2="{middle}"/>')
         parts.append(
             f'<line class="one" x1="{across(1):.1f}" x2="{across(1):.1f}" y1="{middle - 6}" y2="{middle + 6}"/>'
         )
         parts.append(f'<line class="reach {row.style}" {ends} y1="{middle}" y2="{middle}"/>')
-        parts.append(f'<circle class="dot {row.style}" cx="{across(row.value):.1f}" cy="{middle}" r="4"/>')
+        parts.append(
+            f'<circle class="dot {row.style}" cx="{across(row.value):.1f}" cy="{middle}" r="4"/>'
+        )
         parts.append(_text(WIDTH, middle + 4, row.text, "bar-value end"))
     one, bottom = across(1), 20 + len(rows) * height
     parts += [_text(one - 8, 10, f"← {left}", "tick end"), _text(one + 8, 10, f"{right} →", "tick")]
@@ -163,10 +182,15 @@ def _line(line: Series, place: Callable[[float, float], Point]) -> list[str]:
     parts = []
     for (x, _), bounds in zip(line.points, line.spread, strict=False):
         (at, low), (_, high) = (place(x, bound) for bound in bounds)
-        parts.append(f'<line class="whisker {line.style}" x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>')
+        parts.append(
+            f'<line class="whisker {line.style}" x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+        )
     parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
     if line.dots:
-        parts += [f'<circle class="dot {line.style}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in placed]
+        parts += [
+            f'<circle class="dot {line.style}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>'
+            for x, y in placed
+        ]
     return parts
 
 
@@ -177,11 +201,17 @@ def _bars(rows: Sequence[Bar], share: Scale, title: str) -> str:
         top = index * height
         width = max(min(share(row.value), 1) * room, 2)
         parts.append(_text(0, top + 12, row.label, "bar-label"))
-        parts.append(f'<rect class="bar-back" x="0" y="{top + 17}" width="{room}" height="10" rx="5"/>')
-        parts.append(f'<rect class="bar {row.style}" x="0" y="{top + 17}" width="{width:.1f}" height="10" rx="5"/>')
+        parts.append(
+            f'<rect class="bar-back" x="0" y="{top + 17}" width="{room}" height="10" rx="5"/>'
+        )
+        parts.append(
+            f'<rect class="bar {row.style}" x="0" y="{top + 17}" width="{width:.1f}" height="10" rx="5"/>'
+        )
         if row.spread is not None:
             low, high = (min(max(share(bound), 0), 1) * room for bound in row.spread)
-            parts.append(f'<line class="error" x1="{low:.1f}" x2="{high:.1f}" y1="{top + 22}" y2="{top + 22}"/>')
+            parts.append(
+                f'<line class="error" x1="{low:.1f}" x2="{high:.1f}" y1="{top + 22}" y2="{top + 22}"/>'
+            )
         parts.append(_text(WIDTH, top + 26, row.text, "bar-value end"))
     return _svg(parts, len(rows) * height, title)
 

@@ -1,4 +1,6 @@
-"""The parts that every page is made of: the frame around it, tiles, two columns, a list of facts."""
+"""The parts that every page is made of: the frame around it, tiles, two columns, a list of
+facts.
+"""
 
 from __future__ import annotations
 
@@ -31,5 +33,7 @@ def side_by_side(left: str, right: str) -> str:
 
 def facts(rows: Mapping[str, str]) -> str:
     """A card of names and values."""
-    shown = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows.items())
+    shown = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows.items()
+    )
     return f"<div class='card'><dl>{shown}</dl></div>"

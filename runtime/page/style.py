@@ -1,4 +1,6 @@
-"""The report page's style sheet: system fonts, one column that becomes two or three, light and dark."""
+"""The report page's style sheet: system fonts, one column that becomes two or three, light and
+dark.
+"""
 
 CSS = """
 :root { color-scheme: light dark;

@@ -7,7 +7,9 @@ def size_text(count: float) -> str:
     """Bytes for people."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
-            return f"{count / size:.1f} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
+            return (
+                f"{count / size:.1f} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
+            )
     return f"{count:.0f} bytes"
 
 

@@ -1,6 +1,7 @@
 """The asyncio twins of waiting for a result and of a stream of pieces.
 
-A module of its own, imported when it is first used: asyncio brings ssl, 7 MB that an engine in threads has no use for.
+A module of its own, imported when it is first used: asyncio brings ssl, 7 MB that an engine in
+threads has no use for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Continuous batching: one thread that owns graph and cache, and lets requests join and leave between steps.
+"""Continuous batching: one thread that owns graph and cache, and lets requests join and leave
+between steps.
 
-Each round feeds at most one chunk's worth of prompts, then decodes all active lanes in one run, so that a long prompt slows
-the others down but never stops them. Active lanes stand in the slots 0 … n-1: when one leaves, a newcomer takes its slot
-or the last lane moves there, so idle slots cost nothing. A long prompt is fed in the last slot until it is whole.
+Each round feeds at most one chunk's worth of prompts, then decodes all active lanes in one run, so
+that a long prompt slows the others down but never stops them. Active lanes stand in the slots 0 …
+n-1: when one leaves, a newcomer takes its slot or the last lane moves there, so idle slots cost
+nothing. A long prompt is fed in the last slot until it is whole.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from edgeprefix.runtime.scheduling.work import Generation, Logits, Slot, Start, 
 
 logger = logging.getLogger(__name__)
 
-# Of a prompt, fed between two decode steps. More keeps the others waiting longer; fewer use the matrix kernels less well.
+# Of a prompt, fed between two decode steps. More keeps the others waiting longer; fewer use the
+# matrix kernels less well.
 CHUNK_TOKENS = 128
 
 
@@ -57,7 +60,9 @@ class Filling:
 class Scheduler:
     """Runs work over a decoder. `submit` and `close` may be called from any thread."""
 
-    def __init__(self, decoder: SlotDecoder, *, max_waiting: int = 256, chunk_tokens: int = CHUNK_TOKENS) -> None:
+    def __init__(
+        self, decoder: SlotDecoder, *, max_waiting: int = 256, chunk_tokens: int = CHUNK_TOKENS
+    ) -> None:
         self._decoder, self._cache = decoder, decoder.cache
         self._chunk, self._max_waiting = chunk_tokens, max_waiting
         self._lanes: list[Lane | None] = [None] * decoder.slots
@@ -72,7 +77,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._loop, name="edgeprefix-engine", daemon=True)
         self._thread.start()
 
-    # The callers' side ------------------------------------------------------------------------------------------------
+    # The callers' side ----------------------------------------------------------------------------
 
     def submit(self, work: Work, *, wait: bool = False) -> None:
         """Puts work into the line. With `wait` it blocks while the line is full.
@@ -86,7 +91,8 @@ class Scheduler:
             self.require_open()
             if len(self._waiting) >= self._max_waiting:
                 raise QueueFullError(
-                    f"{self._max_waiting} requests wait already; try again later, or load the engine with a larger max_waiting"
+                    f"{self._max_waiting} requests wait already; try again later, or load the "
+                    "engine with a larger max_waiting"
                 )
             work.ticket.attach(self._wake)
             self._waiting.put(work)
@@ -99,21 +105,28 @@ class Scheduler:
         return os.getpid() == self._process
 
     def require_open(self) -> None:
-        """Raises EngineClosedError after `close`, and in a forked process, which has neither the thread nor its locks."""
+        """Raises EngineClosedError after `close`, and in a forked process, which has neither the
+        thread nor its locks.
+        """
         if not self.here:
             raise EngineClosedError(
-                "this engine was loaded before the process forked, and its thread stayed behind; load one in each process"
+                "this engine was loaded before the process forked, and its thread stayed behind; "
+                "load one in each process"
             )
         if self._closing:
             raise EngineClosedError("the engine is closed; load it again")
 
     def stop_taking(self) -> None:
-        """From now on `submit` raises EngineClosedError; what runs or waits goes on until `close`."""
+        """From now on `submit` raises EngineClosedError; what runs or waits goes on until
+        `close`.
+        """
         with self._changed:
             self._closing = True
 
     def close(self, *, finish: bool = False) -> None:
-        """Ends the thread. What runs or waits is finished first, or fails with EngineClosedError."""
+        """Ends the thread. What runs or waits is finished first, or fails with
+        EngineClosedError.
+        """
         if not self.here:
             return
         with self._changed:
@@ -134,16 +147,20 @@ class Scheduler:
             self._look = True
             self._changed.notify_all()
 
-    # The engine's thread ----------------------------------------------------------------------------------------------
+    # The engine's thread --------------------------------------------------------------------------
 
     def _loop(self) -> None:
         while self._wait_for_work():
             try:
                 self._round()
-            except Exception as error:  # a bug must not stop the engine: those who run are told, the others go on
+            except (
+                Exception
+            ) as error:  # a bug must not stop the engine: those who run are told, the others go on
                 logger.exception("the engine's round failed")
                 self._fail_running(error)
-        self._fail_everything(EngineClosedError("the engine was closed before this request finished"))
+        self._fail_everything(
+            EngineClosedError("the engine was closed before this request finished")
+        )
 
     def _wait_for_work(self) -> bool:
         """Blocks until there is something to do; False when the thread should end."""
@@ -178,12 +195,14 @@ class Scheduler:
             late = [(work, error) for work in self._waiting if (error := work.ticket.overdue(now))]
             for work, _ in late:
                 self._waiting.remove(work)
-            self._next_deadline = min((work.ticket.deadline or math.inf for work in self._waiting), default=math.inf)
+            self._next_deadline = min(
+                (work.ticket.deadline or math.inf for work in self._waiting), default=math.inf
+            )
             self._changed.notify_all()
         for work, error in late:
             work.ticket.fail(error)
 
-    # Feeding prompts --------------------------------------------------------------------------------------------------
+    # Feeding prompts ------------------------------------------------------------------------------
 
     def _feed(self) -> None:
         """Feeds prompts, up to one chunk's worth of tokens."""
@@ -212,13 +231,16 @@ class Scheduler:
             self._waiting.pop()
             self._changed.notify_all()
         if work.feed_length > budget:
-            self._compact()  # its slot must stay clear of the batch for several rounds: the last one does
+            # Its slot must stay clear of the batch for several rounds: the last one does
+            self._compact()
             index = len(self._lanes) - 1
         else:
             index = self._lanes.index(None)
         try:
             self._filling = self._filled(work, index)
-        except Exception as error:  # it is in no lane and no line any more: nobody else would tell its caller
+        except (
+            Exception
+        ) as error:  # it is in no lane and no line any more: nobody else would tell its caller
             self._fail(work, _noted(error))
         return True
 
@@ -233,7 +255,9 @@ class Scheduler:
         return Filling(work, slot, steps, next(steps))
 
     def _join(self, filling: Filling, start: Start | None) -> None:
-        """The prompt is in: its lanes join the batch, the first in the slot it was fed in, the others as its copies."""
+        """The prompt is in: its lanes join the batch, the first in the slot it was fed in, the
+        others as its copies.
+        """
         if start is None:
             return
         length, source = filling.slot.length, filling.slot.index
@@ -245,7 +269,7 @@ class Scheduler:
                 self._cache.copy(source, index, start=0, stop=length)
             self._lanes[index] = Lane(start.generation, number, length, length, token)
 
-    # Decoding ---------------------------------------------------------------------------------------------------------
+    # Decoding -------------------------------------------------------------------------------------
 
     def _compact(self) -> None:
         """Moves lanes from the end into holes, so that the active ones are 0 … n-1."""
@@ -265,14 +289,18 @@ class Scheduler:
 
     def _decode(self) -> None:
         """One token for every active lane."""
-        lanes = [lane for lane in self._lanes if lane is not None]  # compact: lane i stands in slot i
+        lanes = [
+            lane for lane in self._lanes if lane is not None
+        ]  # compact: lane i stands in slot i
         if not lanes:
             return
         try:
             if len(lanes) == 1 and (draft := lanes[0].generation.draft()):
                 self._speculate(lanes[0], draft)
                 return
-            logits = self._decoder.step([lane.token for lane in lanes], [lane.length + 1 for lane in lanes])
+            logits = self._decoder.step(
+                [lane.token for lane in lanes], [lane.length + 1 for lane in lanes]
+            )
         except EdgePrefixError as error:
             self._fail_running(error)
             return
@@ -307,7 +335,9 @@ class Scheduler:
     def _inherit(self, members: list[int], parents: Sequence[int]) -> None:
         """Beam search: lane i takes over what lane parents[i] has behind the common prompt."""
         moves = [
-            (members[parent], slot) for slot, parent in zip(members, parents, strict=True) if members[parent] != slot
+            (members[parent], slot)
+            for slot, parent in zip(members, parents, strict=True)
+            if members[parent] != slot
         ]
         lane = self._lanes[members[0]]
         if moves and lane is not None:
@@ -315,7 +345,9 @@ class Scheduler:
             self._cache.gather(sources, targets, start=lane.shared, stop=lane.length)
 
     def _speculate(self, lane: Lane, draft: Sequence[int]) -> None:
-        """Checks a draft in one run: as many of its tokens are taken as the base itself would have chosen."""
+        """Checks a draft in one run: as many of its tokens are taken as the base itself would have
+        chosen.
+        """
         tokens = np.asarray([lane.token, *draft], np.int64)
         logits = self._decoder.feed(0, tokens, start=lane.length)
         for row in range(len(tokens)):
@@ -324,11 +356,13 @@ class Scheduler:
             if self._lanes[0] is None or row == len(draft) or lane.token != draft[row]:
                 return
 
-    # Failing ----------------------------------------------------------------------------------------------------------
+    # Failing --------------------------------------------------------------------------------------
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """Takes work out of batch or slot and tells its caller."""
-        self._lanes = [None if lane is not None and lane.generation is work else lane for lane in self._lanes]
+        self._lanes = [
+            None if lane is not None and lane.generation is work else lane for lane in self._lanes
+        ]
         if self._filling is not None and self._filling.work is work:
             self._filling.steps.close()
             self._filling = None
@@ -352,7 +386,9 @@ class Scheduler:
 
 
 def _noted(error: Exception) -> Exception:
-    """What is no refusal of ours is a bug or a caller's broken callback: its request is told, and the log keeps the trace."""
+    """What is no refusal of ours is a bug or a caller's broken callback: its request is told, and
+    the log keeps the trace.
+    """
     if not isinstance(error, EdgePrefixError):
         logger.error("a request failed unexpectedly", exc_info=error)
     return error

@@ -14,13 +14,16 @@ Submit = Callable[[Callable[[Piece], None]], Ticket[Completion]]
 
 
 class PieceStream(Iterator[Piece]):
-    """Iterates over the pieces of one generation. Leaving it early (`close`, `with`, or letting go of it) cancels the request."""
+    """Iterates over the pieces of one generation. Leaving it early (`close`, `with`, or letting go
+    of it) cancels the request.
+    """
 
     def __init__(self, submit: Submit) -> None:
         pieces: SimpleQueue[Piece | None] = SimpleQueue()
         self._pieces = pieces
         self._ticket = submit(pieces.put)
-        # Not `self._pieces`: the running request must not keep a stream alive that its caller has let go of.
+        # Not `self._pieces`: the running request must not keep a stream alive that its caller has
+        # let go of.
         self._ticket.future.add_done_callback(lambda _: pieces.put(None))
         self._over = False
 
@@ -41,7 +44,10 @@ class PieceStream(Iterator[Piece]):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

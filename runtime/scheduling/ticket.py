@@ -8,13 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from edgeprefix.runtime.errors import EdgePrefixError, RequestCancelled, RequestError, RequestTimeout
+from edgeprefix.runtime.errors import (
+    EdgePrefixError,
+    RequestCancelled,
+    RequestError,
+    RequestTimeout,
+)
 
 T = TypeVar("T")
 
 
 class Ticket(Generic[T]):
-    """A result to come. Safe to use from any thread. Raises RequestError for a timeout that is no time."""
+    """A result to come. Safe to use from any thread. Raises RequestError for a timeout that is no
+    time.
+    """
 
     def __init__(self, *, timeout_s: float | None = None) -> None:
         if timeout_s is not None and not _is_time(timeout_s):
@@ -23,19 +30,23 @@ class Ticket(Generic[T]):
         self.deadline = None if timeout_s is None else self.submitted + timeout_s
         self._timeout_s = timeout_s
         self._future: Future[T] = Future()
-        self._future.set_running_or_notify_cancel()  # only `cancel` below reaches the engine; Future.cancel would not
+        # Only `cancel` below reaches the engine; Future.cancel would not
+        self._future.set_running_or_notify_cancel()
         self._cancelled = False
         self._wake: Callable[[], None] | None = None
 
     def cancel(self) -> None:
-        """Asks the engine to stop; it does so between two steps, and `result` raises RequestCancelled."""
+        """Asks the engine to stop; it does so between two steps, and `result` raises
+        RequestCancelled.
+        """
         self._cancelled = True
         wake = self._wake
         if wake is not None:
             wake()
 
     def result(self, timeout_s: float | None = None) -> T:
-        """Waits and returns the result, or raises what went wrong (RequestCancelled, RequestTimeout, …).
+        """Waits and returns the result, or raises what went wrong (RequestCancelled,
+        RequestTimeout, …).
 
         `timeout_s` bounds this wait only (TimeoutError); the request goes on.
         """
@@ -56,7 +67,9 @@ class Ticket(Generic[T]):
 
     @property
     def future(self) -> Future[T]:
-        """For `asyncio.wrap_future` and callbacks. Its own `cancel` does nothing: use the ticket's."""
+        """For `asyncio.wrap_future` and callbacks. Its own `cancel` does nothing: use the
+        ticket's.
+        """
         return self._future
 
     def overdue(self, now: float) -> EdgePrefixError | None:
@@ -65,7 +78,8 @@ class Ticket(Generic[T]):
             return RequestCancelled("the request was cancelled")
         if self.deadline is not None and now >= self.deadline:
             return RequestTimeout(
-                f"the request did not finish within {self._timeout_s:g} s; give it more time or fewer tokens"
+                f"the request did not finish within {self._timeout_s:g} s; give it more time or "
+                "fewer tokens"
             )
         return None
 
@@ -87,4 +101,9 @@ class Ticket(Generic[T]):
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value >= 0
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and not math.isnan(value)
+        and value >= 0
+    )

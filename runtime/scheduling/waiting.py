@@ -9,7 +9,8 @@ from edgeprefix.runtime.scheduling.work import Work
 
 
 class WaitingLine:
-    """Round robin over tasks, so that a thousand requests of one do not keep another's single request waiting.
+    """Round robin over tasks, so that a thousand requests of one do not keep another's single
+    request waiting.
 
     Not thread-safe: its owner locks.
     """

@@ -1,4 +1,6 @@
-"""What the scheduler runs: generations, which join the batch and decode step by step, and probes, which only feed."""
+"""What the scheduler runs: generations, which join the batch and decode step by step, and probes,
+which only feed.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class ResidentPrefix:
 
 @dataclass(slots=True)
 class Turn:
-    """What a generation wants after a step: for each of its lanes the next token, None for a lane that is finished.
+    """What a generation wants after a step: for each of its lanes the next token, None for a lane
+    that is finished.
 
     `parents` (beam search): lane i goes on from the sequence of lane parents[i].
     """
@@ -68,15 +71,19 @@ class Work(Protocol):
         ...
 
     def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds its tokens, yielding before each run of the graph the number of tokens that it is about to feed.
+        """Feeds its tokens, yielding before each run of the graph the number of tokens that it is
+        about to feed.
 
-        Returns how to go on as a member of the batch, or None when its result is with the ticket already.
+        Returns how to go on as a member of the batch, or None when its result is with the ticket
+        already.
         """
         ...
 
 
 class Generation(Work, Protocol):
-    """Work that decodes: after `run` it takes part in every step until each of its lanes is finished."""
+    """Work that decodes: after `run` it takes part in every step until each of its lanes is
+    finished.
+    """
 
     def advance(self, logits: Logits) -> Turn:
         """Logits [lanes that go on, V] → their next tokens."""
@@ -98,11 +105,15 @@ class Start:
 class Slot:
     """One slot of the cache for a probe or a prompt: feeds tokens in chunks behind the prefix."""
 
-    def __init__(self, decoder: SlotDecoder, index: int, chunk: int, prefix_length: int, *, free: int = 1) -> None:
+    def __init__(
+        self, decoder: SlotDecoder, index: int, chunk: int, prefix_length: int, *, free: int = 1
+    ) -> None:
         self._decoder, self._chunk = decoder, chunk
         self.index = index
         self.free, self.most = free, decoder.slots
-        """Lanes that its work may start with now (the slots that nobody else uses, this one in), and in an idle engine."""
+        """Lanes that its work may start with now (the slots that nobody else uses, this one in),
+        and in an idle engine.
+        """
         self.length = prefix_length
         """Positions in use."""
 
@@ -111,13 +122,17 @@ class Slot:
         return [tokens[start : start + self._chunk] for start in range(0, len(tokens), self._chunk)]
 
     def feed(self, tokens: Ids, *, wanted: Sequence[int] | None = None) -> Logits:
-        """Runs the graph over a chunk; returns logits [N, V] of the `wanted` tokens (indices into it; None: all)."""
+        """Runs the graph over a chunk; returns logits [N, V] of the `wanted` tokens (indices into
+        it; None: all).
+        """
         logits = self._decoder.feed(self.index, tokens, start=self.length, wanted=wanted)
         self.length += len(tokens)
         return logits
 
     def prefill(self, tokens: Ids) -> Generator[int, None, Logits]:
-        """Feeds a prompt chunk by chunk, yielding the length of each before; returns logits [V] after the last token."""
+        """Feeds a prompt chunk by chunk, yielding the length of each before; returns logits [V]
+        after the last token.
+        """
         *chunks, last = self.chunks(tokens)  # prompts are not empty
         for chunk in chunks:
             yield len(chunk)

@@ -23,7 +23,10 @@ def test_a_folder_is_called_by_its_name(llama_base: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("/nowhere/else", "base /nowhere/else: no such folder; give the folder of a checkpoint, or a hub id"),
+        (
+            "/nowhere/else",
+            "base /nowhere/else: no such folder; give the folder of a checkpoint, or a hub id",
+        ),
         ("./nowhere", "base ./nowhere: no such folder"),
         ("a/b/c", "base a/b/c: no such folder"),
     ],
@@ -34,16 +37,26 @@ def test_what_is_nowhere(base: str, message: str) -> None:
 
 
 def test_a_file_is_no_folder(llama_base: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json is a file; give the checkpoint's folder"):
+    with pytest.raises(
+        CheckpointError, match=r"config\.json is a file; give the checkpoint's folder"
+    ):
         find_checkpoint(llama_base / "config.json")
 
 
 def test_a_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked without a network, in a process of its own: the hub's library reads its settings when it is imported."""
+    """Asked without a network, in a process of its own: the hub's library reads its settings when
+    it is imported.
+    """
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     program = (
-        "from edgeprefix.runtime.contracts.checkpoint import find_checkpoint; find_checkpoint('org/no-such-model')"
+        "from edgeprefix.runtime.contracts.checkpoint import find_checkpoint; "
+        "find_checkpoint('org/no-such-model')"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     last = result.stderr.strip().splitlines()[-1]
-    assert "base org/no-such-model is neither a folder nor a model on the hub that can be had: " in last
+    assert (
+        "base org/no-such-model is neither a folder nor a model on the hub that can be had: "
+        in last
+    )

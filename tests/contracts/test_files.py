@@ -19,7 +19,8 @@ def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b.txt").read_bytes() == b"two"
     assert os.listdir(tmp_path / "a") == ["b.txt"]
     assert (
-        sha256_of_file(tmp_path / "a" / "b.txt") == "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
+        sha256_of_file(tmp_path / "a" / "b.txt")
+        == "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
     )
 
 
@@ -36,7 +37,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         "try: write_atomic(sys.argv[1], b'x' * 100_000)\n"
         "except OutputError as error: print(error)\n"
     )
-    result = subprocess.run([sys.executable, "-c", program, str(target)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(target)], capture_output=True, text=True, check=True
+    )
     assert "cannot write" in result.stdout
     assert "the previous content is untouched" in result.stdout
     assert target.read_bytes() == b"old"
@@ -66,5 +69,8 @@ def test_a_folder_takes_its_place_only_when_complete(tmp_path: Path) -> None:
 
 def test_a_place_under_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write"), atomic_folder(tmp_path / "file" / "bundle"):
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        atomic_folder(tmp_path / "file" / "bundle"),
+    ):
         pass

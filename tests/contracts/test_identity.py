@@ -23,8 +23,12 @@ def test_shards_do_not_matter(llama_base: Path, copy: Path) -> None:
     tensors = load_file(copy / "model.safetensors")
     names = sorted(tensors)
     (copy / "model.safetensors").unlink()
-    save_file({name: tensors[name] for name in names[::2]}, copy / "model-00001-of-00002.safetensors")
-    save_file({name: tensors[name] for name in names[1::2]}, copy / "model-00002-of-00002.safetensors")
+    save_file(
+        {name: tensors[name] for name in names[::2]}, copy / "model-00001-of-00002.safetensors"
+    )
+    save_file(
+        {name: tensors[name] for name in names[1::2]}, copy / "model-00002-of-00002.safetensors"
+    )
     assert checkpoint_identity(copy, name="x").sha256 == checkpoint_identity(llama_base).sha256
 
 
@@ -34,11 +38,18 @@ def test_one_changed_weight_changes_it(llama_base: Path, copy: Path) -> None:
     save_file(tensors, copy / "model.safetensors")
     before, after = checkpoint_identity(llama_base), checkpoint_identity(copy)
     assert before.weights_sha256 != after.weights_sha256
-    assert (before.config_sha256, before.tokenizer_sha256) == (after.config_sha256, after.tokenizer_sha256)
+    assert (before.config_sha256, before.tokenizer_sha256) == (
+        after.config_sha256,
+        after.tokenizer_sha256,
+    )
 
 
-@pytest.mark.parametrize(("key", "value", "same"), [("rope_theta", 5e5, False), ("transformers_version", "9", True)])
-def test_only_facts_that_matter_count(llama_base: Path, copy: Path, key: str, value: object, same: bool) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "same"), [("rope_theta", 5e5, False), ("transformers_version", "9", True)]
+)
+def test_only_facts_that_matter_count(
+    llama_base: Path, copy: Path, key: str, value: object, same: bool
+) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {key: value}))
     assert (checkpoint_identity(copy).sha256 == checkpoint_identity(llama_base).sha256) is same
@@ -50,7 +61,10 @@ def test_the_tokenizer_counts_but_not_its_layout(llama_base: Path, copy: Path) -
     assert checkpoint_identity(copy).sha256 == checkpoint_identity(llama_base).sha256
     content["model"]["merges"].pop()
     (copy / "tokenizer.json").write_text(json.dumps(content))
-    assert checkpoint_identity(copy).tokenizer_sha256 != checkpoint_identity(llama_base).tokenizer_sha256
+    assert (
+        checkpoint_identity(copy).tokenizer_sha256
+        != checkpoint_identity(llama_base).tokenizer_sha256
+    )
 
 
 def test_json_round_trip(llama_base: Path) -> None:
@@ -61,7 +75,9 @@ def test_json_round_trip(llama_base: Path) -> None:
 
 
 def test_folders_that_are_no_checkpoint(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no config.json; give the folder of a Hugging Face checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"has no config.json; give the folder of a Hugging Face checkpoint"
+    ):
         checkpoint_identity(tmp_path)
     weights = copy / "model.safetensors"
     whole = weights.read_bytes()

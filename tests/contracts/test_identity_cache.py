@@ -59,7 +59,9 @@ def test_another_checkpoint_in_its_place_is_seen(base: Path, gpt2_base: Path) ->
     assert checkpoint_identity(base).sha256 != before.sha256
 
 
-def test_what_changed_a_moment_ago_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changed_a_moment_ago_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EDGEPREFIX_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "weights"
     file.write_bytes(b"1")
@@ -67,7 +69,9 @@ def test_what_changed_a_moment_ago_is_not_remembered(tmp_path: Path, monkeypatch
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"rules": 1}'], ids=["empty", "bytes", "list", "half"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff", b"[1]", b'{"rules": 1}'], ids=["empty", "bytes", "list", "half"]
+)
 def test_a_damaged_cache_is_ignored(content: bytes, base: Path, tmp_path: Path) -> None:
     first = checkpoint_identity(base)
     (entry,) = (tmp_path / "cache" / "identities").iterdir()

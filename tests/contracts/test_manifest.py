@@ -12,16 +12,25 @@ from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest, record_files
 from edgeprefix.runtime.errors import BundleError
 
-BASE = BaseIdentity(name="b", weights_sha256="1" * 64, config_sha256="2" * 64, tokenizer_sha256="3" * 64)
+BASE = BaseIdentity(
+    name="b", weights_sha256="1" * 64, config_sha256="2" * 64, tokenizer_sha256="3" * 64
+)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     (tmp_path / "decoder.onnx").write_bytes(b"graph")
     manifest = Manifest(
-        base=BASE, model_type="llama", layers=(LayerShape(kv_heads=2, head_size=16, window=8),), vocabulary=9,
-        max_positions=64, precision="int8", end_ids=(0,), files=record_files(tmp_path), parity={"ok": True},
-    )  # fmt: skip
+        base=BASE,
+        model_type="llama",
+        layers=(LayerShape(kv_heads=2, head_size=16, window=8),),
+        vocabulary=9,
+        max_positions=64,
+        precision="int8",
+        end_ids=(0,),
+        files=record_files(tmp_path),
+        parity={"ok": True},
+    )
     manifest.save(tmp_path)
     return tmp_path
 

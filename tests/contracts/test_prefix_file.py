@@ -1,4 +1,6 @@
-"""The prefix file: golden bytes, round trips, and a catalogue of hostile files. Spec: docs/prefix-file.md."""
+"""The prefix file: golden bytes, round trips, and a catalogue of hostile files. Spec:
+docs/prefix-file.md.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,25 @@ from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import GenerationDefaults, TaskPack
 from edgeprefix.runtime.errors import BaseMismatchError, OutputError, PrefixFileError
 
-BASE = BaseIdentity(name="b", weights_sha256="1" * 64, config_sha256="2" * 64, tokenizer_sha256="3" * 64)
-PACK = TaskPack(prompt="{input}\n", labels=("a", "b"), stop=("\n",), generation=GenerationDefaults(max_new_tokens=9))
+BASE = BaseIdentity(
+    name="b", weights_sha256="1" * 64, config_sha256="2" * 64, tokenizer_sha256="3" * 64
+)
+PACK = TaskPack(
+    prompt="{input}\n",
+    labels=("a", "b"),
+    stop=("\n",),
+    generation=GenerationDefaults(max_new_tokens=9),
+)
 
 
 def small_prefix(**changes: Any) -> Prefix:
     values = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 4) / 8
-    fields: dict[str, Any] = {"name": "t", "base": BASE, "layers": (PrefixLayer(values, -values),), "pack": PACK}
+    fields: dict[str, Any] = {
+        "name": "t",
+        "base": BASE,
+        "layers": (PrefixLayer(values, -values),),
+        "pack": PACK,
+    }
     return Prefix(**(fields | changes))
 
 
@@ -39,7 +53,10 @@ def test_golden_bytes() -> None:
     assert (8 + length) % 8 == 0
     numbers = [sign * x / 8 for sign in (1, -1) for x in range(1, 9)]
     assert data[8 + length :] == struct.pack("<16f", *numbers)
-    assert hashlib.sha256(data).hexdigest() == "bdffc97fa8721c1a962df9175d2091aab829a6b6fafd092c426e4198d09c8453"
+    assert (
+        hashlib.sha256(data).hexdigest()
+        == "bdffc97fa8721c1a962df9175d2091aab829a6b6fafd092c426e4198d09c8453"
+    )
 
 
 def test_any_safetensors_reader_can_open_it(tmp_path: Path) -> None:
@@ -55,7 +72,13 @@ def test_round_trip_keeps_everything(tmp_path: Path) -> None:
     prefix = small_prefix()
     prefix.save(tmp_path / "t.safetensors")
     again = Prefix.load(tmp_path / "t.safetensors")
-    assert (again.name, again.base, again.pack, again.dtype, again.length) == ("t", BASE, PACK, "fp32", 2)
+    assert (again.name, again.base, again.pack, again.dtype, again.length) == (
+        "t",
+        BASE,
+        PACK,
+        "fp32",
+        2,
+    )
     assert again.to_bytes() == prefix.to_bytes()
     np.testing.assert_array_equal(again.layers[0].key, prefix.layers[0].key)
 
@@ -125,10 +148,14 @@ def rewritten(change: Callable[[dict[str, Any], dict[str, np.ndarray[Any, Any]]]
     tensors = safetensors.numpy.load(data)
     change(header, tensors)
     header.pop("content_sha256")
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+    digest = hashlib.sha256(
+        json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    )
     names = {"float32": "F32", "float64": "F64"}
     for name in sorted(tensors):
-        digest.update(json.dumps([name, names[str(tensors[name].dtype)], list(tensors[name].shape)]).encode())
+        digest.update(
+            json.dumps([name, names[str(tensors[name].dtype)], list(tensors[name].shape)]).encode()
+        )
         digest.update(tensors[name].tobytes())
     header["content_sha256"] = digest.hexdigest()
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -142,17 +169,35 @@ HOSTILE: list[tuple[str, Callable[[Any, Any], None]]] = [
     ("task name '../x' cannot be used", lambda header, tensors: header.update(task="../x")),
     ("task name is not text", lambda header, tensors: header.update(task=7)),
     ("'base' is missing", lambda header, tensors: header.pop("base")),
-    ("base identity is inconsistent", lambda header, tensors: header["base"].update(weights_sha256="9" * 64)),
+    (
+        "base identity is inconsistent",
+        lambda header, tensors: header["base"].update(weights_sha256="9" * 64),
+    ),
     ("base identity lacks name", lambda header, tensors: header["base"].pop("name")),
     ("field 'labels' holds str", lambda header, tensors: header["pack"].update(labels="ab")),
-    ("generation.top_k holds str", lambda header, tensors: header["pack"].update(generation={"top_k": "x"})),
+    (
+        "generation.top_k holds str",
+        lambda header, tensors: header["pack"].update(generation={"top_k": "x"}),
+    ),
     ("does not belong in a prefix file", lambda header, tensors: tensors.update({"extra": ONE})),
     ("do not form layers", lambda header, tensors: tensors.update({"past_key_values.2.key": ONE})),
     ("do not form layers", lambda header, tensors: tensors.pop("past_key_values.0.value")),
-    ("holds NaN or infinity", lambda header, tensors: tensors.update({"past_key_values.0.key": ONE * np.nan})),
-    ("dtype F64", lambda header, tensors: tensors.update({"past_key_values.0.key": ONE.astype(np.float64)})),
-    (r"expected fp32 \[H, P, D\]", lambda header, tensors: tensors.update({"past_key_values.0.key": ONE[0]})),
-    ("differ in heads or positions", lambda header, tensors: tensors.update({"past_key_values.0.key": ONE[:, :1]})),
+    (
+        "holds NaN or infinity",
+        lambda header, tensors: tensors.update({"past_key_values.0.key": ONE * np.nan}),
+    ),
+    (
+        "dtype F64",
+        lambda header, tensors: tensors.update({"past_key_values.0.key": ONE.astype(np.float64)}),
+    ),
+    (
+        r"expected fp32 \[H, P, D\]",
+        lambda header, tensors: tensors.update({"past_key_values.0.key": ONE[0]}),
+    ),
+    (
+        "differ in heads or positions",
+        lambda header, tensors: tensors.update({"past_key_values.0.key": ONE[:, :1]}),
+    ),
 ]
 
 
@@ -169,7 +214,9 @@ def test_an_unknown_field_may_be_there() -> None:
 
 def test_a_foreign_safetensors_file_says_so() -> None:
     data = safetensors.numpy.save({"weight": ONE})
-    with pytest.raises(PrefixFileError, match=r"not a prefix file: its metadata has no 'edgeprefix' entry"):
+    with pytest.raises(
+        PrefixFileError, match=r"not a prefix file: its metadata has no 'edgeprefix' entry"
+    ):
         Prefix.from_bytes(data, source="x.safetensors")
 
 
@@ -196,17 +243,25 @@ def test_a_folder_that_is_a_file_cannot_be_written_into(tmp_path: Path) -> None:
 
 
 def test_another_base_is_refused_naming_both() -> None:
-    other = dataclasses.replace(BASE, name="other", weights_sha256="4" * 64, tokenizer_sha256="5" * 64)
+    other = dataclasses.replace(
+        BASE, name="other", weights_sha256="4" * 64, tokenizer_sha256="5" * 64
+    )
     with pytest.raises(
         BaseMismatchError,
-        match=r"prefix 't' belongs to base b \(.*this base is other \(.*different weights and tokenizer",
+        match=(
+            r"prefix 't' belongs to base b \(.*this base is other \(.*different weights and "
+            r"tokenizer"
+        ),
     ):
         other.require_same(small_prefix().base, what="prefix 't'")
     BASE.require_same(dataclasses.replace(BASE, name="renamed"), what="prefix 't'")
 
 
 def test_layers_must_agree_in_length() -> None:
-    layer, longer = PrefixLayer(ONE, ONE), PrefixLayer(np.ones((1, 3, 4), np.float32), np.ones((1, 3, 4), np.float32))
+    layer, longer = (
+        PrefixLayer(ONE, ONE),
+        PrefixLayer(np.ones((1, 3, 4), np.float32), np.ones((1, 3, 4), np.float32)),
+    )
     with pytest.raises(PrefixFileError, match=r"layers differ in length: \[2, 3\]"):
         small_prefix(layers=(layer, longer))
     with pytest.raises(PrefixFileError, match="at least one layer"):

@@ -16,9 +16,15 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_jsonl(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.jsonl", '{"input": "é", "target": 3}\n\n{"input": "b", "target": true, "more": [1]}\n')
+    path = write(
+        tmp_path / "d.jsonl",
+        '{"input": "é", "target": 3}\n\n{"input": "b", "target": true, "more": [1]}\n',
+    )
     rows = read_rows(path)
-    assert [row.fields for row in rows] == [{"input": "é", "target": "3"}, {"input": "b", "target": "true"}]
+    assert [row.fields for row in rows] == [
+        {"input": "é", "target": "3"},
+        {"input": "b", "target": "true"},
+    ]
     assert rows[1].place == f"{path}:3"
 
 
@@ -46,7 +52,9 @@ def test_bad_rows_are_named_by_file_and_line(tmp_path: Path, line: str, message:
 
 def test_all_bad_rows_are_collected(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", "x\n" * 8)
-    with pytest.raises(DataError, match=r"(?s)d.jsonl:1: .*d.jsonl:5: .*… and 3 more\nexpected one object a line"):
+    with pytest.raises(
+        DataError, match=r"(?s)d.jsonl:1: .*d.jsonl:5: .*… and 3 more\nexpected one object a line"
+    ):
         read_rows(path)
 
 

@@ -16,16 +16,23 @@ from tiny import tiny_tokenizer
 
 
 def test_templates_are_filled() -> None:
-    assert render_prompt("{input} -> {{x}} {style}:", {"input": "a{b}", "style": "brief"}) == "a{b} -> {x} brief:"
+    assert (
+        render_prompt("{input} -> {{x}} {style}:", {"input": "a{b}", "style": "brief"})
+        == "a{b} -> {x} brief:"
+    )
     assert template_fields("{b} {a} {b}") == ["b", "a"]
 
 
 def test_a_missing_field_is_named_with_those_there_are() -> None:
-    with pytest.raises(TemplateError, match=r"needs field \{question\}, but the row has: input, target"):
+    with pytest.raises(
+        TemplateError, match=r"needs field \{question\}, but the row has: input, target"
+    ):
         render_prompt("{question}", {"target": "", "input": ""})
 
 
-@pytest.mark.parametrize("template", ["{input.__class__}", "{input[0]}", "{input!r}", "{input:>10}", "{}", "{0}"])
+@pytest.mark.parametrize(
+    "template", ["{input.__class__}", "{input[0]}", "{input!r}", "{input:>10}", "{}", "{0}"]
+)
 def test_a_template_reaches_nothing_but_fields(template: str) -> None:
     with pytest.raises(TemplateError, match="only plain names"):
         render_prompt(template, {"input": "x"})
@@ -47,7 +54,9 @@ def test_decode_gives_the_text_back(text: str) -> None:
 
 def test_prompts_keep_the_special_tokens_of_the_tokenizer_and_targets_end() -> None:
     backend = tiny_tokenizer().backend_tokenizer
-    backend.post_processor = processors.TemplateProcessing(single="<|pad|> $A", special_tokens=[("<|pad|>", 1)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<|pad|> $A", special_tokens=[("<|pad|>", 1)]
+    )
     backend.enable_truncation(4)
     backend.enable_padding(length=32)
     tokenizer = TextTokenizer(backend, end_ids=[0])

@@ -1,4 +1,6 @@
-"""The whole demo on a tiny base with random weights: every stage for real, too short to learn anything."""
+"""The whole demo on a tiny base with random weights: every stage for real, too short to learn
+anything.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_the_report_has_the_promised_fields(report: dict[str, Any]) -> None:
         assert task["prefix_bytes"] > 0
         assert task["training"]["curve"]
         assert task["training"]["validation"]
-        assert {tuple(sample) for sample in task["samples"]} == {("input", "base", "prefix", "reference")}
+        assert {tuple(sample) for sample in task["samples"]} == {
+            ("input", "base", "prefix", "reference")
+        }
     assert 0 < report["swap_ms"]["p50"] <= report["swap_ms"]["p99"]
     assert report["decode_tokens_per_s"] > 0
     assert report["first_token_ms"] > 0
@@ -79,15 +83,23 @@ def test_torch_was_not_in_the_measuring_process(report: dict[str, Any]) -> None:
     assert report["torch_in_measuring_process"] is False
 
 
-def test_the_page_loads_nothing(finished: Finished, assert_stands_alone: Callable[[str], None]) -> None:
+def test_the_page_loads_nothing(
+    finished: Finished, assert_stands_alone: Callable[[str], None]
+) -> None:
     assert_stands_alone((finished.folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_prefix_files_hold_all_that_a_task_needs(finished: Finished, report: dict[str, Any], base: Path) -> None:
+def test_prefix_files_hold_all_that_a_task_needs(
+    finished: Finished, report: dict[str, Any], base: Path
+) -> None:
     for task, found in zip(TASKS, report["tasks"], strict=True):
         file = finished.folder / "prefixes" / f"{task.name}.safetensors"
         prefix = Prefix.load(file)
-        assert (prefix.name, prefix.pack.prompt, prefix.pack.labels) == (task.name, task.prompt, task.labels)
+        assert (prefix.name, prefix.pack.prompt, prefix.pack.labels) == (
+            task.name,
+            task.prompt,
+            task.labels,
+        )
         assert prefix.base.sha256 == checkpoint_identity(base).sha256
         assert file.stat().st_size == found["prefix_bytes"]
 
@@ -118,7 +130,9 @@ def test_a_missing_base_is_said_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_is_one_line_and_leaves_nothing(base: Path, tmp_path: Path) -> None:
     command = [*_DEMO, "--out", str(tmp_path / "out"), "--base", str(base)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob(".out.*/runs/trails/metrics.jsonl")):
@@ -130,11 +144,24 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(base: Path, tmp_path: Path) -> No
     finally:
         process.kill()
     assert process.returncode == 1
-    assert errors.strip().splitlines()[-1].startswith(f"stopped: {tmp_path / 'out'} is as it was before")
+    assert (
+        errors.strip()
+        .splitlines()[-1]
+        .startswith(f"stopped: {tmp_path / 'out'} is as it was before")
+    )
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_shows_a_table_and_what_to_type_next(finished: Finished) -> None:
-    for shown in ("trails", "triage", "polite", "BLEU", "accuracy", "tokens/s", "report.html", "edgeprefix run"):
+    for shown in (
+        "trails",
+        "triage",
+        "polite",
+        "BLEU",
+        "accuracy",
+        "tokens/s",
+        "report.html",
+        "edgeprefix run",
+    ):
         assert shown in finished.shown, shown

@@ -1,4 +1,6 @@
-"""The generators: disjoint parts, one seed → one set of rows, English that reads well, answers that the input decides."""
+"""The generators: disjoint parts, one seed → one set of rows, English that reads well, answers that
+the input decides.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,18 @@ from random import Random
 import pytest
 
 from edgeprefix.demo.pretraining.synthetic import Materials, documents
-from edgeprefix.demo.tasks import PARTS, POLITE, TASKS, TRAILS, TRIAGE, DemoRow, DemoTask, Sizes, make_rows, write_rows
+from edgeprefix.demo.tasks import (
+    PARTS,
+    POLITE,
+    TASKS,
+    TRAILS,
+    TRIAGE,
+    DemoRow,
+    DemoTask,
+    Sizes,
+    make_rows,
+    write_rows,
+)
 from edgeprefix.demo.tasks.task import cut, draw_until, part_of
 from edgeprefix.demo.tasks.words import article, made_up
 from edgeprefix.runtime.contracts.prompt import render_prompt
@@ -60,8 +73,12 @@ def test_rows_are_written_so_that_the_library_reads_them(task: DemoTask, tmp_pat
     rows = make_rows(task, Sizes(train=20, validation=5, test=5), seed=0)["train"]
     write_rows(tmp_path / "rows.jsonl", rows)
     read = read_rows(tmp_path / "rows.jsonl")
-    assert [(row["input"], row["target"]) for row in read] == [(row.input, row.references[0]) for row in rows]
-    assert render_prompt(task.prompt, read[0].fields) == task.prompt.replace("{input}", rows[0].input)
+    assert [(row["input"], row["target"]) for row in read] == [
+        (row.input, row.references[0]) for row in rows
+    ]
+    assert render_prompt(task.prompt, read[0].fields) == task.prompt.replace(
+        "{input}", rows[0].input
+    )
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])
     assert first.get("references", [first["target"]]) == list(rows[0].references)
 
@@ -113,7 +130,9 @@ def test_sentences_begin_with_a_capital_and_end_with_a_mark(task: DemoTask) -> N
                 assert text[0].isupper(), text
                 assert text[-1] in ".?!", text
                 assert not re.search(r"\b(\w+) \1\b", text), f"a doubled word: {text}"
-                assert not re.search(r"\ba [aeiou]|\ban [^aeiou1 8]", text), f"a wrong article: {text}"
+                assert not re.search(r"\ba [aeiou]|\ban [^aeiou1 8]", text), (
+                    f"a wrong article: {text}"
+                )
 
 
 def test_a_trail_tells_every_fact_in_every_reference() -> None:
@@ -122,9 +141,14 @@ def test_a_trail_tells_every_fact_in_every_reference() -> None:
         for text in row.references:
             # "a 3-mile walk" tells "3 miles"; sentences may begin with the start
             told = text.replace("-mile ", " miles ").lower()
-            missing = [value for key, value in facts.items() if key != "dogs" and value.lower() not in told]
+            missing = [
+                value for key, value in facts.items() if key != "dogs" and value.lower() not in told
+            ]
             assert not missing, (row.input, text)
-            assert ("dog" in told.removeprefix(facts["name"].lower())) == ("dogs" in facts), (row.input, text)
+            assert ("dog" in told.removeprefix(facts["name"].lower())) == ("dogs" in facts), (
+                row.input,
+                text,
+            )
 
 
 def test_polite_letters_use_the_names_and_things_of_the_message() -> None:
@@ -138,7 +162,11 @@ def test_polite_letters_use_the_names_and_things_of_the_message() -> None:
 
 
 def test_the_answer_follows_from_the_message() -> None:
-    urgent = [row for row in make_rows(POLITE, SIZES, seed=4)["train"] if row.input.endswith(("Now!", "Quick!"))]
+    urgent = [
+        row
+        for row in make_rows(POLITE, SIZES, seed=4)["train"]
+        if row.input.endswith(("Now!", "Quick!"))
+    ]
     assert len(urgent) > 20
     assert all(row.references[0].endswith("Thank you for your quick help.") for row in urgent)
 
@@ -152,8 +180,15 @@ def test_labels_are_evenly_there_in_every_part() -> None:
 def test_the_word_alone_does_not_give_the_label_away() -> None:
     """Most messages name two subjects, in either order."""
     rows = make_rows(TRIAGE, Sizes(train=1200, validation=10, test=10), seed=0)["train"]
-    named = [[word for word in re.findall(r"[a-z]+", row.input.lower()) if word in TRIAGE.labels] for row in rows]
-    two = [(row.references[0], words) for row, words in zip(rows, named, strict=True) if len(words) == 2]
+    named = [
+        [word for word in re.findall(r"[a-z]+", row.input.lower()) if word in TRIAGE.labels]
+        for row in rows
+    ]
+    two = [
+        (row.references[0], words)
+        for row, words in zip(rows, named, strict=True)
+        if len(words) == 2
+    ]
     assert all(row.references[0] in words for row, words in zip(rows, named, strict=True))
     assert len(two) > 0.75 * len(rows)
     assert 0.1 < sum(label == words[0] for label, words in two) / len(two) < 0.5
@@ -161,9 +196,16 @@ def test_the_word_alone_does_not_give_the_label_away() -> None:
 
 @pytest.mark.parametrize(
     ("phrase", "expected"),
-    [("old mill", "an old mill"), ("deep lake", "a deep lake"), ("8 km walk", "an 8 km walk"), ("18 km walk", "an 18 km walk"),
-     ("11 km walk", "an 11 km walk"), ("19 km walk", "a 19 km walk"), ("one-way path", "a one-way path")],
-)  # fmt: skip
+    [
+        ("old mill", "an old mill"),
+        ("deep lake", "a deep lake"),
+        ("8 km walk", "an 8 km walk"),
+        ("18 km walk", "an 18 km walk"),
+        ("11 km walk", "an 11 km walk"),
+        ("19 km walk", "a 19 km walk"),
+        ("one-way path", "a one-way path"),
+    ],
+)
 def test_articles(phrase: str, expected: str) -> None:
     assert article(phrase) == expected
 
@@ -172,7 +214,11 @@ def test_articles(phrase: str, expected: str) -> None:
 def pretraining_text() -> str:
     """A sample of the made-up text that the embedded base was trained on, in lower case."""
     materials = Materials(
-        sentences=("The road was long and dry.", "Nobody came that day.", "She sold the boat at once.")
+        sentences=(
+            "The road was long and dry.",
+            "Nobody came that day.",
+            "She sold the boat at once.",
+        )
     )
     written = documents(Random(0), materials)
     return "\n".join(next(written).text.lower() for _ in range(2000))

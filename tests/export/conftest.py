@@ -33,9 +33,13 @@ def lean_llama(llama: Base) -> tuple[tuple[Layer, ...], ir.Model]:
 
 @pytest.fixture(scope="session")
 def llama_bundle(
-    llama: Base, lean_llama: tuple[tuple[Layer, ...], ir.Model], tmp_path_factory: pytest.TempPathFactory
+    llama: Base,
+    lean_llama: tuple[tuple[Layer, ...], ir.Model],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> MakeBundle:
-    """Gives the bundle of the tiny Llama in a precision, or in one with an int8 cache, "int4+int8" say."""
+    """Gives the bundle of the tiny Llama in a precision, or in one with an int8 cache, "int4+int8"
+    say.
+    """
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:

@@ -1,9 +1,11 @@
-"""The other side of the llama.cpp tests, run by an environment that has llama_cpp, gguf, numpy and safetensors.
+"""The other side of the llama.cpp tests, run by an environment that has llama_cpp, gguf, numpy and
+safetensors.
 
     python llama_cpp_side.py CHECKPOINT WORK_FOLDER < request.json > answer.json
 
-Writes the checkpoint as GGUF, as llama.cpp's own converter does, then answers each request: greedy tokens behind a state
-file (or none). {"requests": [{"state": FILE|null, "cache": "fp32"|"fp16", "prompt": [ids], "count": N}]}
+Writes the checkpoint as GGUF, as llama.cpp's own converter does, then answers each request: greedy
+tokens behind a state file (or none). {"requests": [{"state": FILE|null, "cache": "fp32"|"fp16",
+"prompt": [ids], "count": N}]}
 """
 
 from __future__ import annotations
@@ -19,14 +21,24 @@ import numpy as np
 from safetensors.numpy import load_file
 
 LLAMA_NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
 GPT2_NAMES = {
-    "ln_1": "attn_norm", "ln_2": "ffn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output",
-    "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
-}  # fmt: skip
+    "ln_1": "attn_norm",
+    "ln_2": "ffn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
 
 
 def write_gguf(checkpoint: Path, out: Path) -> None:
@@ -43,7 +55,9 @@ def write_gguf(checkpoint: Path, out: Path) -> None:
 
 
 def llama(writer: gguf.GGUFWriter, config: dict, tensors: dict[str, np.ndarray]) -> None:
-    """Llama and Qwen2; Llama's queries and keys are permuted to neighbouring pairs, as convert_hf_to_gguf.py does."""
+    """Llama and Qwen2; Llama's queries and keys are permuted to neighbouring pairs, as
+    convert_hf_to_gguf.py does.
+    """
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     size = config.get("head_dim") or config["hidden_size"] // heads
     rope = config["rope_parameters"]
@@ -73,7 +87,9 @@ def llama(writer: gguf.GGUFWriter, config: dict, tensors: dict[str, np.ndarray])
 
 def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
     return np.ascontiguousarray(
-        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+        .swapaxes(1, 2)
+        .reshape(weight.shape)
     )
 
 
@@ -110,9 +126,8 @@ def gpt2(writer: gguf.GGUFWriter, config: dict, tensors: dict[str, np.ndarray]) 
         for layer in range(config["n_layer"]):
             for name, other in GPT2_NAMES.items():
                 array = tensors[f"transformer.h.{layer}.{name}.{part}"]
-                writer.add_tensor(
-                    f"blk.{layer}.{other}.{part}", np.ascontiguousarray(array.T)
-                )  # Conv1D keeps it transposed
+                # Conv1D keeps it transposed
+                writer.add_tensor(f"blk.{layer}.{other}.{part}", np.ascontiguousarray(array.T))
 
 
 def greedy(model: object, vocabulary: int, request: dict) -> list[int]:

@@ -1,6 +1,8 @@
-"""A decoder that works in place and is told lengths by an attention mask, as onnxruntime-genai's builder writes them.
+"""A decoder that works in place and is told lengths by an attention mask, as onnxruntime-genai's
+builder writes them.
 
-It is edgeprefix's own graph with another front: total lengths are the mask's row sums, and every token gets logits [B, S, V].
+It is edgeprefix's own graph with another front: total lengths are the mask's row sums, and every
+token gets logits [B, S, V].
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ def to_masked_graph(bundle: Path, folder: Path) -> Path:
     graph = model.graph
     kept = [value for value in graph.input if value.name not in ("total_lengths", "logit_rows")]
     mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "total"])
-    (vocabulary,) = [value.type.tensor_type.shape.dim[1].dim_value for value in graph.output if value.name == "logits"]
+    (vocabulary,) = [
+        value.type.tensor_type.shape.dim[1].dim_value
+        for value in graph.output
+        if value.name == "logits"
+    ]
     del graph.input[:]
     graph.input.extend([*kept, mask])
     for node in graph.node:
@@ -35,15 +41,27 @@ def to_masked_graph(bundle: Path, folder: Path) -> Path:
         helper.make_node("Range", ["zero", "tokens", "one"], ["logit_rows"]),
         helper.make_node("Concat", ["text_shape", "last"], ["logits_shape"], axis=0),
     ]
-    nodes = [*front, *graph.node, helper.make_node("Reshape", ["flat_logits", "logits_shape"], ["logits"])]
+    nodes = [
+        *front,
+        *graph.node,
+        helper.make_node("Reshape", ["flat_logits", "logits_shape"], ["logits"]),
+    ]
     del graph.node[:]
     graph.node.extend(nodes)
     for value in graph.output:
         if value.name == "logits":
-            value.CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "tokens", vocabulary]))
+            value.CopyFrom(
+                helper.make_tensor_value_info(
+                    "logits", TensorProto.FLOAT, ["batch", "tokens", vocabulary]
+                )
+            )
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(
-        model, str(folder / "model.onnx"), save_as_external_data=True, location="model.onnx.data", size_threshold=1024
+        model,
+        str(folder / "model.onnx"),
+        save_as_external_data=True,
+        location="model.onnx.data",
+        size_threshold=1024,
     )
     (folder / "genai_config.json").write_text('{"model": {"type": "llama"}}')
     return folder

@@ -2,8 +2,8 @@
 
     python openvino_side.py CHECKPOINT < request.json > answer.json
 
-Exports the checkpoint as a stateful model, then answers each request: greedy tokens behind a state file (or none).
-{"requests": [{"state": FILE|null, "prompt": [ids], "count": N}]}
+Exports the checkpoint as a stateful model, then answers each request: greedy tokens behind a state
+file (or none). {"requests": [{"state": FILE|null, "prompt": [ids], "count": N}]}
 """
 
 from __future__ import annotations
@@ -44,8 +44,12 @@ def greedy(compiled: ov.CompiledModel, request: dict) -> list[int]:
 
 
 def main() -> None:
-    model = OVModelForCausalLM.from_pretrained(sys.argv[1], export=True, stateful=True, compile=False).model
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
+    model = OVModelForCausalLM.from_pretrained(
+        sys.argv[1], export=True, stateful=True, compile=False
+    ).model
+    compiled = ov.Core().compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+    )
     answer = [greedy(compiled, request) for request in json.load(sys.stdin)["requests"]]
     json.dump({"version": ov.__version__, "tokens": answer}, sys.stdout)
 

@@ -1,7 +1,8 @@
-"""Builds the environment in which Optimum can run: `python tests/export/optimum_environment.py FOLDER`.
+"""Builds the environment in which Optimum can run: `python tests/export/optimum_environment.py
+FOLDER`.
 
-Optimum's exporter wants transformers 4.57 and edgeprefix's own wants 5, so both cannot stand in one.
-`make test-optimum` calls it.
+Optimum's exporter wants transformers 4.57 and edgeprefix's own wants 5, so both cannot stand in
+one. `make test-optimum` calls it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ TESTS = ("pytest>=8", "pytest-timeout>=2.3")
 
 
 def pinned_torch() -> str:
-    """The torch of constraints.txt, whose CPU build is small. The other pins are for transformers 5."""
+    """The torch of constraints.txt, whose CPU build is small. The other pins are for transformers
+    5.
+    """
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return next(line for line in lines if line.startswith("torch=="))
 
@@ -28,7 +31,18 @@ def build(folder: Path) -> Path:
         venv.create(folder, with_pip=True)
     quiet = ("--quiet", "--disable-pip-version-check")
     subprocess.run(
-        [python, "-m", "pip", "install", *quiet, pinned_torch(), *TESTS, "--editable", f"{ROOT}[optimum]"], check=True
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            *quiet,
+            pinned_torch(),
+            *TESTS,
+            "--editable",
+            f"{ROOT}[optimum]",
+        ],
+        check=True,
     )
     return python
 

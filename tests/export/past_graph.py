@@ -1,4 +1,6 @@
-"""An ordinary ONNX decoder as people have them: past in, present out, attention mask and position ids, names as Optimum's."""
+"""An ordinary ONNX decoder as people have them: past in, present out, attention mask and position
+ids, names as Optimum's.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,27 @@ class _Decoder(nn.Module):
         for index, (key, value) in enumerate(past):
             cache.update(key, value, index)
         out: Any = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
         )
-        return (out.logits, *(state for layer in cache.layers for state in (layer.keys, layer.values)))
+        return (
+            out.logits,
+            *(state for layer in cache.layers for state in (layer.keys, layer.values)),
+        )
 
 
 def export_past_graph(model: PreTrainedModel, path: Path, *, positions: bool = True) -> Path:
-    """Writes the graph of a model with equal layers; everything is dynamic. Without `positions` it counts its past itself."""
+    """Writes the graph of a model with equal layers; everything is dynamic. Without `positions` it
+    counts its past itself.
+    """
     config = model.config
     heads = config.num_attention_heads
     H, D = getattr(config, "num_key_value_heads", heads), config.hidden_size // heads
-    past = [(torch.zeros(2, H, 5, D), torch.zeros(2, H, 5, D)) for _ in range(config.num_hidden_layers)]
+    past = [
+        (torch.zeros(2, H, 5, D), torch.zeros(2, H, 5, D)) for _ in range(config.num_hidden_layers)
+    ]
     names = [f"{index}.{kind}" for index in range(len(past)) for kind in ("key", "value")]
     free = torch.export.Dim.AUTO
     table = {0: free, 1: free}
@@ -53,11 +65,20 @@ def export_past_graph(model: PreTrainedModel, path: Path, *, positions: bool = T
     states = {0: free, 2: free}
     with quiet_transformers(), torch.no_grad():
         program = torch.onnx.export(
-            _Decoder(model).eval(), arguments, dynamo=True, verbose=False, optimize=False,
-            dynamic_shapes=(table, table, table if positions else None, [(states, states) for _ in past]),
+            _Decoder(model).eval(),
+            arguments,
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            dynamic_shapes=(
+                table,
+                table,
+                table if positions else None,
+                [(states, states) for _ in past],
+            ),
             input_names=[*inputs, *(f"past_key_values.{name}" for name in names)],
             output_names=["logits", *(f"present.{name}" for name in names)],
-        )  # fmt: skip
+        )
     assert program is not None
     program.save(str(path))
     return path

@@ -1,4 +1,6 @@
-"""The other side: adapters trained, saved, loaded and run by peft itself, over tiny bases of several families."""
+"""The other side: adapters trained, saved, loaded and run by peft itself, over tiny bases of
+several families.
+"""
 
 from __future__ import annotations
 
@@ -39,26 +41,50 @@ NEW_TOKENS = 8
 CAPACITY = 64
 RELATIVE = 1e-4  # of the largest logit: fp32 rounding, as in export/parity.py
 SHORT = [17, 301, 45, 260]
-LONG = [17, 301, 45, 260, 8, 99, 311, 23, 150, 42, 77, 205, 18, 366, 91]  # longer than the windows of the Gemma bases
+LONG = [
+    17,
+    301,
+    45,
+    260,
+    8,
+    99,
+    311,
+    23,
+    150,
+    42,
+    77,
+    205,
+    18,
+    366,
+    91,
+]  # longer than the windows of the Gemma bases
 
 Ids = list[int]
 Array = npt.NDArray[np.float32]
 
 
-# The two last have sliding windows of 12 in every other layer, an embedding table that scales, and grouped queries, as Llama.
+# The two last have sliding windows of 12 in every other layer, an embedding table that scales, and
+# grouped queries, as Llama.
 MARKED_FAMILIES = ["gpt2", "llama", "gemma3_text", pytest.param("gemma2", marks=pytest.mark.slow)]
 
 _ANY: dict[str, Any] = {"task_type": "CAUSAL_LM", "num_virtual_tokens": P}
 KINDS: dict[str, Callable[[], Any]] = {
     "prefix": lambda: PrefixTuningConfig(**_ANY),
-    "prefix-projection": lambda: PrefixTuningConfig(**_ANY, prefix_projection=True, encoder_hidden_size=24),
+    "prefix-projection": lambda: PrefixTuningConfig(
+        **_ANY, prefix_projection=True, encoder_hidden_size=24
+    ),
     "cartridge": lambda: CartridgeConfig(**_ANY, num_frozen_tokens=2),
     "prompt": lambda: PromptTuningConfig(**_ANY),
     "p-mlp": lambda: PromptEncoderConfig(**_ANY, encoder_hidden_size=24),
-    "p-lstm": lambda: PromptEncoderConfig(**_ANY, encoder_hidden_size=24, encoder_reparameterization_type="LSTM"),
+    "p-lstm": lambda: PromptEncoderConfig(
+        **_ANY, encoder_hidden_size=24, encoder_reparameterization_type="LSTM"
+    ),
     "multitask": lambda: MultitaskPromptTuningConfig(**_ANY, num_tasks=3, num_ranks=2),
     "cpt": lambda: CPTConfig(
-        task_type="CAUSAL_LM", cpt_token_ids=[5, 6, 7, 8, 9], cpt_mask=[1] * P, cpt_tokens_type_mask=[1, 2, 2, 3, 4]
+        task_type="CAUSAL_LM",
+        cpt_token_ids=[5, 6, 7, 8, 9],
+        cpt_mask=[1] * P,
+        cpt_tokens_type_mask=[1, 2, 2, 3, 4],
     ),
 }
 
@@ -133,7 +159,11 @@ def load_adapter(base: Path, folder: Path) -> Any:
 
 def task_options(config: Any, *, rows: int = 1) -> dict[str, Any]:
     """What peft wants to be told at every call."""
-    return {"task_ids": torch.full((rows,), TASK_ID)} if config.peft_type == "MULTITASK_PROMPT_TUNING" else {}
+    return (
+        {"task_ids": torch.full((rows,), TASK_ID)}
+        if config.peft_type == "MULTITASK_PROMPT_TUNING"
+        else {}
+    )
 
 
 def peft_tokens(model: Any, prompt: Ids) -> Ids:
@@ -151,9 +181,13 @@ def peft_logits(model: Any, prompt: Ids) -> Array:
     ids = torch.tensor([prompt])
     with torch.no_grad():
         logits = model(
-            input_ids=ids, attention_mask=torch.ones_like(ids), **task_options(model.active_peft_config)
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            **task_options(model.active_peft_config),
         ).logits
-    found: Array = logits[0, -len(prompt) :].numpy()  # embeddings also give logits of the virtual tokens
+    found: Array = logits[
+        0, -len(prompt) :
+    ].numpy()  # embeddings also give logits of the virtual tokens
     return found
 
 
@@ -168,20 +202,28 @@ def plain_logits(model: Any, prompt: Ids) -> Array:
 def engine_tokens(family: Family, prefix: Prefix, prompt: Ids) -> Ids:
     """Greedy new tokens by our engine."""
     family.engine.load_prefix(prefix, name="task")
-    tokens = family.engine.generate(prompt, prefix="task", max_new_tokens=NEW_TOKENS, temperature=0.0).tokens
+    tokens = family.engine.generate(
+        prompt, prefix="task", max_new_tokens=NEW_TOKENS, temperature=0.0
+    ).tokens
     return [token for token in tokens if token != 0]
 
 
 def graph_logits(family: Family, prefix: Prefix, prompt: Ids) -> Array:
     """Logits [S, V] of the prompt's tokens by the bundle's graph, over the prefix."""
     graph = open_graph(family.bundle, Manifest.load(family.bundle), threads=1)
-    decoder = Decoder(graph, Cache(graph.layers, batch=1, capacity=CAPACITY, dtype=graph.cache_dtype))
-    decoder.cache.write(0, decoder.cache.pack([(layer.key, layer.value) for layer in prefix.layers]))
+    decoder = Decoder(
+        graph, Cache(graph.layers, batch=1, capacity=CAPACITY, dtype=graph.cache_dtype)
+    )
+    decoder.cache.write(
+        0, decoder.cache.pack([(layer.key, layer.value) for layer in prefix.layers])
+    )
     return np.stack(list(decoder.feed(0, np.array(prompt), start=prefix.length)))
 
 
 def assert_same(family: Family, prefix: Prefix, model: Any) -> None:
-    """Logits agree to fp32 rounding and greedy tokens are equal, for a short text and one longer than any window."""
+    """Logits agree to fp32 rounding and greedy tokens are equal, for a short text and one longer
+    than any window.
+    """
     for prompt in (SHORT, LONG):
         wanted, got = peft_logits(model, prompt), graph_logits(family, prefix, prompt)
         np.testing.assert_allclose(got, wanted, rtol=0, atol=RELATIVE * float(np.abs(wanted).max()))

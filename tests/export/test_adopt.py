@@ -1,4 +1,6 @@
-"""Graphs of other exporters: adopted, and run by the engine with the same prefix files as edgeprefix's own."""
+"""Graphs of other exporters: adopted, and run by the engine with the same prefix files as
+edgeprefix's own.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ from edgeprefix.runtime.decoding.opening import Room, open_decoder
 from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.errors import CheckpointError, ExportError, OutputError, ParityError
 
-PROMPTS = ["Where is the café?", "My account, please. I cannot log in and the parcel never came, what now?", "a", "fox"]
+PROMPTS = [
+    "Where is the café?",
+    "My account, please. I cannot log in and the parcel never came, what now?",
+    "a",
+    "fox",
+]
 
 
 def optimum_folder(base: Base, folder: Path, *, positions: bool = True) -> Path:
@@ -52,7 +59,9 @@ def own(llama_bundle: MakeBundle) -> Path:
 def adopted(
     llama: Base, past_llama: Path, own: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """Bundles of the tiny Llama by kind: "positions", "counting" (no position ids) or "in place"."""
+    """Bundles of the tiny Llama by kind: "positions", "counting" (no position ids) or "in
+    place".
+    """
     folder, made = tmp_path_factory.mktemp("adopted"), {}
 
     def make(kind: str) -> Path:
@@ -80,7 +89,11 @@ def prefixes(own: Path) -> list[Prefix]:
             name=name,
             base=manifest.base,
             layers=tuple(
-                PrefixLayer(*random.standard_normal((2, layer.kv_heads, length, layer.head_size)).astype(np.float32))
+                PrefixLayer(
+                    *random.standard_normal((2, layer.kv_heads, length, layer.head_size)).astype(
+                        np.float32
+                    )
+                )
                 for layer in manifest.layers
             ),
         )
@@ -99,7 +112,8 @@ def texts(engine: Engine, **settings: int) -> list[list[int]]:
     """Tokens of a mixed batch: prompts of different lengths, with and without prefixes."""
     tasks = ["news", None, "mail", "news"]
     requests = [
-        Request(text, prefix=task, max_new_tokens=12, **settings) for text, task in zip(PROMPTS, tasks, strict=True)
+        Request(text, prefix=task, max_new_tokens=12, **settings)
+        for text, task in zip(PROMPTS, tasks, strict=True)
     ]
     return [list(completion.tokens) for completion in engine.generate_many(requests)]
 
@@ -129,13 +143,22 @@ def test_engine_gives_the_same_tokens_as_with_its_own_graph(
         wanted = texts(ours)
         assert texts(theirs) == wanted
         assert texts(theirs, beams=2) == texts(ours, beams=2)
-        scores = [engine.score("Which?", ["yes", "no", "not at all"], prefix="mail") for engine in (ours, theirs)]
+        scores = [
+            engine.score("Which?", ["yes", "no", "not at all"], prefix="mail")
+            for engine in (ours, theirs)
+        ]
         np.testing.assert_allclose(scores[1].values, scores[0].values, atol=1e-4)
-        compiled = [engine.compile("It is near the river.", name="system", prefix="news") for engine in (ours, theirs)]
+        compiled = [
+            engine.compile("It is near the river.", name="system", prefix="news")
+            for engine in (ours, theirs)
+        ]
         for got, expected in zip(compiled[1].layers, compiled[0].layers, strict=True):
             np.testing.assert_allclose(got.key, expected.key, atol=1e-4)
             np.testing.assert_allclose(got.value, expected.value, atol=1e-4)
-    with engine_of(bundle, prefixes, chunk_tokens=5) as chunked, engine_of(bundle, prefixes, steady=True) as steady:
+    with (
+        engine_of(bundle, prefixes, chunk_tokens=5) as chunked,
+        engine_of(bundle, prefixes, steady=True) as steady,
+    ):
         assert texts(chunked) == wanted
         assert texts(steady) == wanted
 
@@ -161,26 +184,41 @@ def test_transformers_js_layout(llama_base: Path, past_llama: Path, tmp_path: Pa
     plain = adopt(folder, tmp_path / "plain", base=llama_base, link=True)
     assert plain.graph is not None
     assert plain.graph.exporter == "transformers.js"
-    assert (tmp_path / "plain" / "decoder.onnx").stat().st_ino == (folder / "onnx" / "model.onnx").stat().st_ino
+    assert (tmp_path / "plain" / "decoder.onnx").stat().st_ino == (
+        folder / "onnx" / "model.onnx"
+    ).stat().st_ino
 
     small = folder / "onnx" / "model_quantized.onnx"
     options = ort.SessionOptions()
-    options.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    )  # transposed weights become constants
+    # Transposed weights become constants
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(tmp_path / "folded.onnx")
-    ort.InferenceSession(str(folder / "onnx" / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    quantize_dynamic(tmp_path / "folded.onnx", small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
-    assert adopt(folder, tmp_path / "int8", base=llama_base, file="model_quantized.onnx").precision == "int8"
+    ort.InferenceSession(
+        str(folder / "onnx" / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    quantize_dynamic(
+        tmp_path / "folded.onnx",
+        small,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["MatMul"],
+    )
+    assert (
+        adopt(folder, tmp_path / "int8", base=llama_base, file="model_quantized.onnx").precision
+        == "int8"
+    )
     (folder / "onnx" / "model.onnx").rename(folder / "onnx" / "model_q4.onnx")
-    with pytest.raises(CheckpointError, match=r"model_q4\.onnx, onnx/model_quantized\.onnx; choose one with --file"):
+    with pytest.raises(
+        CheckpointError, match=r"model_q4\.onnx, onnx/model_quantized\.onnx; choose one with --file"
+    ):
         adopt(folder, tmp_path / "x", base=llama_base)
     with pytest.raises(CheckpointError, match=r"has no model_fp16\.onnx; it has onnx/model_q4"):
         adopt(folder, tmp_path / "x", base=llama_base, file="model_fp16.onnx")
 
 
 def test_merged_graph_and_pruned_logits(llama_base: Path, past_llama: Path, tmp_path: Path) -> None:
-    """`use_cache_branch` must be true exactly when there is a past, and only the logits that are kept come out."""
+    """`use_cache_branch` must be true exactly when there is a past, and only the logits that are
+    kept come out.
+    """
     model = onnx.load(str(past_llama / "model.onnx"))
     graph = model.graph
     for node in graph.node:
@@ -214,14 +252,22 @@ def test_merged_graph_and_pruned_logits(llama_base: Path, past_llama: Path, tmp_
     tokens = np.arange(5, 12)
     everything = decoder.feed(0, tokens, start=0).copy()
     for wanted in ([6], [2, 5], [5, 2], []):
-        np.testing.assert_array_equal(decoder.feed(1, tokens, start=0, wanted=wanted), everything[wanted])
-    one_by_one = dataclasses.replace(manifest, graph=dataclasses.replace(manifest.graph, many=False))
+        np.testing.assert_array_equal(
+            decoder.feed(1, tokens, start=0, wanted=wanted), everything[wanted]
+        )
+    one_by_one = dataclasses.replace(
+        manifest, graph=dataclasses.replace(manifest.graph, many=False)
+    )
     careful = open_decoder(tmp_path / "bundle", one_by_one, Room(rows=1, capacity=32))
     careful.feed(0, tokens[:3], start=0, wanted=[])
-    np.testing.assert_allclose(careful.feed(0, tokens[3:], start=3, wanted=[3, 0]), everything[[6, 3]], atol=1e-5)
+    np.testing.assert_allclose(
+        careful.feed(0, tokens[3:], start=3, wanted=[3, 0]), everything[[6, 3]], atol=1e-5
+    )
 
 
-def test_a_graph_of_other_weights_is_refused(past_llama: Path, llama_base: Path, tmp_path: Path) -> None:
+def test_a_graph_of_other_weights_is_refused(
+    past_llama: Path, llama_base: Path, tmp_path: Path
+) -> None:
     model = onnx.load(str(past_llama / "model.onnx"))
     matrix = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
     matrix.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(matrix) * 1.5, matrix.name))
@@ -242,7 +288,14 @@ def test_another_base_is_refused(past_llama: Path, gpt2_base: Path, tmp_path: Pa
 
 
 def test_command(past_llama: Path, llama_base: Path, tmp_path: Path) -> None:
-    arguments = ["adopt", str(past_llama), "--base", str(llama_base), "--out", str(tmp_path / "bundle")]
+    arguments = [
+        "adopt",
+        str(past_llama),
+        "--base",
+        str(llama_base),
+        "--out",
+        str(tmp_path / "bundle"),
+    ]
     result = CliRunner().invoke(export_app, arguments)
     assert result.exit_code == 0, result.output
     assert "llama, 2 layers, fp32" in result.output

@@ -1,4 +1,6 @@
-"""`export decoder`: what stands in the folder, what is refused, and that nothing is ever half-written."""
+"""`export decoder`: what stands in the folder, what is refused, and that nothing is ever
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ import edgeprefix.export.bundle as bundle_module
 from edgeprefix.export import export_decoder, verify
 from edgeprefix.export.parity import BOUNDS, Bounds
 from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
-from edgeprefix.runtime.errors import BaseMismatchError, CheckpointError, ExportError, OutputError, ParityError
+from edgeprefix.runtime.errors import (
+    BaseMismatchError,
+    CheckpointError,
+    ExportError,
+    OutputError,
+    ParityError,
+)
 from tiny import save_checkpoint, tiny_llama
 
 
@@ -35,7 +43,10 @@ def test_what_stands_in_a_bundle(exported: Path, llama_base: Path) -> None:
     manifest = Manifest.load(exported)
     manifest.check_files(exported, hashes=True)
     assert manifest.model_type == "llama"
-    assert manifest.layers == (LayerShape(kv_heads=2, head_size=16), LayerShape(kv_heads=2, head_size=16))
+    assert manifest.layers == (
+        LayerShape(kv_heads=2, head_size=16),
+        LayerShape(kv_heads=2, head_size=16),
+    )
     assert (manifest.vocabulary, manifest.max_positions, manifest.precision) == (384, 256, "fp32")
     assert (manifest.end_ids, manifest.begin_id, manifest.pad_id) == ((0,), 0, 1)
     assert manifest.base.name == llama_base.name
@@ -55,7 +66,9 @@ def test_an_existing_bundle_is_refused_without_force(exported: Path, llama_base:
 def test_a_failed_export_leaves_the_old_bundle(
     exported: Path, gpt2_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk while the weights are written: one clear error, the old bundle intact, nothing beside it."""
+    """A full disk while the weights are written: one clear error, the old bundle intact, nothing
+    beside it.
+    """
     before = Manifest.load(exported)
 
     def full_disk(*args: object, **kwargs: object) -> None:
@@ -72,7 +85,9 @@ def test_a_graph_that_differs_from_torch_is_not_written(
     llama_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BOUNDS, "fp32", Bounds(relative=1e-12))  # type: ignore[arg-type]
-    with pytest.raises(ParityError, match=r"differs from torch: relative difference .* is over 1e-12"):
+    with pytest.raises(
+        ParityError, match=r"differs from torch: relative difference .* is over 1e-12"
+    ):
         export_decoder(llama_base, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -140,7 +155,9 @@ def test_bases_that_cannot_be_exported(llama_base: Path, tmp_path: Path) -> None
             "no causal language model of type 'vit'",
         ),
         (
-            change_config(llama_base, tmp_path / "gptq", quantization_config={"quant_method": "gptq"}),
+            change_config(
+                llama_base, tmp_path / "gptq", quantization_config={"quant_method": "gptq"}
+            ),
             ExportError,
             r"already quantised \(gptq\)",
         ),
@@ -152,7 +169,9 @@ def test_bases_that_cannot_be_exported(llama_base: Path, tmp_path: Path) -> None
     ]
     cases += [
         (
-            change_config(llama_base, tmp_path / "4bit", quantization_config={"load_in_4bit": True}),
+            change_config(
+                llama_base, tmp_path / "4bit", quantization_config={"load_in_4bit": True}
+            ),
             ExportError,
             "already quantised",
         ),
@@ -164,14 +183,21 @@ def test_bases_that_cannot_be_exported(llama_base: Path, tmp_path: Path) -> None
         (
             change_config(llama_base, tmp_path / "mamba", model_type="mamba"),
             ExportError,
-            "mamba cannot be exported: its linear-attention or state-space layers keep a state of another kind",
+            (
+                "mamba cannot be exported: its linear-attention or state-space layers keep a state "
+                "of another kind"
+            ),
         ),
         (
             change_config(llama_base, tmp_path / "bert", model_type="bert"),
             ExportError,
             "bert cannot be exported: it is an encoder",
         ),
-        (damaged(llama_base, tmp_path / "json", "config.json", b"{"), CheckpointError, "config.json cannot be read"),
+        (
+            damaged(llama_base, tmp_path / "json", "config.json", b"{"),
+            CheckpointError,
+            "config.json cannot be read",
+        ),
         (
             damaged(llama_base, tmp_path / "bare", "model.safetensors", None),
             CheckpointError,
@@ -202,5 +228,7 @@ def test_a_base_without_tokenizer_or_precision(llama_base: Path, tmp_path: Path)
     shutil.copytree(llama_base, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     with pytest.raises(CheckpointError, match="has no tokenizer"):
         export_decoder(bare, tmp_path / "bundle")
-    with pytest.raises(ExportError, match="precision 'int3' is unknown; choose one of fp32, fp16, int8, int4"):
+    with pytest.raises(
+        ExportError, match="precision 'int3' is unknown; choose one of fp32, fp16, int8, int4"
+    ):
         export_decoder(llama_base, tmp_path / "bundle", precision="int3")

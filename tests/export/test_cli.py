@@ -17,7 +17,8 @@ runner = CliRunner()
 
 def test_export_decoder_says_what_it_made(llama_base: Path, tmp_path: Path) -> None:
     result = runner.invoke(
-        export_app, ["decoder", str(llama_base), "--out", str(tmp_path / "b"), "--precision", "int8"]
+        export_app,
+        ["decoder", str(llama_base), "--out", str(tmp_path / "b"), "--precision", "int8"],
     )
     assert result.exit_code == 0, result.output
     assert "llama, 2 layers, int8" in result.output
@@ -27,17 +28,32 @@ def test_export_decoder_says_what_it_made(llama_base: Path, tmp_path: Path) -> N
 
 
 def test_wrong_usage_exits_2(llama_base: Path) -> None:
-    result = runner.invoke(export_app, ["decoder", str(llama_base), "--out", "b", "--precision", "int3"])
+    result = runner.invoke(
+        export_app, ["decoder", str(llama_base), "--out", "b", "--precision", "int3"]
+    )
     assert result.exit_code == 2
 
 
 def test_verify_reports(llama_base: Path, llama_bundle: MakeBundle, tmp_path: Path) -> None:
-    arguments = [str(llama_bundle("fp32")), "--base", str(llama_base), "--json", str(tmp_path / "report.json")]
+    arguments = [
+        str(llama_bundle("fp32")),
+        "--base",
+        str(llama_base),
+        "--json",
+        str(tmp_path / "report.json"),
+    ]
     result = runner.invoke(verify_app, arguments)
     assert result.exit_code == 0, result.output
     assert "fp32: equal to torch within bounds" in result.output
     report = json.loads((tmp_path / "report.json").read_text())
-    assert [case["name"] for case in report["cases"]] == ["prefill", "chunks", "decode", "prefix", "rows", "long"]
+    assert [case["name"] for case in report["cases"]] == [
+        "prefill",
+        "chunks",
+        "decode",
+        "prefix",
+        "rows",
+        "long",
+    ]
 
 
 def test_verify_exits_1_when_a_bound_is_broken(

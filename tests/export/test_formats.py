@@ -1,4 +1,6 @@
-"""Prefixes in the forms of other runtimes: ONNX Runtime's adapters here; llama.cpp and OpenVINO are beside."""
+"""Prefixes in the forms of other runtimes: ONNX Runtime's adapters here; llama.cpp and OpenVINO are
+beside.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
 from edgeprefix.runtime.errors import ExportError
 from tiny import tiny_llama
 
-BASE = BaseIdentity(name="base", weights_sha256="0" * 64, config_sha256="1" * 64, tokenizer_sha256="2" * 64)
+BASE = BaseIdentity(
+    name="base", weights_sha256="0" * 64, config_sha256="1" * 64, tokenizer_sha256="2" * 64
+)
 P, PROMPT, COUNT = 6, [5, 80, 200, 33], 12
 NAMES = [f"{index}.{kind}" for index in range(2) for kind in ("key", "value")]
 
@@ -44,7 +48,9 @@ def graph(model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def prefix(model: PreTrainedModel) -> Prefix:
     random = np.random.default_rng(0)
-    layers = [PrefixLayer(*random.standard_normal((2, 2, P, 16)).astype(np.float32)) for _ in range(2)]
+    layers = [
+        PrefixLayer(*random.standard_normal((2, 2, P, 16)).astype(np.float32)) for _ in range(2)
+    ]
     return Prefix(name="t", base=BASE, layers=tuple(layers))
 
 
@@ -79,7 +85,9 @@ def first_inputs() -> dict[str, np.ndarray]:
 def test_an_unmodified_graph_runs_with_the_adapter(
     model: PreTrainedModel, graph: Path, prefix: Prefix, adapter: Path
 ) -> None:
-    """Python wants every input named, so empty pasts are given; the active adapter takes their place."""
+    """Python wants every input named, so empty pasts are given; the active adapter takes their
+    place.
+    """
     session, loaded, options = ort.InferenceSession(str(graph)), ort.LoraAdapter(), ort.RunOptions()
     loaded.Load(str(adapter))
     options.add_active_adapter(loaded)
@@ -95,14 +103,20 @@ def test_an_unmodified_graph_runs_with_the_adapter(
             "attention_mask": np.ones((1, length), np.int64),
             "position_ids": np.array([[length - 1]]),
         }
-        past = {f"past_key_values.{name}": array for name, array in zip(NAMES, present, strict=True)}
+        past = {
+            f"past_key_values.{name}": array for name, array in zip(NAMES, present, strict=True)
+        }
         logits, *present = session.run(None, inputs | past)
         tokens.append(int(logits[0, -1].argmax()))
     assert tokens == torch_tokens(model, prefix)
 
 
-@pytest.mark.skipif(library() is None, reason="this wheel of onnxruntime has no library beside its Python module")
-def test_the_native_call_needs_no_pasts(model: PreTrainedModel, graph: Path, prefix: Prefix, adapter: Path) -> None:
+@pytest.mark.skipif(
+    library() is None, reason="this wheel of onnxruntime has no library beside its Python module"
+)
+def test_the_native_call_needs_no_pasts(
+    model: PreTrainedModel, graph: Path, prefix: Prefix, adapter: Path
+) -> None:
     """As C#, Java and C++ call it: the C API."""
     logits = NativeSession(graph).run(first_inputs(), "logits", adapter)
     cache = DynamicCache()
@@ -118,25 +132,38 @@ def test_an_adapter_in_fp16(prefix: Prefix, tmp_path: Path) -> None:
     parameters = ort.AdapterFormat.read_adapter(str(tmp_path / "t")).get_parameters()
     assert set(parameters) == {f"past_key_values.{name}" for name in NAMES}
     np.testing.assert_array_equal(
-        parameters["past_key_values.1.value"].numpy(), prefix.layers[1].value[None].astype(np.float16)
+        parameters["past_key_values.1.value"].numpy(),
+        prefix.layers[1].value[None].astype(np.float16),
     )
 
 
-def test_openvino_states_have_the_names_of_the_models_variables(prefix: Prefix, tmp_path: Path) -> None:
+def test_openvino_states_have_the_names_of_the_models_variables(
+    prefix: Prefix, tmp_path: Path
+) -> None:
     write_prefix(prefix, tmp_path / "t", format="openvino")
     tensors = safetensors.numpy.load_file(tmp_path / "t")
-    np.testing.assert_array_equal(tensors["past_key_values.1.keypresent.1.key"], prefix.layers[1].key[None])
+    np.testing.assert_array_equal(
+        tensors["past_key_values.1.keypresent.1.key"], prefix.layers[1].key[None]
+    )
     assert len(tensors) == 4
 
 
 def test_what_a_format_cannot_hold(prefix: Prefix, tmp_path: Path) -> None:
-    large = Prefix(name="t", base=BASE, layers=tuple(PrefixLayer(1e6 * key, value) for key, value in prefix.layers))
+    large = Prefix(
+        name="t",
+        base=BASE,
+        layers=tuple(PrefixLayer(1e6 * key, value) for key, value in prefix.layers),
+    )
     for write in (write_onnx_adapter, write_openvino):
         with pytest.raises(ExportError, match="fp32 or fp16, not int8"):
             write(prefix, tmp_path / "t", dtype="int8")
-        with pytest.raises(ExportError, match="layer 0 key reaches .*, more than fp16 holds; write it as fp32"):
+        with pytest.raises(
+            ExportError, match="layer 0 key reaches .*, more than fp16 holds; write it as fp32"
+        ):
             write(large, tmp_path / "t", dtype="fp16")
-    with pytest.raises(ExportError, match="format 'gguf' is unknown; choose one of edgeprefix, peft, onnx-adapter"):
+    with pytest.raises(
+        ExportError, match="format 'gguf' is unknown; choose one of edgeprefix, peft, onnx-adapter"
+    ):
         write_prefix(prefix, tmp_path / "t", format="gguf")
     with pytest.raises(ExportError, match="give it with --base BASE"):
         write_prefix(prefix, tmp_path / "t", format="llama.cpp")
@@ -150,7 +177,16 @@ def test_the_command_writes_every_format(llama_base: Path, prefix: Prefix, tmp_p
     Prefix(name="t", base=checkpoint_identity(llama_base), layers=prefix.layers).save(file)
     for name in FORMATS:
         out = tmp_path / f"out-{name}"
-        command = ["prefix", str(file), "--out", str(out), "--format", name, "--base", str(llama_base)]
+        command = [
+            "prefix",
+            str(file),
+            "--out",
+            str(out),
+            "--format",
+            name,
+            "--base",
+            str(llama_base),
+        ]
         done = CliRunner().invoke(export_app, command)
         assert done.exit_code == 0, done.output
         assert f"task t, {P} positions" in done.output

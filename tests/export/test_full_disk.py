@@ -30,14 +30,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_nothing_is_half_written(llama_base: Path, small_disk: Path) -> None:
-    """The first bundle fits; there is no room for a second one beside it, so the first stays as it is."""
+    """The first bundle fits; there is no room for a second one beside it, so the first stays as it
+    is.
+    """
     bundle = small_disk / "bundle"
     export_decoder(llama_base, bundle, verify=False)
     before = Manifest.load(bundle)
-    with pytest.raises(OutputError, match=r"cannot write .*/other: No space left on device") as caught:
+    with pytest.raises(
+        OutputError, match=r"cannot write .*/other: No space left on device"
+    ) as caught:
         export_decoder(llama_base, small_disk / "other", verify=False)
     assert "\n" not in str(caught.value)
-    with pytest.raises(OutputError, match="No space left on device; the previous content is untouched"):
+    with pytest.raises(
+        OutputError, match="No space left on device; the previous content is untouched"
+    ):
         export_decoder(llama_base, bundle, force=True, verify=False)
     before.check_files(bundle, hashes=True)
     assert [path.name for path in small_disk.iterdir()] == ["bundle"]

@@ -1,4 +1,6 @@
-"""Prefixes in llama.cpp: the state file's bytes, and the same greedy tokens as torch from the real library (slow)."""
+"""Prefixes in llama.cpp: the state file's bytes, and the same greedy tokens as torch from the real
+library (slow).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 from transformers.cache_utils import DynamicCache
 
 from edgeprefix.export.formats.llama_cpp import interleave, refuse, write_llama_cpp
@@ -23,7 +31,9 @@ from edgeprefix.runtime.errors import ExportError
 from tiny import VOCABULARY, randomise, save_checkpoint, tiny_gpt2, tiny_llama
 
 PACKAGES = ["numpy", "safetensors", "gguf", "llama-cpp-python==0.3.36"]
-BASE = BaseIdentity(name="base", weights_sha256="0" * 64, config_sha256="1" * 64, tokenizer_sha256="2" * 64)
+BASE = BaseIdentity(
+    name="base", weights_sha256="0" * 64, config_sha256="1" * 64, tokenizer_sha256="2" * 64
+)
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64, "rope_theta": 10000.0,
@@ -33,9 +43,17 @@ PROMPT, COUNT = [5, 80, 200, 33], 24
 
 def tiny_qwen2() -> PreTrainedModel:
     config = Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     return randomise(Qwen2ForCausalLM(config))
 
 
@@ -52,7 +70,10 @@ def prefix_of(model: PreTrainedModel, ids: list[int]) -> Prefix:
     cache = DynamicCache()
     with torch.no_grad():
         model(torch.tensor([ids]), past_key_values=cache)
-    layers = [PrefixLayer(2 * layer.keys[0].numpy(), 2 * layer.values[0].numpy()) for layer in cache.layers]
+    layers = [
+        PrefixLayer(2 * layer.keys[0].numpy(), 2 * layer.values[0].numpy())
+        for layer in cache.layers
+    ]
     return Prefix(name="t", base=BASE, layers=tuple(layers))
 
 
@@ -99,7 +120,9 @@ def test_what_a_state_file_cannot_hold(tmp_path: Path) -> None:
     model = tiny_llama()
     with pytest.raises(ExportError, match="fp16 or fp32 here, not int8"):
         write_llama_cpp(prefix_of(model, [1]), tmp_path / "t", model.config, dtype="int8")
-    with pytest.raises(ExportError, match="states of mistral have not been tried; they were of gpt2, llama, qwen2"):
+    with pytest.raises(
+        ExportError, match="states of mistral have not been tried; they were of gpt2, llama, qwen2"
+    ):
         refuse(MistralConfig())
     with pytest.raises(ExportError, match="keeps sliding windows in a cache of its own"):
         refuse(Qwen2Config(use_sliding_window=True, sliding_window=12))
@@ -110,7 +133,9 @@ def test_what_a_state_file_cannot_hold(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with llama.cpp, which pip builds from its sources (PIP_FIND_LINKS may name a wheel)."""
+    """The Python of an environment with llama.cpp, which pip builds from its sources
+    (PIP_FIND_LINKS may name a wheel).
+    """
     folder = tmp_path_factory.mktemp("llama") / "venv"
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
@@ -124,7 +149,9 @@ def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", MODELS)
 def test_llama_cpp_gives_torchs_tokens(kind: str, llama_cpp: Path, tmp_path: Path) -> None:
-    """All tokens with its cache in fp32; in fp16, its default, as long as a token is ahead of the next by more than rounding."""
+    """All tokens with its cache in fp32; in fp16, its default, as long as a token is ahead of the
+    next by more than rounding.
+    """
     base = save_checkpoint(MODELS[kind](), tmp_path / "base")
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     prefix = prefix_of(model, [7, 100, 9, 300, 42])
@@ -133,8 +160,15 @@ def test_llama_cpp_gives_torchs_tokens(kind: str, llama_cpp: Path, tmp_path: Pat
         state = tmp_path / f"{dtype}.state"
         write_llama_cpp(prefix, state, model.config, dtype=dtype)
         requests.append({"state": str(state), "cache": dtype, "prompt": PROMPT, "count": COUNT})
-    side = [str(llama_cpp), str(Path(__file__).with_name("llama_cpp_side.py")), str(base), str(tmp_path)]
-    done = subprocess.run(side, input=json.dumps({"requests": requests}), capture_output=True, text=True, check=False)
+    side = [
+        str(llama_cpp),
+        str(Path(__file__).with_name("llama_cpp_side.py")),
+        str(base),
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        side, input=json.dumps({"requests": requests}), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     bare, exact, half = json.loads(done.stdout)["tokens"]
     expected, margins = torch_greedy(model, prefix)

@@ -1,4 +1,5 @@
-"""Optimum as the second exporter, in its own environment (`make test-optimum`): real exports, and prefixes over them.
+"""Optimum as the second exporter, in its own environment (`make test-optimum`): real exports, and
+prefixes over them.
 
 torch is the other side throughout: greedy tokens with every text computed anew.
 """
@@ -23,27 +24,45 @@ from edgeprefix.runtime.errors import ExportError
 from tiny import VOCABULARY, randomise, save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 pytestmark = [pytest.mark.optimum]
-PROMPTS = ["Where is the café?", "My account, please. I cannot log in and the parcel never came, what now?", "a", "fox"]
+PROMPTS = [
+    "Where is the café?",
+    "My account, please. I cannot log in and the parcel never came, what now?",
+    "a",
+    "fox",
+]
 TASKS = ["news", None, "mail", "news"]
 
 
 def tiny_gemma() -> PreTrainedModel:
-    """Optimum gives it no position ids: the graph counts its past, so rows of different lengths cannot share a run."""
+    """Optimum gives it no position ids: the graph counts its past, so rows of different lengths
+    cannot share a run.
+    """
     return randomise(
         GemmaForCausalLM(
             GemmaConfig(
-                vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-                num_key_value_heads=2, head_dim=16, max_position_embeddings=256, bos_token_id=0, eos_token_id=0, pad_token_id=1,
+                vocab_size=VOCABULARY,
+                hidden_size=64,
+                intermediate_size=96,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=16,
+                max_position_embeddings=256,
+                bos_token_id=0,
+                eos_token_id=0,
+                pad_token_id=1,
             )
         )
-    )  # fmt: skip
+    )
 
 
 BASES = {"gpt2": tiny_gpt2, "llama": tiny_llama, "mistral": tiny_mistral, "gemma": tiny_gemma}
 
 
 @pytest.fixture(scope="module", params=BASES)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """A base, and the bundle that `export decoder --backend optimum` makes of it."""
     folder = tmp_path_factory.mktemp(request.param)
     base, bundle = save_checkpoint(BASES[request.param](), folder / "base"), folder / "bundle"
@@ -62,7 +81,11 @@ def prefixes_for(manifest: Manifest) -> dict[str, Prefix]:
             name=name,
             base=manifest.base,
             layers=tuple(
-                PrefixLayer(*random.standard_normal((2, layer.kv_heads, length, layer.head_size)).astype(np.float32))
+                PrefixLayer(
+                    *random.standard_normal((2, layer.kv_heads, length, layer.head_size)).astype(
+                        np.float32
+                    )
+                )
                 for layer in manifest.layers
             ),
         )
@@ -70,14 +93,18 @@ def prefixes_for(manifest: Manifest) -> dict[str, Prefix]:
     }
 
 
-def torch_greedy(model: PreTrainedModel, prefix: Prefix | None, ids: list[int], count: int) -> list[int]:
+def torch_greedy(
+    model: PreTrainedModel, prefix: Prefix | None, ids: list[int], count: int
+) -> list[int]:
     text = list(ids)
     for _ in range(count):
         cache = DynamicCache()
         for index, layer in enumerate(() if prefix is None else prefix.layers):
             cache.update(torch.tensor(layer.key[None]), torch.tensor(layer.value[None]), index)
         with torch.no_grad():
-            text.append(int(model(torch.tensor([text]), past_key_values=cache).logits[0, -1].argmax()))
+            text.append(
+                int(model(torch.tensor([text]), past_key_values=cache).logits[0, -1].argmax())
+            )
     return text[len(ids) :]
 
 
@@ -92,11 +119,15 @@ def test_parity_is_in_the_manifest_and_verify_agrees(pair: tuple[Path, Path]) ->
 
 
 @pytest.mark.parametrize("chunk_tokens", [128, 5])
-def test_mixed_batches_with_prefixes_give_torchs_tokens(pair: tuple[Path, Path], chunk_tokens: int) -> None:
+def test_mixed_batches_with_prefixes_give_torchs_tokens(
+    pair: tuple[Path, Path], chunk_tokens: int
+) -> None:
     base, bundle = pair
     prefixes = prefixes_for(Manifest.load(bundle))
     model = AutoModelForCausalLM.from_pretrained(base).eval()
-    with Engine.load(bundle, max_batch=3, max_length=128, chunk_tokens=chunk_tokens, threads=1) as engine:
+    with Engine.load(
+        bundle, max_batch=3, max_length=128, chunk_tokens=chunk_tokens, threads=1
+    ) as engine:
         for prefix in prefixes.values():
             engine.load_prefix(prefix)
         requests = [
@@ -115,6 +146,8 @@ def test_an_export_without_a_past_is_refused(tmp_path: Path) -> None:
     from optimum.exporters.onnx import main_export
 
     base = save_checkpoint(tiny_llama(), tmp_path / "base")
-    main_export(str(base), output=str(tmp_path / "onnx"), task="text-generation", do_validation=False)
+    main_export(
+        str(base), output=str(tmp_path / "onnx"), task="text-generation", do_validation=False
+    )
     with pytest.raises(ExportError, match="no past_key_values.*text-generation-with-past"):
         adopt(tmp_path / "onnx", tmp_path / "bundle", base=base)

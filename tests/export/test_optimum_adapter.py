@@ -25,7 +25,9 @@ def test_optimums_graph_runs_with_the_adapter(make: object, tmp_path: Path) -> N
     from optimum.exporters.onnx import main_export
 
     base = save_checkpoint(make(), tmp_path / "base")  # type: ignore[operator]
-    main_export(str(base), output=tmp_path / "onnx", task="text-generation-with-past", do_validation=False)
+    main_export(
+        str(base), output=tmp_path / "onnx", task="text-generation-with-past", do_validation=False
+    )
     model = AutoModelForCausalLM.from_pretrained(base, torch_dtype=torch.float32).eval()
     prefix, graph = prefix_of(model, [7, 100, 9, 300, 42]), tmp_path / "onnx" / "model.onnx"
     write_onnx_adapter(prefix, tmp_path / "t.onnx_adapter")
@@ -36,7 +38,11 @@ def test_optimums_graph_runs_with_the_adapter(make: object, tmp_path: Path) -> N
     with torch.no_grad():
         expected = model(torch.tensor([PROMPT]), past_key_values=cache).logits.numpy()
 
-    session, adapter, options = ort.InferenceSession(str(graph)), ort.LoraAdapter(), ort.RunOptions()
+    session, adapter, options = (
+        ort.InferenceSession(str(graph)),
+        ort.LoraAdapter(),
+        ort.RunOptions(),
+    )
     adapter.Load(str(tmp_path / "t.onnx_adapter"))
     options.add_active_adapter(adapter)
     nodes = {node.name: node.shape for node in session.get_inputs()}
@@ -52,7 +58,9 @@ def test_optimums_graph_runs_with_the_adapter(make: object, tmp_path: Path) -> N
         for name, shape in nodes.items()
         if name.startswith("past_key_values.")
     }
-    np.testing.assert_allclose(session.run(["logits"], inputs | empty, options)[0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        session.run(["logits"], inputs | empty, options)[0], expected, atol=1e-4
+    )
     if library() is not None:
         native = NativeSession(graph).run(inputs, "logits", tmp_path / "t.onnx_adapter")
         np.testing.assert_allclose(native, expected, atol=1e-4)

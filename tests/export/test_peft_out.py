@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peft_side import KINDS, MARKED_FAMILIES, Family, P, assert_same, family_of, load_adapter, train_adapter
+from peft_side import (
+    KINDS,
+    MARKED_FAMILIES,
+    Family,
+    P,
+    assert_same,
+    family_of,
+    load_adapter,
+    train_adapter,
+)
 from safetensors.torch import load_file
 
 from edgeprefix.export.formats.peft import write_peft
@@ -17,7 +26,9 @@ from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import ExportError, OutputError
 
-pytestmark = pytest.mark.filterwarnings("ignore:Position ids are not supported", "ignore:.*gradient_checkpointing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Position ids are not supported", "ignore:.*gradient_checkpointing"
+)
 
 
 @pytest.fixture(scope="module", params=MARKED_FAMILIES)
@@ -31,7 +42,9 @@ def prefix(family: Family) -> Prefix:
     compiled = family.engine.compile("The parcel never came.", name="mail")
     noise = np.random.default_rng(0)
     layers = tuple(
-        PrefixLayer(*((part + 0.3 * noise.standard_normal(part.shape)).astype(np.float32) for part in layer))
+        PrefixLayer(
+            *((part + 0.3 * noise.standard_normal(part.shape)).astype(np.float32) for part in layer)
+        )
         for layer in compiled.layers
     )
     return dataclasses.replace(compiled, layers=layers)
@@ -42,7 +55,9 @@ def test_peft_generates_the_same(family: Family, prefix: Prefix, tmp_path: Path)
     assert_same(family, prefix, load_adapter(family.base, tmp_path / "adapter"))
 
 
-def test_out_and_in_again_is_the_same_prefix(family: Family, prefix: Prefix, tmp_path: Path) -> None:
+def test_out_and_in_again_is_the_same_prefix(
+    family: Family, prefix: Prefix, tmp_path: Path
+) -> None:
     write_peft(prefix, tmp_path / "mail", str(family.base))
     again = read_prefix(tmp_path / "mail")
     assert (again.name, again.base) == (prefix.name, prefix.base)
@@ -54,14 +69,20 @@ def test_out_and_in_again_is_the_same_prefix(family: Family, prefix: Prefix, tmp
 def test_in_and_out_again_is_the_same_adapter(family: Family, tmp_path: Path) -> None:
     adapter = train_adapter(family.base, KINDS["prefix"](), tmp_path / "in", steps=2)
     write_peft(read_prefix(adapter), tmp_path / "out", str(family.base))
-    first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("in", "out"))
+    first, second = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("in", "out")
+    )
     assert list(first) == list(second) == ["prompt_embeddings"]
     assert first["prompt_embeddings"].equal(second["prompt_embeddings"])
-    theirs, ours = (json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("in", "out"))
+    theirs, ours = (
+        json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("in", "out")
+    )
     assert ours.items() <= (theirs | {"encoder_hidden_size": ours["encoder_hidden_size"]}).items()
 
 
-def plain_prefix(family: Family, *, widths: tuple[int, int] = (16, 16), pack: TaskPack | None = None) -> Prefix:
+def plain_prefix(
+    family: Family, *, widths: tuple[int, int] = (16, 16), pack: TaskPack | None = None
+) -> Prefix:
     """Two layers of given head sizes."""
     layers = tuple(PrefixLayer(*np.ones((2, 2, P, width), np.float32)) for width in widths)
     base = family.engine.manifest.base
@@ -70,14 +91,24 @@ def plain_prefix(family: Family, *, widths: tuple[int, int] = (16, 16), pack: Ta
 
 def test_what_peft_cannot_say(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     llama = family_of("llama", request)
-    with pytest.raises(ExportError, match="layer 1 has keys of 2 heads of 8, layer 0 has keys of 2 heads of 16"):
+    with pytest.raises(
+        ExportError, match="layer 1 has keys of 2 heads of 8, layer 0 has keys of 2 heads of 16"
+    ):
         write_peft(plain_prefix(llama, widths=(16, 8)), tmp_path / "adapter", "base")
     assert not (tmp_path / "adapter").exists()
 
 
-def test_the_card_has_the_rest_of_the_task_pack(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_the_card_has_the_rest_of_the_task_pack(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     llama = family_of("llama", request)
-    pack = TaskPack(prompt="{input}\n", labels=("yes", "no"), stop=("\n",), licence="CC0-1.0", continues_text=True)
+    pack = TaskPack(
+        prompt="{input}\n",
+        labels=("yes", "no"),
+        stop=("\n",),
+        licence="CC0-1.0",
+        continues_text=True,
+    )
     write_peft(plain_prefix(llama, pack=pack), tmp_path / "adapter", "org/base")
     card = (tmp_path / "adapter" / "README.md").read_text()
     for fact in (

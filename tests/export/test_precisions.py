@@ -21,17 +21,26 @@ from edgeprefix.runtime.contracts.rounding import WeightFormat, dequantise
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
-def test_a_bundle_stays_within_its_bounds(precision: str, llama: Base, llama_bundle: MakeBundle) -> None:
+def test_a_bundle_stays_within_its_bounds(
+    precision: str, llama: Base, llama_bundle: MakeBundle
+) -> None:
     report = verify(llama_bundle(precision), llama)
     assert report.passed, report.to_text()
 
 
 def test_the_tied_embedding_is_stored_once(llama: Base, llama_bundle: MakeBundle) -> None:
-    """Sizes of the data file: every parameter once, plus rotary tables, scales and page alignment."""
+    """Sizes of the data file: every parameter once, plus rotary tables, scales and page
+    alignment.
+    """
     parameters = sum(parameter.numel() for parameter in llama.model.parameters())
-    matrices = sum(parameter.numel() for parameter in llama.model.parameters() if parameter.dim() == 2)
+    matrices = sum(
+        parameter.numel() for parameter in llama.model.parameters() if parameter.dim() == 2
+    )
     tables, pages = 2 * 256 * 8 * 4, 40 * 4096
-    size = {name: (llama_bundle(name) / "decoder.onnx.data").stat().st_size for name in ("fp32", "fp16", "int8")}
+    size = {
+        name: (llama_bundle(name) / "decoder.onnx.data").stat().st_size
+        for name in ("fp32", "fp16", "int8")
+    }
     assert size["fp32"] < parameters * 4 + tables + pages
     assert size["fp16"] < parameters * 2 + tables + pages
     assert size["int8"] < matrices * (1 + 4 / 32) + tables + pages
@@ -41,14 +50,18 @@ def test_quantised_embedding_and_head_share_their_bytes(llama_bundle: MakeBundle
     graph = graph_of(llama_bundle("int4"))
     gather = next(node for node in graph if node.op_type == "GatherBlockQuantized")
     head = [node for node in graph if node.op_type == "MatMulNBits"][-1]
-    places = [(t.offset, t.length) for t in (gather.inputs[0].const_value, head.inputs[1].const_value)]
+    places = [
+        (t.offset, t.length) for t in (gather.inputs[0].const_value, head.inputs[1].const_value)
+    ]
     assert places[0] == places[1]
 
 
 def test_fp16_keeps_logits_in_fp32(llama_bundle: MakeBundle) -> None:
     graph = graph_of(llama_bundle("fp16"))
     assert graph.outputs[0].dtype == ir.DataType.FLOAT
-    assert {value.dtype for value in graph.inputs if str(value.name).startswith("past")} == {ir.DataType.FLOAT16}
+    assert {value.dtype for value in graph.inputs if str(value.name).startswith("past")} == {
+        ir.DataType.FLOAT16
+    }
     assert Manifest.load(llama_bundle("fp16")).cache_dtype == "float16"
 
 
@@ -63,10 +76,14 @@ def test_quantised_projections_have_no_float_weights(llama_bundle: MakeBundle) -
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize(("bits", "bound"), [(4, 0.2), (8, 0.02)])
 @pytest.mark.parametrize("features", [64, 96, 72, 20])
-def test_rounding_is_within_half_a_step(features: int, bits: int, bound: float, symmetric: bool) -> None:
+def test_rounding_is_within_half_a_step(
+    features: int, bits: int, bound: float, symmetric: bool
+) -> None:
     """Also where no block size divides the input features: the last block is padded."""
     array = np.random.default_rng(0).uniform(-1, 1, (features, 10)).astype(np.float32)
-    weight = BlockwiseWeight(ir.Tensor(array), WeightFormat(bits=bits, block=64, symmetric=symmetric))
+    weight = BlockwiseWeight(
+        ir.Tensor(array), WeightFormat(bits=bits, block=64, symmetric=symmetric)
+    )
     packed = weight.packed()
     assert packed.shape == weight.packed_shape
     numbers = dequantise(packed, weight.scales(), None if symmetric else weight.zeros(), bits)
@@ -75,7 +92,8 @@ def test_rounding_is_within_half_a_step(features: int, bits: int, bound: float, 
 
 def test_a_block_pads_the_features_by_an_eighth_at_most() -> None:
     chosen = {
-        K: WeightFormat(bits=4, block=256, padding=1 / 8).block_for(K) for K in (1024, 896, 768, 576, 192, 80, 20)
+        K: WeightFormat(bits=4, block=256, padding=1 / 8).block_for(K)
+        for K in (1024, 896, 768, 576, 192, 80, 20)
     }
     assert chosen == {1024: 256, 896: 128, 768: 256, 576: 128, 192: 64, 80: 16, 20: 16}
 
@@ -95,16 +113,21 @@ def _weights(bundle: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["qwen3_moe", "gpt_oss", "mixtral"])
 def test_experts_are_stored_in_few_bits(model_type: str, tmp_path: Path) -> None:
-    """And equal torch on the same rounded weights: which experts a token gets is not left to chance."""
-    identity = BaseIdentity(name=model_type, weights_sha256="0", config_sha256="0", tokenizer_sha256="0")
+    """And equal torch on the same rounded weights: which experts a token gets is not left to
+    chance.
+    """
+    identity = BaseIdentity(
+        name=model_type, weights_sha256="0", config_sha256="0", tokenizer_sha256="0"
+    )
     base = Base(folder=tmp_path, identity=identity, model=tiny_model(model_type), tokenizer=None)
     layers, graph = build_graph(base)
     plain = write_bundle(base, layers, graph.clone(), _folder(tmp_path, "fp32"), precision="fp32")
-    small = write_bundle(base, layers, to_precision(graph, "int4"), _folder(tmp_path, "int4"), precision="int4")
+    small = write_bundle(
+        base, layers, to_precision(graph, "int4"), _folder(tmp_path, "int4"), precision="int4"
+    )
     sizes = [manifest.files["decoder.onnx.data"].bytes for manifest in (plain, small)]
-    assert (
-        ops(graph_of(tmp_path / "int4")).count("GatherBlockQuantized") == 1 + 2 * 2
-    )  # the embedding, two matrices a layer
+    # The embedding, two matrices a layer
+    assert ops(graph_of(tmp_path / "int4")).count("GatherBlockQuantized") == 1 + 2 * 2
     assert sizes[1] < 0.4 * sizes[0]
     report = verify(tmp_path / "int4", base)
     assert report.passed, report.to_text()

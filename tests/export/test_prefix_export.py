@@ -17,7 +17,9 @@ from edgeprefix.runtime.errors import BaseMismatchError, ExportError
 @pytest.fixture
 def run(llama_base: Path, tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
-    layers = tuple(PrefixLayer(*random.standard_normal((2, 2, 5, 16)).astype(np.float32)) for _ in range(2))
+    layers = tuple(
+        PrefixLayer(*random.standard_normal((2, 2, 5, 16)).astype(np.float32)) for _ in range(2)
+    )
     folder = tmp_path / "run"
     folder.mkdir()
     pack = TaskPack(prompt="{input}\n", labels=("yes", "no"))
@@ -27,8 +29,12 @@ def run(llama_base: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 0.0), ("fp16", 2e-3), ("bf16", 2e-2), ("int8", 4e-2)])
-def test_the_numbers_survive(run: Path, llama_base: Path, tmp_path: Path, dtype: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("fp32", 0.0), ("fp16", 2e-3), ("bf16", 2e-2), ("int8", 4e-2)]
+)
+def test_the_numbers_survive(
+    run: Path, llama_base: Path, tmp_path: Path, dtype: str, tolerance: float
+) -> None:
     exported = export_prefix(run, tmp_path / "task.safetensors", base=llama_base, dtype=dtype)
     read = Prefix.load(tmp_path / "task.safetensors")
     assert (read.name, read.length, read.dtype, read.pack) == ("task", 5, dtype, exported.pack)

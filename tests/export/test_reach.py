@@ -1,4 +1,5 @@
-"""The graph loads, and says the same, on the oldest ONNX Runtime that edgeprefix allows, and in WebAssembly.
+"""The graph loads, and says the same, on the oldest ONNX Runtime that edgeprefix allows, and in
+WebAssembly.
 
 Slow: these tests fetch a wheel and an npm package.
 """
@@ -51,7 +52,9 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--dest",
         str(folder),
     ]
-    if subprocess.run([*command, f"onnxruntime=={OLDEST}"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        [*command, f"onnxruntime=={OLDEST}"], capture_output=True, check=False
+    ).returncode:
         pytest.skip(f"onnxruntime {OLDEST} cannot be fetched for this Python")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         wheel.extractall(folder / "site")
@@ -59,14 +62,20 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2), ("int4", 0.5)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 2e-2), ("int8", 0.2), ("int4", 0.5)]
+)
 def test_the_oldest_runtime_says_the_same(
     precision: str, tolerance: float, oldest: Path, llama_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    """Tolerances are absolute, on logits of about 3: 8-bit kernels of 1.26 do not round activations yet."""
+    """Tolerances are absolute, on logits of about 3: 8-bit kernels of 1.26 do not round activations
+    yet.
+    """
     (tmp_path / "empty").mkdir()
     bundle = llama_bundle(precision)
-    (old_version, old), (_, new) = (_logits(place, bundle) for place in (oldest, tmp_path / "empty"))
+    (old_version, old), (_, new) = (
+        _logits(place, bundle) for place in (oldest, tmp_path / "empty")
+    )
     assert old_version == OLDEST
     for one, other in zip(old, new, strict=True):
         np.testing.assert_allclose(one, other, atol=tolerance, rtol=0)
@@ -74,7 +83,10 @@ def test_the_oldest_runtime_says_the_same(
 
 def _logits(place: Path, bundle: Path) -> tuple[str, list[list[list[float]]]]:
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(place), str(bundle)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROGRAM, str(place), str(bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     version, found = json.loads(result.stdout.splitlines()[-1])
     return version, found
@@ -86,7 +98,14 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("web")
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("needs node and npm")
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"onnxruntime-web@{WEB}"]
+    command = [
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        f"onnxruntime-web@{WEB}",
+    ]
     if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
         pytest.skip("onnxruntime-web cannot be fetched")
     shutil.copy(Path(__file__).with_name("web.mjs"), folder)
@@ -98,7 +117,9 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_webassembly_says_the_same(
     precision: str, tolerance: float, web: Path, llama_bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    """Tolerances are absolute, on logits of about 3: quantised kernels round activations in their own ways."""
+    """Tolerances are absolute, on logits of about 3: quantised kernels round activations in their
+    own ways.
+    """
     (tmp_path / "empty").mkdir()
     bundle = llama_bundle(precision)
     program = ["node", "web.mjs", str(bundle)]

@@ -15,14 +15,23 @@ from edgeprefix.export.rotary import RotaryTable, plan_rotary, rotate
         {"rope_type": "default", "rope_theta": 10000.0},
         {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0},
         {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
-        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0},
         {
-            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64, "rope_theta": 10000.0,
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "rope_theta": 10000.0,
+        },
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "rope_theta": 10000.0,
         },
     ],
     ids=lambda rope: rope["rope_type"],
-)  # fmt: skip
+)
 def test_angles_that_depend_on_the_position_alone_become_a_table(rope: dict[str, object]) -> None:
     plan = plan_rotary(tiny_model("llama", rope_parameters=rope), POSITIONS)
     assert plan is not None
@@ -32,9 +41,13 @@ def test_angles_that_depend_on_the_position_alone_become_a_table(rope: dict[str,
 
 def test_angles_that_depend_on_the_length_stay_in_the_graph() -> None:
     rope = {
-        "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64, "factor": 4.0,
-        "short_factor": [1.0] * 8, "long_factor": [float(2 + i) for i in range(8)],
-    }  # fmt: skip
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 64,
+        "factor": 4.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [float(2 + i) for i in range(8)],
+    }
     assert plan_rotary(tiny_model("llama", rope_parameters=rope), POSITIONS) is None
 
 
@@ -45,7 +58,8 @@ def test_layers_of_two_kinds_get_a_table_each() -> None:
 
 
 def test_a_layer_that_does_not_rotate_has_no_table() -> None:
-    plan = plan_rotary(tiny_model("cohere2"), POSITIONS)  # its full-attention layers have no positions
+    # Its full-attention layers have no positions
+    plan = plan_rotary(tiny_model("cohere2"), POSITIONS)
     assert plan is not None
     assert plan.table(0) is not None
     assert plan.table(1) is None

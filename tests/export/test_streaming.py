@@ -1,4 +1,6 @@
-"""Big bases are held in the checkpoint's own dtype: the same bundle, without a second copy of the weights."""
+"""Big bases are held in the checkpoint's own dtype: the same bundle, without a second copy of the
+weights.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ def test_pages_of_a_mapped_checkpoint_are_given_back(tmp_path: Path) -> None:
     """And only those: memory of any other kind keeps its numbers, and so do the file's."""
     numbers = torch.arange(1 << 20, dtype=torch.float32)
     save_file({"weight": numbers}, tmp_path / "model.safetensors")
-    mapped = torch.from_file(str(tmp_path / "model.safetensors"), size=1 << 20, dtype=torch.float32)  # header and all
+    # Header and all
+    mapped = torch.from_file(str(tmp_path / "model.safetensors"), size=1 << 20, dtype=torch.float32)
     total = mapped.sum()  # touches all pages
     before = resident_file_bytes()
     give_back(mapped)

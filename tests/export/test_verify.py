@@ -21,19 +21,29 @@ from edgeprefix.runtime.errors import BaseMismatchError, BundleError
 
 def some_prefix(base: Base, length: int) -> Prefix:
     random = np.random.default_rng(0)
-    layers = tuple(PrefixLayer(*random.standard_normal((2, 2, length, 16)).astype(np.float32)) for _ in range(2))
+    layers = tuple(
+        PrefixLayer(*random.standard_normal((2, 2, length, 16)).astype(np.float32))
+        for _ in range(2)
+    )
     return Prefix(name="task", base=base.identity, layers=layers)
 
 
-def test_a_given_prefix_is_in_the_cache(llama: Base, llama_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_a_given_prefix_is_in_the_cache(
+    llama: Base, llama_bundle: MakeBundle, tmp_path: Path
+) -> None:
     file = tmp_path / "task.safetensors"
     some_prefix(llama, 30).save(file)
-    plain, prefixed = verify(llama_bundle("fp32"), llama), verify(llama_bundle("fp32"), llama, prefix=file)
+    plain, prefixed = (
+        verify(llama_bundle("fp32"), llama),
+        verify(llama_bundle("fp32"), llama, prefix=file),
+    )
     assert prefixed.passed, prefixed.to_text()
     assert [case.max_abs for case in plain.cases] != [case.max_abs for case in prefixed.cases]
 
 
-def test_a_prefix_that_cannot_be_used_is_refused(llama: Base, llama_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_a_prefix_that_cannot_be_used_is_refused(
+    llama: Base, llama_bundle: MakeBundle, tmp_path: Path
+) -> None:
     other = dataclasses.replace(llama.identity, name="other", weights_sha256="0" * 64)
     foreign = dataclasses.replace(some_prefix(llama, 5), base=other)
     with pytest.raises(BaseMismatchError, match="'task' belongs to base other"):
@@ -68,20 +78,26 @@ def test_numbers_that_are_none_fail() -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_rounding_does_not_hide_a_wrong_graph(precision: str, llama: Base, tmp_path: Path) -> None:
-    """One layer's output half as large again: int4's wide bounds to fp32 hold, those to the same rounded weights do not."""
+    """One layer's output half as large again: int4's wide bounds to fp32 hold, those to the same
+    rounded weights do not.
+    """
     wrong = dataclasses.replace(llama, model=copy.deepcopy(llama.model))
     wrong.model.model.layers[0].mlp.down_proj.weight *= 1.5
     layers, graph = build_graph(wrong)
     write_bundle(wrong, layers, to_precision(graph, precision), tmp_path, precision=precision)
     report = verify(tmp_path, llama)
     assert not report.passed
-    assert any("the graph itself is wrong" in failure for failure in report.failures), report.to_text()
+    assert any("the graph itself is wrong" in failure for failure in report.failures), (
+        report.to_text()
+    )
     if precision == "int4":
         assert report.kl < 0.5
         assert report.noise < 1.0
 
 
-def test_the_base_is_as_before_when_its_weights_were_rounded(llama: Base, llama_bundle: MakeBundle) -> None:
+def test_the_base_is_as_before_when_its_weights_were_rounded(
+    llama: Base, llama_bundle: MakeBundle
+) -> None:
     before = {name: weight.clone() for name, weight in llama.model.state_dict().items()}
     report = verify(llama_bundle("int4"), llama)
     assert report.rounded is not None

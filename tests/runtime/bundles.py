@@ -1,4 +1,6 @@
-"""Prefixes for bundles of tiny bases, and the slow, obvious way to generate, which the engine must agree with."""
+"""Prefixes for bundles of tiny bases, and the slow, obvious way to generate, which the engine must
+agree with.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,21 @@ TASKS = {"news": 5, "mail": 3, "poem": 9, "code": 1}
 
 
 def make_prefix(
-    manifest: Manifest, name: str, length: int, *, pack: TaskPack | None = None, seed: int | None = None
+    manifest: Manifest,
+    name: str,
+    length: int,
+    *,
+    pack: TaskPack | None = None,
+    seed: int | None = None,
 ) -> Prefix:
     """A random prefix, strong enough to change what the tiny bases say."""
     random = np.random.default_rng(length if seed is None else seed)
     layers = tuple(
         PrefixLayer(
-            *(random.standard_normal((layer.kv_heads, length, layer.head_size)).astype(np.float32) for _ in range(2))
+            *(
+                random.standard_normal((layer.kv_heads, length, layer.head_size)).astype(np.float32)
+                for _ in range(2)
+            )
         )
         for layer in manifest.layers
     )
@@ -48,10 +58,16 @@ def torch_cache(model: PreTrainedModel, prefix: Prefix | None) -> DynamicCache:
 def torch_logits(model: PreTrainedModel, prefix: Prefix | None, ids: Sequence[int]) -> np.ndarray:
     """Logits [S, V] of a text behind a prefix."""
     with torch.no_grad():
-        return model(torch.tensor([list(ids)]), past_key_values=torch_cache(model, prefix)).logits[0].numpy()
+        return (
+            model(torch.tensor([list(ids)]), past_key_values=torch_cache(model, prefix))
+            .logits[0]
+            .numpy()
+        )
 
 
-def torch_greedy(model: PreTrainedModel, prefix: Prefix | None, ids: Sequence[int], count: int) -> list[int]:
+def torch_greedy(
+    model: PreTrainedModel, prefix: Prefix | None, ids: Sequence[int], count: int
+) -> list[int]:
     """Greedy tokens, the whole text computed anew for each."""
     text = list(ids)
     for _ in range(count):

@@ -1,8 +1,9 @@
-"""Requests that join, leave, are cancelled and have their task replaced at chosen runs of the graph: every time the same.
+"""Requests that join, leave, are cancelled and have their task replaced at chosen runs of the
+graph: every time the same.
 
-Threads and clocks would make each trial another one. So the decoder itself counts its runs and, before the run that the
-script names, acts on the engine's own thread: submits, cancels, replaces. What cannot come up that way any more (the
-engine ran dry) is submitted from outside.
+Threads and clocks would make each trial another one. So the decoder itself counts its runs and,
+before the run that the script names, acts on the engine's own thread: submits, cancels, replaces.
+What cannot come up that way any more (the engine ran dry) is submitted from outside.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class CountingDecoder(Decoder):
         self.before(self.runs)
         return super().step(tokens, lengths)
 
-    def feed(self, slot: int, tokens: Any, *, start: int, wanted: Sequence[int] | None = None) -> Any:
+    def feed(
+        self, slot: int, tokens: Any, *, start: int, wanted: Sequence[int] | None = None
+    ) -> Any:
         self.runs += 1
         self.before(self.runs)
         return super().feed(slot, tokens, start=start, wanted=wanted)
@@ -163,12 +166,16 @@ class Stage:
         return [(ask, version, self._result(ticket)) for ask, version, ticket in started]
 
     def check(self, script: Sequence[Act]) -> int:
-        """Same tokens as alone, log-probabilities within rounding of it. Returns the number of results."""
+        """Same tokens as alone, log-probabilities within rounding of it. Returns the number of
+        results.
+        """
         results = self.play(script)
         for ask, version, found in results:
             expected = self._alone.alone(ask, version)
             assert tokens_of(found) == tokens_of(expected), (ask, version, script)
-            np.testing.assert_allclose(numbers_of(found), numbers_of(expected), atol=2e-5, err_msg=str((ask, script)))
+            np.testing.assert_allclose(
+                numbers_of(found), numbers_of(expected), atol=2e-5, err_msg=str((ask, script))
+            )
         return len(results)
 
     def _submit(self, ask: Ask) -> Any:
@@ -177,14 +184,17 @@ class Stage:
             return self.engine._scorer.start(ids, score_settings(ask.task)).ticket
         extra = KINDS[ask.kind]
         return self.engine.submit(
-            Request(ids, prefix=ask.task, max_new_tokens=ask.new, ignore_end=True, logprobs=0, **extra)
+            Request(
+                ids, prefix=ask.task, max_new_tokens=ask.new, ignore_end=True, logprobs=0, **extra
+            )
         )
 
     @staticmethod
     def _result(ticket: Ticket[Any]) -> Any:
+        # Pragma: no cover - results of cancelled requests are not asked for
         try:
             return ticket.result(timeout_s=60)
-        except RequestCancelled:  # pragma: no cover - results of cancelled requests are not asked for
+        except RequestCancelled:
             raise AssertionError("a request was cancelled that nobody cancelled") from None
 
     def _reset(self) -> None:
@@ -217,8 +227,12 @@ def numbers_of(result: Any) -> list[float]:
     return [entry.logprob for one in (result, *result.alternatives) for entry in one.logprobs or ()]
 
 
-def draw_script(seed: int, *, kinds: Sequence[str] = (*KINDS, "greedy", "greedy", "score")) -> list[Act]:
-    """2 to 9 acts within the first runs of the graph: mostly requests, some cancelled, some replacements."""
+def draw_script(
+    seed: int, *, kinds: Sequence[str] = (*KINDS, "greedy", "greedy", "score")
+) -> list[Act]:
+    """2 to 9 acts within the first runs of the graph: mostly requests, some cancelled, some
+    replacements.
+    """
     chance = random.Random(seed)
     script = []
     for place in range(chance.randint(2, 9)):
@@ -233,12 +247,16 @@ def draw_script(seed: int, *, kinds: Sequence[str] = (*KINDS, "greedy", "greedy"
             new=chance.choice(NEW),
         )
         cancelled = place > 0 and chance.random() < 0.2
-        script.append(Act(run=run, ask=ask, cancel_after=chance.randint(0, 6) if cancelled else None))
+        script.append(
+            Act(run=run, ask=ask, cancel_after=chance.randint(0, 6) if cancelled else None)
+        )
     return script
 
 
 def with_other_content(script: Sequence[Act]) -> list[Act]:
     """The same script, but all requests except the first have other prompts of the same lengths."""
     first, *others = script
-    changed = [act if act.ask is None else replace(act, ask=replace(act.ask, content=1)) for act in others]
+    changed = [
+        act if act.ask is None else replace(act, ask=replace(act.ask, content=1)) for act in others
+    ]
     return [first, *changed]

@@ -21,7 +21,9 @@ PROMPT = list(range(30, 42))
 def assert_same(found: Completion, expected: Any) -> None:
     """Tokens and scores of all results, best first; ids 0 and 1 end and pad transformers' rows."""
     rows = expected.sequences[:, len(PROMPT) :].tolist()
-    for one, tokens, score in zip((found, *found.alternatives), rows, expected.sequences_scores.tolist(), strict=True):
+    for one, tokens, score in zip(
+        (found, *found.alternatives), rows, expected.sequences_scores.tolist(), strict=True
+    ):
         assert list(one.tokens) == [token for token in tokens if token > 1]
         assert one.score == pytest.approx(score, abs=1e-4)
 
@@ -57,7 +59,9 @@ Pair = tuple[Engine, PreTrainedModel]
 @pytest.mark.parametrize("length_penalty", [1.0, 0.0, 2.0])
 def test_beams_equal_transformers(pair: Pair, beams: int, length_penalty: float) -> None:
     engine, model = pair
-    found = engine.generate(PROMPT, beams=beams, n=beams, length_penalty=length_penalty, max_new_tokens=12)
+    found = engine.generate(
+        PROMPT, beams=beams, n=beams, length_penalty=length_penalty, max_new_tokens=12
+    )
     assert_same(found, transformers_beams(model, beams, length_penalty=length_penalty))
 
 
@@ -67,10 +71,14 @@ def test_beams_equal_transformers(pair: Pair, beams: int, length_penalty: float)
 def test_beams_that_end_early_equal_transformers(
     pair: Pair, bias: float, early_stopping: Any, length_penalty: float
 ) -> None:
-    """The end is made likely enough to finish hypotheses at different lengths, by a bias that both sides have."""
+    """The end is made likely enough to finish hypotheses at different lengths, by a bias that both
+    sides have.
+    """
     engine, model = pair
     settings: dict[str, Any] = {"early_stopping": early_stopping, "length_penalty": length_penalty}
-    found = engine.generate(PROMPT, beams=3, n=3, max_new_tokens=10, logit_bias={0: bias}, **settings)
+    found = engine.generate(
+        PROMPT, beams=3, n=3, max_new_tokens=10, logit_bias={0: bias}, **settings
+    )
     assert_same(found, transformers_beams(model, 3, 10, sequence_bias=[[[0], bias]], **settings))
 
 
@@ -87,8 +95,14 @@ class OpenAiPenalties(LogitsProcessor):
 OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "repetition": ({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
     "ngram": ({"no_repeat_ngram": 2}, {"no_repeat_ngram_size": 2}),
-    "bias": ({"logit_bias": {48: 2.0, 167: -np.inf}}, {"sequence_bias": [[[48], 2.0], [[167], float("-inf")]]}),
-    "least": ({"min_new_tokens": 6, "logit_bias": {0: 9.0}}, {"min_new_tokens": 6, "sequence_bias": [[[0], 9.0]]}),
+    "bias": (
+        {"logit_bias": {48: 2.0, 167: -np.inf}},
+        {"sequence_bias": [[[48], 2.0], [[167], float("-inf")]]},
+    ),
+    "least": (
+        {"min_new_tokens": 6, "logit_bias": {0: 9.0}},
+        {"min_new_tokens": 6, "sequence_bias": [[[0], 9.0]]},
+    ),
     "penalties": (
         {"presence_penalty": 0.4, "frequency_penalty": 0.3},
         {"logits_processor": LogitsProcessorList([OpenAiPenalties()])},
@@ -111,10 +125,16 @@ def test_banned_words_with_beams_equal_transformers(pair: Pair) -> None:
     plain = engine.generate(PROMPT, beams=3, max_new_tokens=12)
     encode, decode = engine.tokenizer.encode_piece, engine.tokenizer.decode
     pairs = [plain.tokens[place : place + 2] for place in range(1, 11)]
-    word = next(decode(two) for two in pairs if tuple(encode(decode(two))) == two)  # two tokens that are text
+    # Two tokens that are text
+    word = next(decode(two) for two in pairs if tuple(encode(decode(two))) == two)
     ids = [engine.tokenizer.encode_piece(text) for text in (f" {word.lstrip()}", word)]
     found = engine.generate(PROMPT, beams=3, n=3, max_new_tokens=12, banned_words=word)
-    assert_same(found, transformers_beams(model, 3, bad_words_ids=[list(x) for x in dict.fromkeys(map(tuple, ids))]))
+    assert_same(
+        found,
+        transformers_beams(
+            model, 3, bad_words_ids=[list(x) for x in dict.fromkeys(map(tuple, ids))]
+        ),
+    )
     assert word not in found.text
 
 
@@ -133,7 +153,9 @@ def test_a_forced_beginning_with_beams_equals_transformers(pair: Pair) -> None:
 
 def test_forced_words_with_beams_appear_and_score_as_torch_says(pair: Pair) -> None:
     engine, model = pair
-    found = engine.generate(PROMPT, beams=3, n=3, max_new_tokens=12, forced_words=["dog", "cafe"], length_penalty=0.0)
+    found = engine.generate(
+        PROMPT, beams=3, n=3, max_new_tokens=12, forced_words=["dog", "cafe"], length_penalty=0.0
+    )
     for one in (found, *found.alternatives):
         assert "dog" in one.text
         assert "cafe" in one.text
@@ -143,7 +165,9 @@ def test_forced_words_with_beams_appear_and_score_as_torch_says(pair: Pair) -> N
 
 @pytest.mark.parametrize("options", [{}, {"logit_bias": {0: 4.0}}, {"no_repeat_ngram": 2}])
 def test_logprobs_of_beams_are_torchs(pair: Pair, options: dict[str, Any]) -> None:
-    """Before penalties and bias, as without beams; every token of every result has its entry and the likeliest others."""
+    """Before penalties and bias, as without beams; every token of every result has its entry and
+    the likeliest others.
+    """
     engine, model = pair
     found = engine.generate(PROMPT, beams=3, n=3, max_new_tokens=9, logprobs=4, **options)
     for one in (found, *found.alternatives):
@@ -169,7 +193,9 @@ def test_beams_that_have_nowhere_to_go(pair: Pair) -> None:
     engine, _ = pair
     with pytest.raises(RequestError, match="every token is barred"):
         engine.generate(PROMPT, beams=3, logit_bias=dict.fromkeys(range(384), -np.inf))
-    single = engine.generate(PROMPT, beams=3, n=3, max_new_tokens=4, logit_bias=dict.fromkeys(range(1, 384), -np.inf))
+    single = engine.generate(
+        PROMPT, beams=3, n=3, max_new_tokens=4, logit_bias=dict.fromkeys(range(1, 384), -np.inf)
+    )
     assert (single.tokens, single.alternatives) == ((), ())  # the end is all there is, once
 
 
@@ -180,9 +206,13 @@ def test_beams_with_a_prefix_score_what_torch_says(shared_engine: Engine, llama_
     )
     model, prefix = torch_model(llama_base), make_prefix(shared_engine.manifest, "news", 5)
     with torch.no_grad():
-        logits = model(torch.tensor([[*PROMPT, *found.tokens]]), past_key_values=torch_cache(model, prefix)).logits[0]
+        logits = model(
+            torch.tensor([[*PROMPT, *found.tokens]]), past_key_values=torch_cache(model, prefix)
+        ).logits[0]
     logprobs = torch.log_softmax(logits, -1)
-    total = sum(float(logprobs[len(PROMPT) - 1 + place, token]) for place, token in enumerate(found.tokens))
+    total = sum(
+        float(logprobs[len(PROMPT) - 1 + place, token]) for place, token in enumerate(found.tokens)
+    )
     assert found.score == pytest.approx(total, abs=1e-4)
     greedy = shared_engine.generate(PROMPT, prefix="news", max_new_tokens=8, ignore_end=True)
     assert len(greedy.tokens) == len(found.tokens) == 8
@@ -191,9 +221,16 @@ def test_beams_with_a_prefix_score_what_torch_says(shared_engine: Engine, llama_
 def test_stop_texts_end_hypotheses(shared_engine: Engine) -> None:
     whole = shared_engine.generate("The quick", beams=3, max_new_tokens=12, ignore_end=True)
     stop = whole.text[4:6]
+    # A negative penalty favours short texts, so one that was stopped wins
     found = shared_engine.generate(
-        "The quick", beams=3, n=3, max_new_tokens=12, ignore_end=True, stop=stop, length_penalty=-3.0
-    )  # a negative penalty favours short texts, so one that was stopped wins
+        "The quick",
+        beams=3,
+        n=3,
+        max_new_tokens=12,
+        ignore_end=True,
+        stop=stop,
+        length_penalty=-3.0,
+    )
     for one in (found, *found.alternatives):
         assert stop not in one.text
     assert found.finish_reason == "stop"

@@ -1,4 +1,6 @@
-"""`edgeprefix bench` as a user runs it: real processes over a tiny bundle; Ctrl-C, bad input, prefix given and generated."""
+"""`edgeprefix bench` as a user runs it: real processes over a tiny bundle; Ctrl-C, bad input,
+prefix given and generated.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,34 @@ from edgeprefix.runtime.measuring.report import Report
 
 ROOT = (sys.executable, "-m", "edgeprefix.runtime.cli.root", "bench")
 SMALL = (
-    "--prompt-tokens", "4,20", "--contexts", "6,24", "--batches", "1,2", "--new-tokens", "4", "--rounds", "3", "--sweep", "1",
-    "--threads", "1", "--budget", "none",
-)  # fmt: skip
+    "--prompt-tokens",
+    "4,20",
+    "--contexts",
+    "6,24",
+    "--batches",
+    "1,2",
+    "--new-tokens",
+    "4",
+    "--rounds",
+    "3",
+    "--sweep",
+    "1",
+    "--threads",
+    "1",
+    "--budget",
+    "none",
+)
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*ROOT, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment, timeout=300
+        [*ROOT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=300,
     )
 
 
@@ -47,14 +68,29 @@ def test_everything_is_measured_and_has_a_spread(results: Path) -> None:
     assert report.complete
     assert report.skipped == ()
     kinds = {one.cell.kind for one in report.measurements}
-    assert kinds == {"decode", "prefill", "cold_start", "prefix", "mixed", "instead_of_text", "threads"}
-    assert [(one.cell.batch, one.cell.context) for one in report.of("decode")] == [(1, 6), (1, 24), (2, 6), (2, 24)]
+    assert kinds == {
+        "decode",
+        "prefill",
+        "cold_start",
+        "prefix",
+        "mixed",
+        "instead_of_text",
+        "threads",
+    }
+    assert [(one.cell.batch, one.cell.context) for one in report.of("decode")] == [
+        (1, 6),
+        (1, 24),
+        (2, 6),
+        (2, 24),
+    ]
     for one in report.measurements:
         for name, number in one.numbers.items():
             assert len(number.samples) == 3, (one.cell.label, name)
             assert 0 < number.least <= number.most
     parts = report.of("cold_start")[0].numbers
-    known = sum(parts[name].value for name in ("interpreter_ms", "import_ms", "load_ms", "first_token_ms"))
+    known = sum(
+        parts[name].value for name in ("interpreter_ms", "import_ms", "load_ms", "first_token_ms")
+    )
     assert parts["total_ms"].value == pytest.approx(known, rel=0.35)
 
 
@@ -63,7 +99,11 @@ def test_the_top_of_the_file_has_what_most_people_want(results: Path) -> None:
     assert data["kind"] == "edgeprefix-bench"
     assert data["decode_tokens_per_s"] > 0
     assert data["token_ms"]["p50"] <= data["token_ms"]["p90"] <= data["token_ms"]["p99"]
-    assert data["first_token_ms"]["best"] <= data["first_token_ms"]["p50"] <= data["first_token_ms"]["worst"]
+    assert (
+        data["first_token_ms"]["best"]
+        <= data["first_token_ms"]["p50"]
+        <= data["first_token_ms"]["worst"]
+    )
     assert (
         data["memory"]["after_import"]
         <= data["memory"]["after_load"]
@@ -140,14 +180,28 @@ def test_a_given_prefix_stands_before_the_prompts(llama_bundle: Path, tmp_path: 
 
 def test_a_budget_leaves_out_the_least_important(llama_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.json"
-    done = bench(llama_bundle, "--budget", "6s", "--threads", 1, "--new-tokens", 32, "--rounds", 200, "--json", out)
+    done = bench(
+        llama_bundle,
+        "--budget",
+        "6s",
+        "--threads",
+        1,
+        "--new-tokens",
+        32,
+        "--rounds",
+        200,
+        "--json",
+        out,
+    )
     if done.returncode:  # on a machine so busy that opening took it all
         assert "is too short" in done.stderr
         return
     report = Report.load(out)
     assert report.measurements[0].cell.kind == "decode"
     assert report.circumstances["rounds"] < 200
-    assert any("positions" in reason for _, reason in report.skipped), "context 1,024 does not fit the tiny base"
+    assert any("positions" in reason for _, reason in report.skipped), (
+        "context 1,024 does not fit the tiny base"
+    )
 
 
 def test_ctrl_c_keeps_what_was_measured(llama_bundle: Path, tmp_path: Path) -> None:
@@ -155,8 +209,10 @@ def test_ctrl_c_keeps_what_was_measured(llama_bundle: Path, tmp_path: Path) -> N
     leader, follower = pty.openpty()  # the progress bar tells when rounds have begun
     process = subprocess.Popen(
         [*ROOT, str(llama_bundle), *SMALL, "--rounds", "5000", "--json", str(out)],
-        stdout=subprocess.DEVNULL, stderr=follower, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
     os.close(follower)
     seen = b""
     while b"decoding" not in seen:
@@ -188,7 +244,10 @@ def test_compare_says_what_differs(results: Path, tmp_path: Path) -> None:
     done = bench("compare", results / "a.json", doubled, "--json", out, "--html", page, "--all")
     assert done.returncode == 0, done.stderr
     assert "within noise" in done.stdout
-    verdicts = {(one["cell"]["kind"], one["name"]): one for one in json.loads(out.read_text())["differences"]}
+    verdicts = {
+        (one["cell"]["kind"], one["name"]): one
+        for one in json.loads(out.read_text())["differences"]
+    }
     assert verdicts["decode", "tokens_per_s"]["ratio"] == pytest.approx(2, rel=1e-3)
     assert verdicts["prefill", "first_token_ms"]["verdict"] == "noise"
     assert_stands_alone(page.read_text())
@@ -202,7 +261,11 @@ def test_compare_says_what_differs(results: Path, tmp_path: Path) -> None:
         (("BUNDLE", "--budget", "soon"), 2, "'soon' is no time"),
         (("BUNDLE", "--batches", "0,2"), 2, "expected positive numbers"),
         (("BUNDLE", "--provider", "NoSuchProvider"), 1, "is not installed"),
-        (("BUNDLE", "--prompt-tokens", "900", "--contexts", "900"), 1, "nothing fits the base's 256 positions"),
+        (
+            ("BUNDLE", "--prompt-tokens", "900", "--contexts", "900"),
+            1,
+            "nothing fits the base's 256 positions",
+        ),
         (("BUNDLE", "--prefix", "absent.safetensors"), 1, "absent.safetensors"),
         (("compare", "absent.json", "absent.json"), 1, "absent.json does not exist"),
         (("compare", "BUNDLE/manifest.json", "absent.json"), 1, "expected 'edgeprefix-bench'"),
@@ -214,7 +277,10 @@ def test_bad_input_is_one_clear_line(
 ) -> None:
     old = tmp_path / "old.json"
     old.write_text(json.dumps({"kind": "edgeprefix-bench", "format_version": 99}))
-    named = [argument.replace("BUNDLE", str(llama_bundle)).replace("OLD", str(old)) for argument in arguments]
+    named = [
+        argument.replace("BUNDLE", str(llama_bundle)).replace("OLD", str(old))
+        for argument in arguments
+    ]
     done = bench(*named)
     text = " ".join(done.stderr.replace("│", " ").split())
     assert done.returncode == code, done.stderr

@@ -34,23 +34,54 @@ from edgeprefix.runtime.page.charts import WIDTH, Bar, Interval, Series, curves,
 
 positive = st.floats(0.01, 1e6)
 samples = st.lists(positive, min_size=1, max_size=9)
-cells = st.builds(Cell, st.sampled_from(["mixed", "threads"]), batch=st.integers(1, 8), context=st.integers(1, 2048))
+cells = st.builds(
+    Cell,
+    st.sampled_from(["mixed", "threads"]),
+    batch=st.integers(1, 8),
+    context=st.integers(1, 2048),
+)
 
 
 def make_report(measurements: Sequence[Measurement], **changes: Any) -> Report:
     """A report around some measurements."""
     facts: dict[str, Any] = {
-        "created": "2026-05-01 10:00 UTC", "complete": True,
-        "bundle": {"name": "b", "base": "base & co", "base_sha256": "ab", "precision": "int8", "layers": 2,
-                   "file_bytes": 3_000_000, "weight_bytes_per_step": 2_000_000},
+        "created": "2026-05-01 10:00 UTC",
+        "complete": True,
+        "bundle": {
+            "name": "b",
+            "base": "base & co",
+            "base_sha256": "ab",
+            "precision": "int8",
+            "layers": 2,
+            "file_bytes": 3_000_000,
+            "weight_bytes_per_step": 2_000_000,
+        },
         "settings": {"threads": 2, "new_tokens": 8, "prefix": None, "prefix_positions": 5},
-        "machine": {"processor": "some <processor>", "cores": 2, "logical_cores": 4, "features": [], "memory_bytes": None,
-                    "last_level_cache_bytes": None, "governor": None, "load_average": None, "system": "Linux"},
-        "versions": {"edgeprefix": "0.1.0"}, "bandwidth": {}, "memory": {"peak": 1000, "files": 10},
-        "circumstances": {"seconds": 9.0, "rounds": 7, "others_before": 0.0, "others_during": None, "steal_during": None,
-                          "first_start_ms": 900.0, "torch_loaded": False},
+        "machine": {
+            "processor": "some <processor>",
+            "cores": 2,
+            "logical_cores": 4,
+            "features": [],
+            "memory_bytes": None,
+            "last_level_cache_bytes": None,
+            "governor": None,
+            "load_average": None,
+            "system": "Linux",
+        },
+        "versions": {"edgeprefix": "0.1.0"},
+        "bandwidth": {},
+        "memory": {"peak": 1000, "files": 10},
+        "circumstances": {
+            "seconds": 9.0,
+            "rounds": 7,
+            "others_before": 0.0,
+            "others_during": None,
+            "steal_during": None,
+            "first_start_ms": 900.0,
+            "torch_loaded": False,
+        },
         "measurements": tuple(measurements),
-    }  # fmt: skip
+    }
     return Report(**facts | changes)
 
 
@@ -61,7 +92,7 @@ def decoding(rates: Sequence[float], batch: int = 1) -> Measurement:
     return Measurement(Cell("decode", batch=batch, context=128), numbers, 1e4)
 
 
-# Comparing ------------------------------------------------------------------------------------------------------------
+# Comparing ----------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -90,7 +121,9 @@ def test_a_clear_difference_is_seen_from_both_sides(a: list[float], factor: floa
     one, other = make_report([decoding(a)]), make_report([decoding([rate * factor for rate in a])])
     assert {found.verdict for found in compare(one, other).differences} == {"better"}
     assert {found.verdict for found in compare(other, one).differences} == {"worse"}
-    for there, back in zip(compare(one, other).differences, compare(other, one).differences, strict=True):
+    for there, back in zip(
+        compare(one, other).differences, compare(other, one).differences, strict=True
+    ):
         assert there.ratio * back.ratio == pytest.approx(1)
 
 
@@ -104,7 +137,9 @@ def test_differences_below_the_noise_do_not_count() -> None:
 def test_what_only_one_report_has_is_named_and_differences_of_kind_are_cautioned() -> None:
     one = make_report([decoding([1.0])])
     other = make_report(
-        [decoding([1.0], batch=2)], warnings=("The machine was busy",), bundle={**one.bundle, "precision": "int4"}
+        [decoding([1.0], batch=2)],
+        warnings=("The machine was busy",),
+        bundle={**one.bundle, "precision": "int4"},
     )
     found = compare(one, other)
     assert found.differences == ()
@@ -115,36 +150,56 @@ def test_what_only_one_report_has_is_named_and_differences_of_kind_are_cautioned
     assert_stands_alone(render_comparison(found))
 
 
-# The file -------------------------------------------------------------------------------------------------------------
+# The file -----------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(cells, samples), max_size=5, unique_by=lambda pair: pair[0]))
 def test_the_json_comes_back_as_it_was(found: list[tuple[Cell, list[float]]]) -> None:
     measurements = [
-        Measurement(cell, {"tokens_per_s": Number.of([float(f"{s:.6g}") for s in rates])}) for cell, rates in found
+        Measurement(cell, {"tokens_per_s": Number.of([float(f"{s:.6g}") for s in rates])})
+        for cell, rates in found
     ]
     report = make_report(measurements, skipped=(("x", "y"),), warnings=("w",))
-    back = Report.from_json(json.loads(json.dumps({**report.to_json(), "decode_tokens_per_s": None})))
+    back = Report.from_json(
+        json.loads(json.dumps({**report.to_json(), "decode_tokens_per_s": None}))
+    )
     assert [one.cell for one in back.measurements] == [one.cell for one in measurements]
     for before, after in zip(measurements, back.measurements, strict=True):
         assert after.numbers["tokens_per_s"].samples == before.numbers["tokens_per_s"].samples
-        assert after.numbers["tokens_per_s"].value == pytest.approx(before.numbers["tokens_per_s"].value, rel=1e-5)
-    assert (back.skipped, back.warnings, back.bundle) == (report.skipped, report.warnings, report.bundle)
+        assert after.numbers["tokens_per_s"].value == pytest.approx(
+            before.numbers["tokens_per_s"].value, rel=1e-5
+        )
+    assert (back.skipped, back.warnings, back.bundle) == (
+        report.skipped,
+        report.warnings,
+        report.bundle,
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(kind="edgeprefix-bench-comparison"), "is of kind 'edgeprefix-bench-comparison'"),
+        (
+            lambda data: data.update(kind="edgeprefix-bench-comparison"),
+            "is of kind 'edgeprefix-bench-comparison'",
+        ),
         (lambda data: data.update(format_version=2), "format version 2 is unknown"),
         (lambda data: data.pop("machine"), "is damaged: KeyError"),
-        (lambda data: data["measurements"][0]["cell"].update(kind="dance"), "cell kind 'dance' is unknown"),
-        (lambda data: data["measurements"][0]["numbers"]["tokens_per_s"].update(samples=[]), "needs finite samples"),
+        (
+            lambda data: data["measurements"][0]["cell"].update(kind="dance"),
+            "cell kind 'dance' is unknown",
+        ),
+        (
+            lambda data: data["measurements"][0]["numbers"]["tokens_per_s"].update(samples=[]),
+            "needs finite samples",
+        ),
         (lambda data: data["measurements"][0]["cell"].update(colour=3), "is damaged: TypeError"),
     ],
 )
-def test_a_foreign_or_damaged_file_is_refused(change: Callable[[dict[str, Any]], Any], message: str) -> None:
+def test_a_foreign_or_damaged_file_is_refused(
+    change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
     data = make_report([decoding([1.0, 2.0])]).to_json()
     change(data)
     with pytest.raises(FileFormatError, match=message):
@@ -153,12 +208,20 @@ def test_a_foreign_or_damaged_file_is_refused(change: Callable[[dict[str, Any]],
         Report.from_json([])
 
 
-# Planning -------------------------------------------------------------------------------------------------------------
+# Planning -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("60s", 60), ("2m", 120), ("1m30s", 90), ("1h", 3600), ("90", 90), ("0.5m", 30), ("none", None)],
+    [
+        ("60s", 60),
+        ("2m", 120),
+        ("1m30s", 90),
+        ("1h", 3600),
+        ("90", 90),
+        ("0.5m", 30),
+        ("none", None),
+    ],
 )
 def test_budgets_are_read(text: str, seconds: float | None) -> None:
     assert parse_budget(text) == seconds
@@ -176,9 +239,15 @@ def test_no_time_at_all_is_refused() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0.001, 20), min_size=1, max_size=12), st.floats(0.1, 300), st.integers(1, 20))
-def test_a_plan_keeps_the_budget_and_takes_what_it_can(prices: list[float], seconds: float, rounds: int) -> None:
-    candidates = [Candidate(Cell("decode", context=number + 1), price) for number, price in enumerate(prices)]
+@given(
+    st.lists(st.floats(0.001, 20), min_size=1, max_size=12), st.floats(0.1, 300), st.integers(1, 20)
+)
+def test_a_plan_keeps_the_budget_and_takes_what_it_can(
+    prices: list[float], seconds: float, rounds: int
+) -> None:
+    candidates = [
+        Candidate(Cell("decode", context=number + 1), price) for number, price in enumerate(prices)
+    ]
     plan = make_plan(candidates, seconds, rounds)
     few = min(FEWEST_ROUNDS, rounds)
     assert sorted((*plan.chosen, *plan.skipped), key=candidates.index) == candidates
@@ -199,7 +268,11 @@ def test_without_a_budget_everything_is_measured() -> None:
 
 def test_the_first_cells_are_those_that_a_user_feels() -> None:
     order = [cell.label for cell in cells_of(Grid(threads=(1, 2)))]
-    assert order[:3] == ["decoding, batch 1, context 128", "first token, prompt of 128", "cold start, prompt of 128"]
+    assert order[:3] == [
+        "decoding, batch 1, context 128",
+        "first token, prompt of 128",
+        "cold start, prompt of 128",
+    ]
     assert len(order) == len(set(order))
     assert order[-1] == "decoding, batch 8, context 1,024"
 
@@ -207,7 +280,10 @@ def test_the_first_cells_are_those_that_a_user_feels() -> None:
 def test_what_does_not_fit_the_base_is_left_out_with_the_reason() -> None:
     choice = choose(Grid(new_tokens=16), max_positions=600, behind_prefix=False)
     assert max(cell.prompt_tokens or 0 for cell in choice.cells) == 512
-    assert ("first token, prompt of 1,024", "needs more positions than the base's 600") in choice.unfit
+    assert (
+        "first token, prompt of 1,024",
+        "needs more positions than the base's 600",
+    ) in choice.unfit
     assert choice.max_length <= 600
     with pytest.raises(RequestError, match="nothing fits the base's 10 positions"):
         choose(Grid(), max_positions=10, behind_prefix=False)
@@ -220,14 +296,22 @@ def test_sizes_and_threads() -> None:
         parse_sizes("1,x", "--batches")
 
 
-# The machine ----------------------------------------------------------------------------------------------------------
+# The machine --------------------------------------------------------------------------------------
 
 
-def test_weights_are_counted_as_the_graph_reads_them(llama_bundle: Path, gpt2_bundle: Path, int4_bundle: Path) -> None:
-    """fp32: what a tiny model has; its position table (GPT-2) is only gathered from, its shared embedding is read whole."""
+def test_weights_are_counted_as_the_graph_reads_them(
+    llama_bundle: Path, gpt2_bundle: Path, int4_bundle: Path
+) -> None:
+    """fp32: what a tiny model has; its position table (GPT-2) is only gathered from, its shared
+    embedding is read whole.
+    """
     found = {name: weight_bytes_per_step(name) for name in (llama_bundle, gpt2_bundle, int4_bundle)}
     for bundle, count in found.items():
-        files = sum(record.bytes for name, record in Manifest.load(bundle).files.items() if name.startswith("decoder"))
+        files = sum(
+            record.bytes
+            for name, record in Manifest.load(bundle).files.items()
+            if name.startswith("decoder")
+        )
         assert 0.3 * files < count < files, bundle
     assert found[int4_bundle] < 0.6 * found[llama_bundle]
 
@@ -240,12 +324,16 @@ def test_a_broken_graph_is_refused(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 16), st.integers(0, 4096), st.integers(1, 10**9), st.integers(0, 10**5))
-def test_the_limit_grows_with_rows_but_less_than_they_do(batch: int, context: int, weights: int, cache: int) -> None:
+def test_the_limit_grows_with_rows_but_less_than_they_do(
+    batch: int, context: int, weights: int, cache: int
+) -> None:
     sizes = {"weight_bytes": weights, "cache_bytes_per_position": cache, "context": context}
     one = limit_tokens_per_s(1e10, batch=1, **sizes)
     many = limit_tokens_per_s(1e10, batch=batch, **sizes)
     assert one * 0.999 <= many <= batch * one * 1.001
-    assert limit_tokens_per_s(1e10, batch=1, **sizes | {"context": 0}) == pytest.approx(1e10 / weights)
+    assert limit_tokens_per_s(1e10, batch=1, **sizes | {"context": 0}) == pytest.approx(
+        1e10 / weights
+    )
 
 
 def test_what_the_machine_tells() -> None:
@@ -268,7 +356,7 @@ def test_our_own_work_is_not_company() -> None:
     assert shares_for(0.01) is not None
 
 
-# Processes ------------------------------------------------------------------------------------------------------------
+# Processes ----------------------------------------------------------------------------------------
 
 
 def test_a_child_that_fails_is_told_with_its_last_words() -> None:
@@ -281,8 +369,15 @@ def test_a_child_that_fails_is_told_with_its_last_words() -> None:
 
 def test_a_worker_measures_and_goes_when_it_should(llama_bundle: Path) -> None:
     setup = Setup(
-        bundle=llama_bundle, prefix=None, threads=1, providers=(), max_batch=2, max_length=64, new_tokens=4, prefix_positions=3
-    )  # fmt: skip
+        bundle=llama_bundle,
+        prefix=None,
+        threads=1,
+        providers=(),
+        max_batch=2,
+        max_length=64,
+        new_tokens=4,
+        prefix_positions=3,
+    )
     with Worker(setup) as worker:
         assert worker.open()["step_s"] > 0
         samples = worker.measure(Cell("decode", batch=2, context=16))
@@ -293,11 +388,17 @@ def test_a_worker_measures_and_goes_when_it_should(llama_bundle: Path) -> None:
     assert last["torch_loaded"] is False
 
 
-# Plots ----------------------------------------------------------------------------------------------------------------
+# Plots --------------------------------------------------------------------------------------------
 
 
 def test_even_curves_put_doublings_at_equal_distances() -> None:
-    line = Series("rate", [(1, 1.0), (2, 2.0), (8, 4.0)], "prefix", dots=True, spread=[(0.5, 1.5), (1, 3), (3, 5)])
+    line = Series(
+        "rate",
+        [(1, 1.0), (2, 2.0), (8, 4.0)],
+        "prefix",
+        dots=True,
+        spread=[(0.5, 1.5), (1, 3), (3, 5)],
+    )
     drawing = ElementTree.fromstring(curves([line], x_label="rows", title="rates", even=True))
     centres = [float(dot.get("cx", "0")) for dot in drawing.findall("circle")]
     assert centres[1] - centres[0] == pytest.approx(centres[2] - centres[1], abs=0.2)
@@ -308,7 +409,11 @@ def test_even_curves_put_doublings_at_equal_distances() -> None:
 
 def test_stacked_parts_fill_the_width() -> None:
     drawing = ElementTree.fromstring(stacked([Bar("a", 1, "1"), Bar("b", 3, "3")], title="parts"))
-    widths = [float(part.get("width", "0")) for part in drawing.findall("rect") if part.get("height") == "16"]
+    widths = [
+        float(part.get("width", "0"))
+        for part in drawing.findall("rect")
+        if part.get("height") == "16"
+    ]
     assert sum(widths) == pytest.approx(WIDTH, abs=3)
 
 
@@ -322,7 +427,10 @@ def test_intervals_stay_in_their_box(ratios: list[float]) -> None:
 
 
 def test_pages_of_little_are_drawn_too() -> None:
-    for report in (make_report([]), make_report([decoding([5.0, 6.0])], warnings=("a <b>",), skipped=(("x", "y"),))):
+    for report in (
+        make_report([]),
+        make_report([decoding([5.0, 6.0])], warnings=("a <b>",), skipped=(("x", "y"),)),
+    ):
         page = render_report(report)
         assert_stands_alone(page)
         assert "base &amp; co" in page

@@ -12,16 +12,23 @@ from edgeprefix.runtime.chat import render_chat
 from edgeprefix.runtime.errors import MissingExtraError, RequestError
 
 CHATML = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', "
+    "'assistant'] %}"
     "{{ raise_exception('unknown role ' + message['role']) }}{% endif %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi {{ 7 * 7 }}"}]
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi {{ 7 * 7 }}"},
+]
 
 
 def test_messages_become_text() -> None:
-    expected = "<s><|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi {{ 7 * 7 }}<|im_end|>\n<|im_start|>assistant\n"
+    expected = (
+        "<s><|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi {{ 7 * 7 "
+        "}}<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert render_chat(CHATML, MESSAGES, begin_token="<s>") == expected
     assert not render_chat(CHATML, MESSAGES, add_generation_prompt=False).endswith("assistant\n")
 
@@ -51,5 +58,8 @@ def test_templates_that_refuse_or_reach_out(template: str, message: str) -> None
 
 def test_without_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(MissingExtraError, match=r"chat templates need Jinja; type: pip install 'edgeprefix\[chat\]'"):
+    with pytest.raises(
+        MissingExtraError,
+        match=r"chat templates need Jinja; type: pip install 'edgeprefix\[chat\]'",
+    ):
         render_chat(CHATML, MESSAGES)

@@ -1,4 +1,6 @@
-"""run, score and inspect as they are typed: output, exit codes, one clear line when something is wrong."""
+"""run, score and inspect as they are typed: output, exit codes, one clear line when something is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from edgeprefix.runtime.errors import OutputError
 
 
 class Edgeprefix:
-    """Runs commands as the shell would, through the root's `main`, but without a new process for each."""
+    """Runs commands as the shell would, through the root's `main`, but without a new process for
+    each.
+    """
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys, self._monkeypatch = capsys, monkeypatch
@@ -35,7 +39,9 @@ class Edgeprefix:
         with pytest.raises(SystemExit) as ended:
             main()
         captured = self._capsys.readouterr()
-        return subprocess.CompletedProcess(command, int(ended.value.code or 0), captured.out, captured.err)
+        return subprocess.CompletedProcess(
+            command, int(ended.value.code or 0), captured.out, captured.err
+        )
 
 
 @pytest.fixture
@@ -54,15 +60,33 @@ def task_file(llama_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"input": f"row {n}", "target": ("yes", "no")[n % 2]}) + "\n" for n in range(7)))
+    path.write_text(
+        "".join(
+            json.dumps({"input": f"row {n}", "target": ("yes", "no")[n % 2]}) + "\n"
+            for n in range(7)
+        )
+    )
     return path
 
 
-def test_run_streams_one_prompt(edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path) -> None:
-    typed = edgeprefix("run", llama_bundle, "--prefix", task_file, "--input", "hello", "--max-new-tokens", 5)
+def test_run_streams_one_prompt(
+    edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path
+) -> None:
+    typed = edgeprefix(
+        "run", llama_bundle, "--prefix", task_file, "--input", "hello", "--max-new-tokens", 5
+    )
     assert typed.returncode == 0, typed.stderr
     from_stdin = edgeprefix(
-        "run", llama_bundle, "--prefix", task_file, "--input", "-", "--max-new-tokens", 5, "--json", stdin="hello"
+        "run",
+        llama_bundle,
+        "--prefix",
+        task_file,
+        "--input",
+        "-",
+        "--max-new-tokens",
+        5,
+        "--json",
+        stdin="hello",
     )
     described = json.loads(from_stdin.stdout)
     assert described["text"] + "\n" == typed.stdout
@@ -75,32 +99,59 @@ def test_the_cache_is_announced_before_it_is_made_and_refused_with_numbers(
     rooms = ("--max-batch", 3, "--max-length", 100)
     done = edgeprefix("run", llama_bundle, "--input", "x", "--max-new-tokens", 2, *rooms)
     assert re.match(r"cache: 3 rows x 100 positions = 0\.1 MiB, [\d,]+ MiB are free\n", done.stderr)
-    vast = edgeprefix("run", llama_bundle, "--input", "x", "--max-batch", 10_000_000, "--max-length", 256)
+    vast = edgeprefix(
+        "run", llama_bundle, "--input", "x", "--max-batch", 10_000_000, "--max-length", 256
+    )
     said, refused = vast.stderr.splitlines()
     assert said.startswith("cache: 10000000 rows x 256 positions = 1,250,000.0 MiB")
     assert re.match(
-        r"error: a cache of 10000000 rows x 256 positions needs 1250000 MiB, \d+ MiB are free; lower", refused
+        (
+            r"error: a cache of 10000000 rows x 256 positions needs 1250000 MiB, \d+ MiB are free; "
+            r"lower"
+        ),
+        refused,
     )
     assert vast.returncode == 1
 
 
-def test_run_gives_samples_beams_and_logprobs(edgeprefix: Edgeprefix, llama_bundle: Path, rows: Path) -> None:
+def test_run_gives_samples_beams_and_logprobs(
+    edgeprefix: Edgeprefix, llama_bundle: Path, rows: Path
+) -> None:
     short = ("run", llama_bundle, "--input", "hello", "--max-new-tokens", 4, "--max-batch", 3)
-    samples = edgeprefix(*short, "--n", 3, "--temperature", 1, "--seed", 1, "--json", "--logprobs", 2)
+    samples = edgeprefix(
+        *short, "--n", 3, "--temperature", 1, "--seed", 1, "--json", "--logprobs", 2
+    )
     described = json.loads(samples.stdout)
     assert len(described["alternatives"]) == 2
     assert [len(entry["top"]) for entry in described["logprobs"]] == [2] * described["tokens"]
     beams = json.loads(edgeprefix(*short, "--beams", 3, "--n", 2, "--json").stdout)
     assert beams["score"] >= beams["alternatives"][0]["score"]
-    assert edgeprefix(*short, "--beams", 2, "--top-k", 5).stderr.count("leave top_k out or beams=2") == 1
-    assert edgeprefix("run", llama_bundle, "--data", rows, "--out", "o", "--logprobs", 1).returncode == 2
+    assert (
+        edgeprefix(*short, "--beams", 2, "--top-k", 5).stderr.count("leave top_k out or beams=2")
+        == 1
+    )
+    assert (
+        edgeprefix("run", llama_bundle, "--data", rows, "--out", "o", "--logprobs", 1).returncode
+        == 2
+    )
 
 
 def test_run_over_rows_and_resume(
     edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
-    options = ("--prefix", task_file, "--data", rows, "--max-new-tokens", 4, "--temperature", 1, "--seed", 3)
+    options = (
+        "--prefix",
+        task_file,
+        "--data",
+        rows,
+        "--max-new-tokens",
+        4,
+        "--temperature",
+        1,
+        "--seed",
+        3,
+    )
     assert edgeprefix("run", llama_bundle, *options, "--out", out).returncode == 0
     lines = out.read_text().splitlines()
     assert [json.loads(line)["input"] for line in lines] == [f"row {n}" for n in range(7)]
@@ -116,7 +167,9 @@ def test_run_over_rows_and_resume(
     assert not other.with_name("other.jsonl.partial").exists()
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted() -> None:
         with ResultFile(tmp_path / "out.jsonl", resume=False) as results:
             results.write({"a": 1})
@@ -133,7 +186,9 @@ def test_score_prints_accuracy(
     edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "scores.jsonl"
-    done = edgeprefix("score", llama_bundle, "--prefix", task_file, "--data", rows, "--json", "--out", out)
+    done = edgeprefix(
+        "score", llama_bundle, "--prefix", task_file, "--data", rows, "--json", "--out", out
+    )
     found = json.loads(done.stdout)
     scored = [json.loads(line) for line in out.read_text().splitlines()]
     assert found["accuracy"] == sum(row["label"] == row["target"] for row in scored) / 7
@@ -160,12 +215,22 @@ def test_score_goes_on_where_it_was_interrupted(
     assert "rows.jsonl:1 is not the row that the interrupted run had scored there" in foreign.stderr
     assert edgeprefix(*typed, "--resume").returncode == 2
     other.with_name("other.jsonl.partial").write_text("no json\n")
-    assert "is no interrupted result" in edgeprefix(*typed, "--out", other, "--resume", "--force").stderr
+    assert (
+        "is no interrupted result"
+        in edgeprefix(*typed, "--out", other, "--resume", "--force").stderr
+    )
 
 
-def test_inspect_shows_files_and_bundles(edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path) -> None:
+def test_inspect_shows_files_and_bundles(
+    edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path
+) -> None:
     facts = json.loads(edgeprefix("inspect", task_file, "--json").stdout)
-    assert (facts["kind"], facts["task"], facts["length"], facts["labels"]) == ("prefix", "intent", 4, ["yes", "no"])
+    assert (facts["kind"], facts["task"], facts["length"], facts["labels"]) == (
+        "prefix",
+        "intent",
+        4,
+        ["yes", "no"],
+    )
     assert facts["base"]["name"] == "tiny-llama"
     bundle = json.loads(edgeprefix("inspect", llama_bundle, "--json", "--check").stdout)
     assert (bundle["kind"], bundle["vocabulary"], len(bundle["layers"])) == ("bundle", 384, 2)
@@ -176,18 +241,33 @@ def test_inspect_shows_files_and_bundles(edgeprefix: Edgeprefix, llama_bundle: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "{bundle}", "--prefix", "{tmp}/none.safetensors", "--input", "x"), "none.safetensors cannot be read"),
+        (
+            ("run", "{bundle}", "--prefix", "{tmp}/none.safetensors", "--input", "x"),
+            "none.safetensors cannot be read",
+        ),
         (("run", "{tmp}", "--input", "x"), "is no bundle: it has no manifest.json"),
         (("run", "{bundle}", "--prefix", "{cut}", "--input", "x"), "truncated or altered"),
         (("run", "{bundle}", "--prefix", "{foreign}", "--input", "x"), "belongs to base tiny-gpt2"),
-        (("run", "{bundle}", "--data", "{bad}", "--out", "{tmp}/o.jsonl"), "bad.jsonl:2: not a row"),
-        (("run", "{bundle}", "--data", "{tmp}/no.jsonl", "--out", "{tmp}/o.jsonl"), "no.jsonl does not exist"),
+        (
+            ("run", "{bundle}", "--data", "{bad}", "--out", "{tmp}/o.jsonl"),
+            "bad.jsonl:2: not a row",
+        ),
+        (
+            ("run", "{bundle}", "--data", "{tmp}/no.jsonl", "--out", "{tmp}/o.jsonl"),
+            "no.jsonl does not exist",
+        ),
         (
             ("run", "{bundle}", "--data", "{rows}", "--out", "/proc/nowhere/o.jsonl"),
             "cannot write /proc/nowhere/o.jsonl",
         ),
-        (("run", "{bundle}", "--input", "x", "--top-p", "7"), "top_p=7.0: expected above 0 and at most 1"),
-        (("run", "{bundle}", "--input", "x", "--provider", "Nope"), "provider 'Nope' is not installed"),
+        (
+            ("run", "{bundle}", "--input", "x", "--top-p", "7"),
+            "top_p=7.0: expected above 0 and at most 1",
+        ),
+        (
+            ("run", "{bundle}", "--input", "x", "--provider", "Nope"),
+            "provider 'Nope' is not installed",
+        ),
         (("score", "{bundle}", "--data", "{rows}"), "no options to score"),
         (
             ("score", "{bundle}", "--data", "{rows}", "--labels", "a,b"),
@@ -221,7 +301,8 @@ def test_what_can_go_wrong_is_one_line_and_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    "arguments", ["run", "run b", "run b --input x --data y", "run b --data y", "score b", "inspect"]
+    "arguments",
+    ["run", "run b", "run b --input x --data y", "run b --data y", "score b", "inspect"],
 )
 def test_wrong_usage_is_exit_code_2(edgeprefix: Edgeprefix, arguments: str) -> None:
     assert edgeprefix(*arguments.split()).returncode == 2
@@ -233,8 +314,19 @@ def test_a_real_process_runs_without_torch(llama_bundle: Path, task_file: Path) 
         "try: main()\nexcept SystemExit as ended: assert not ended.code, ended.code\n"
         "assert not {'torch', 'transformers', 'onnx'} & set(sys.modules)\n"
     )
-    arguments = ["run", str(llama_bundle), "--prefix", str(task_file), "--input", "hello", "--max-new-tokens", "3"]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    arguments = [
+        "run",
+        str(llama_bundle),
+        "--prefix",
+        str(task_file),
+        "--input",
+        "hello",
+        "--max-new-tokens",
+        "3",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -254,8 +346,17 @@ def test_compile_writes_a_prefix_that_run_takes(
     options = ("--task", "fox", "--out", out, "--labels", "yes,no", "--dtype", "fp32")
     run_app(compile_app, capsys, llama_bundle, "--text-file", tmp_path / "text.txt", *options)
     assert Prefix.load(out).pack.labels == ("yes", "no")
-    done = edgeprefix("run", llama_bundle, "--prefix", out, "--input", " over the lazy", "--max-new-tokens", 8)
-    whole = edgeprefix("run", llama_bundle, "--input", "The quick brown fox jumps over the lazy", "--max-new-tokens", 8)
+    done = edgeprefix(
+        "run", llama_bundle, "--prefix", out, "--input", " over the lazy", "--max-new-tokens", 8
+    )
+    whole = edgeprefix(
+        "run",
+        llama_bundle,
+        "--input",
+        "The quick brown fox jumps over the lazy",
+        "--max-new-tokens",
+        8,
+    )
     assert done.stdout == whole.stdout
     with pytest.raises(OutputError, match="exists already; choose another --out"):
         compile_app([str(llama_bundle), "--text", "x", *map(str, options)], standalone_mode=False)

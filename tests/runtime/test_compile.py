@@ -1,4 +1,6 @@
-"""compile: text, messages or token ids become a prefix through the bundle's own graph, as it is typed and as it is called."""
+"""compile: text, messages or token ids become a prefix through the bundle's own graph, as it is
+typed and as it is called.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,18 @@ from edgeprefix.runtime.errors import DataError, PrefixFileError, PromptTooLongE
 from edgeprefix.runtime.rounding_loss import compare_distributions, rounding_loss
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] "
+    "}}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 FOLDED = (  # as Gemma and Llama 2 have it: the system prompt is a part of the first user message
-    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] + '\n' %}{% set rest = messages[1:] %}"
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] + '\n' %}{% "
+    "set rest = messages[1:] %}"
     "{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}"
     "{% if not rest %}{{ raise_exception('no user message') }}{% endif %}"
     "{% for message in rest %}[{{ message['role'] }}] {% if loop.first %}{{ system }}{% endif %}"
-    "{{ message['content'] }} {the end} {% endfor %}{% if add_generation_prompt %}[model] {% endif %}"
+    "{{ message['content'] }} {the end} {% endfor %}{% if add_generation_prompt %}[model] {% "
+    "endif %}"
 )
 SYSTEM = [{"role": "system", "content": "Be brief."}]
 QUESTION = {"role": "user", "content": "Where is the café?"}
@@ -48,11 +53,15 @@ def chat_bundle(llama_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def compile_command(bundle: Path, out: Path, *options: object) -> Result:
-    return CliRunner().invoke(compile_app, [str(bundle), "--task", "t", "--out", str(out), *map(str, options)])
+    return CliRunner().invoke(
+        compile_app, [str(bundle), "--task", "t", "--out", str(out), *map(str, options)]
+    )
 
 
 def same_text(bundle: Path, file: Path, prompt: str, whole: list[int], tokens: int = 12) -> None:
-    """Prompting behind the file gives the greedy tokens of the whole text, and logits within rounding."""
+    """Prompting behind the file gives the greedy tokens of the whole text, and logits within
+    rounding.
+    """
     with Engine.load(bundle, prefixes=file, max_batch=1, max_length=256, threads=1) as engine:
         settings = {"max_new_tokens": tokens, "ignore_end": True}
         behind = engine.generate(prompt, prefix="t", **settings)
@@ -69,7 +78,10 @@ def test_text_gives_what_the_prompt_gives(llama_bundle: Path, tmp_path: Path) ->
     done = compile_command(llama_bundle, out, "--text", "The quick brown fox", "--dtype", "fp32")
     assert done.exit_code == 0, done.output
     with Engine.load(llama_bundle, max_batch=1, max_length=8) as engine:
-        whole = [*engine.tokenizer.encode_prompt("The quick brown fox"), *engine.tokenizer.encode_piece(" jumps over")]
+        whole = [
+            *engine.tokenizer.encode_prompt("The quick brown fox"),
+            *engine.tokenizer.encode_piece(" jumps over"),
+        ]
     same_text(llama_bundle, out, " jumps over", whole)
 
 
@@ -108,7 +120,10 @@ def test_a_template_that_folds_the_system_prompt_into_the_users(chat_bundle: Pat
         assert found.text == "[user] Be brief.\n"
         assert found.prompt == "{input} {{the end}} [model] "
         turns = [*SYSTEM, QUESTION, {"role": "assistant", "content": "Here."}]
-        assert chat_beginning(manifest, engine.tokenizer, turns).prompt == "[user] {input} {{the end}} [model] "
+        assert (
+            chat_beginning(manifest, engine.tokenizer, turns).prompt
+            == "[user] {input} {{the end}} [model] "
+        )
         for messages, message in (
             ([], "no messages to compile"),
             ([*SYSTEM, QUESTION], "the last message is the user's"),
@@ -116,16 +131,22 @@ def test_a_template_that_folds_the_system_prompt_into_the_users(chat_bundle: Pat
             with pytest.raises(RequestError, match=message):
                 chat_beginning(manifest, engine.tokenizer, messages)
         with pytest.raises(RequestError, match="has no chat template"):
-            chat_beginning(dataclasses.replace(manifest, chat_template=None), engine.tokenizer, SYSTEM)
+            chat_beginning(
+                dataclasses.replace(manifest, chat_template=None), engine.tokenizer, SYSTEM
+            )
 
 
 def test_chunks_and_progress(llama_bundle: Path) -> None:
     ids = (np.arange(200) * 7 % 384).tolist()
     done: list[int] = []
-    with Engine.load(llama_bundle, max_batch=1, max_length=220, threads=1, chunk_tokens=64) as engine:
+    with Engine.load(
+        llama_bundle, max_batch=1, max_length=220, threads=1, chunk_tokens=64
+    ) as engine:
         chunked = engine.compile(ids, name="t", progress=done.append)
     assert done == [0, 64, 128, 192, 200]
-    with Engine.load(llama_bundle, max_batch=1, max_length=220, threads=1, chunk_tokens=256) as engine:
+    with Engine.load(
+        llama_bundle, max_batch=1, max_length=220, threads=1, chunk_tokens=256
+    ) as engine:
         whole = engine.compile(ids, name="t")
     for one, other in zip(chunked.layers, whole.layers, strict=True):
         np.testing.assert_allclose(one.key, other.key, atol=1e-5)
@@ -138,7 +159,9 @@ def test_a_text_that_is_too_long(llama_bundle: Path, tmp_path: Path) -> None:
     assert isinstance(refused.exception, PromptTooLongError)
     assert "the text has 300 tokens, room is for 256" in str(refused.exception)
     file.write_text(json.dumps([7] * 256))
-    whole = compile_command(llama_bundle, tmp_path / "t.safetensors", "--ids", file, "--dtype", "int8")
+    whole = compile_command(
+        llama_bundle, tmp_path / "t.safetensors", "--ids", file, "--dtype", "int8"
+    )
     assert whole.exit_code == 0, whole.output
     assert "no positions left to measure" in whole.stderr
 
@@ -152,7 +175,9 @@ def test_the_loss_of_the_files_precision_is_measured(
     assert f"{dtype} against fp32 over 32 tokens: same likeliest token" in done.stderr
     assert (
         "against fp32"
-        not in compile_command(llama_bundle, out, "--text", "fox", "--dtype", dtype, "--force", "--no-measure").stderr
+        not in compile_command(
+            llama_bundle, out, "--text", "fox", "--dtype", dtype, "--force", "--no-measure"
+        ).stderr
     )
     with Engine.load(llama_bundle, max_batch=1, max_length=64, threads=1) as engine:
         loss = rounding_loss(engine, engine.compile("The quick brown fox", name="t"), dtype)
@@ -171,9 +196,13 @@ def test_the_loss_is_kullback_leibler() -> None:
 
 def test_numbers_that_fp16_cannot_hold(llama_bundle: Path) -> None:
     small = make_prefix(Manifest.load(llama_bundle), "t", 2)
-    large = dataclasses.replace(small, layers=tuple(PrefixLayer(key * 1e6, value) for key, value in small.layers))
+    large = dataclasses.replace(
+        small, layers=tuple(PrefixLayer(key * 1e6, value) for key, value in small.layers)
+    )
     with Engine.load(llama_bundle, max_batch=1, max_length=64) as engine:
-        with pytest.raises(PrefixFileError, match="more than fp16 holds .*; save it as bf16 or fp32"):
+        with pytest.raises(
+            PrefixFileError, match="more than fp16 holds .*; save it as bf16 or fp32"
+        ):
             rounding_loss(engine, large, "fp16")
         assert not engine.tasks()
 
@@ -184,15 +213,25 @@ def test_without_a_begin_token(llama_bundle: Path, tmp_path: Path) -> None:
     rules = json.loads((bundle / "tokenizer.json").read_text())
     rules["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [
+            {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+        "special_tokens": {
+            "<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
+        },
     }
     (bundle / "tokenizer.json").write_text(json.dumps(rules))
     manifest = Manifest.load(bundle)
     dataclasses.replace(manifest, files=record_files(bundle)).save(bundle)
     for option, begins in (("--begin", True), ("--no-begin", False)):
-        assert compile_command(bundle, out, "--text", "fox", option, "--force", "--no-measure").exit_code == 0
+        assert (
+            compile_command(
+                bundle, out, "--text", "fox", option, "--force", "--no-measure"
+            ).exit_code
+            == 0
+        )
         assert Prefix.load(out).pack.recipe[BEGINS] is begins
 
 

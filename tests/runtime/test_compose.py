@@ -1,4 +1,6 @@
-"""Prefixes behind each other: keys as torch has them at their new positions, and refusals where that cannot be."""
+"""Prefixes behind each other: keys as torch has them at their new positions, and refusals where
+that cannot be.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def parts(engine: Engine) -> tuple[Prefix, Prefix]:
 
 
 def blocked_logits(base: Path, engine: Engine, ids: list[int]) -> np.ndarray:
-    """torch over FIRST and SECOND in one text in which SECOND does not see FIRST, then `ids` seeing both: logits [S, V]."""
+    """torch over FIRST and SECOND in one text in which SECOND does not see FIRST, then `ids` seeing
+    both: logits [S, V].
+    """
     one, two = (engine.tokenizer.encode_prompt(text) for text in (FIRST, SECOND))
     text = [*one, *two, *ids]
     seen = torch.ones(len(text), len(text)).tril().bool()
@@ -44,7 +48,9 @@ def blocked_logits(base: Path, engine: Engine, ids: list[int]) -> np.ndarray:
     mask = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
     model = torch_model(base)
     with torch.no_grad():
-        logits = model(torch.tensor([text]), attention_mask=mask, past_key_values=DynamicCache()).logits[0]
+        logits = model(
+            torch.tensor([text]), attention_mask=mask, past_key_values=DynamicCache()
+        ).logits[0]
     return logits[-len(ids) :].log_softmax(-1).numpy()
 
 
@@ -66,8 +72,14 @@ def test_a_composed_prefix_is_one_text_whose_parts_do_not_see_each_other(
 def test_composition_is_associative(engine: Engine, parts: tuple[Prefix, Prefix]) -> None:
     first, second = parts
     at_once = compose([first, second, first], engine.manifest, name="three")
-    later = compose([compose(parts, engine.manifest, name="both"), first], engine.manifest, name="three")
-    earlier = compose([first, compose([second, first], engine.manifest, name="both")], engine.manifest, name="three")
+    later = compose(
+        [compose(parts, engine.manifest, name="both"), first], engine.manifest, name="three"
+    )
+    earlier = compose(
+        [first, compose([second, first], engine.manifest, name="both")],
+        engine.manifest,
+        name="three",
+    )
     for other in (later, earlier):
         for one, two in zip(at_once.layers, other.layers, strict=True):
             np.testing.assert_allclose(one.key, two.key, atol=2e-6 * np.abs(one.key).max())
@@ -77,7 +89,10 @@ def test_composition_is_associative(engine: Engine, parts: tuple[Prefix, Prefix]
 def test_a_begin_token_in_the_middle_is_dropped(engine: Engine) -> None:
     begin = engine.manifest.begin_id
     ids = engine.tokenizer.encode_piece(SECOND)
-    first, second = engine.compile([begin, 7, 8], name="first"), engine.compile([begin, *ids], name="second")
+    first, second = (
+        engine.compile([begin, 7, 8], name="first"),
+        engine.compile([begin, *ids], name="second"),
+    )
     assert first.pack.recipe[BEGINS]
     assert not engine.compile(ids, name="second").pack.recipe[BEGINS]
     dropped = compose([first, second], engine.manifest, name="both")
@@ -86,22 +101,31 @@ def test_a_begin_token_in_the_middle_is_dropped(engine: Engine) -> None:
     np.testing.assert_array_equal(dropped.layers[1].value[:, 3:], second.layers[1].value[:, 1:])
     # What stood at position 1 now stands at 3, and with the begin token kept at 4.
     rotation = engine.manifest.positions.rotation(1)  # type: ignore[union-attr]
-    np.testing.assert_allclose(dropped.layers[1].key[:, 3:], rotation.turn(second.layers[1].key, 2)[:, 1:])
+    np.testing.assert_allclose(
+        dropped.layers[1].key[:, 3:], rotation.turn(second.layers[1].key, 2)[:, 1:]
+    )
     np.testing.assert_allclose(kept.layers[1].key[:, 3:], rotation.turn(second.layers[1].key, 3))
     assert dropped.pack.recipe[BEGINS]  # so that it can be the second of another one
 
 
-def test_what_cannot_be_composed(engine: Engine, parts: tuple[Prefix, Prefix], gpt2_bundle: Path) -> None:
+def test_what_cannot_be_composed(
+    engine: Engine, parts: tuple[Prefix, Prefix], gpt2_bundle: Path
+) -> None:
     manifest, gpt2 = engine.manifest, Manifest.load(gpt2_bundle)
     with pytest.raises(RequestError, match=r"compose takes two prefixes or more, got 1"):
         compose(parts[:1], manifest, name="both")
     with pytest.raises(BaseMismatchError, match="prefix 'first' belongs to base"):
         compose(parts, gpt2, name="both")
     learned = [make_prefix(gpt2, name, 3) for name in ("a", "b")]
-    with pytest.raises(RequestError, match=r"tiny-gpt2 \(gpt2\) cannot be composed: positions are added to the text"):
+    with pytest.raises(
+        RequestError,
+        match=r"tiny-gpt2 \(gpt2\) cannot be composed: positions are added to the text",
+    ):
         compose(learned, gpt2, name="both")
     old = dataclasses.replace(manifest, positions=None)
-    with pytest.raises(RequestError, match="does not say what positions do to its keys.*export it again"):
+    with pytest.raises(
+        RequestError, match="does not say what positions do to its keys.*export it again"
+    ):
         compose(parts, old, name="both")
     longrope = dataclasses.replace(manifest, positions=Positions(kind="by-length"))
     with pytest.raises(RequestError, match="depend on how long the text is"):
@@ -116,7 +140,12 @@ def test_the_manifest_keeps_positions(llama_bundle: Path) -> None:
     assert manifest.positions is not None
     assert manifest.positions.layers == (0, 0)
     data = json.loads((llama_bundle / "manifest.json").read_text())
-    assert Manifest.from_json({key: value for key, value in data.items() if key != "positions"}).positions is None
+    assert (
+        Manifest.from_json(
+            {key: value for key, value in data.items() if key != "positions"}
+        ).positions
+        is None
+    )
     for broken in ({"kind": "sideways"}, {"layers": [0]}, {"layers": [0, 7]}, {"rotations": [{}]}):
         with pytest.raises(BundleError, match="is not a valid manifest"):
             Manifest.from_json(data | {"positions": data["positions"] | broken})
@@ -128,7 +157,9 @@ def test_turning_there_and_back(engine: Engine) -> None:
         rotation = Rotation(frequencies=(1.0, 0.1, 0.01, 0.0), interleaved=interleaved)
         turned = rotation.turn(key, 40)
         np.testing.assert_array_equal(turned[..., 8:], key[..., 8:])  # 8 of 12 are turned
-        np.testing.assert_allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(key, axis=-1), rtol=1e-6)
+        np.testing.assert_allclose(
+            np.linalg.norm(turned, axis=-1), np.linalg.norm(key, axis=-1), rtol=1e-6
+        )
         np.testing.assert_allclose(rotation.turn(turned, -40), key, atol=1e-6)
 
 
@@ -141,7 +172,9 @@ def test_the_command(llama_bundle: Path, parts: tuple[Prefix, Prefix], tmp_path:
     done = runner.invoke(compose_app, [*command, "--dtype", "fp16"])
     assert done.exit_code == 0, done.output
     lengths = [part.length for part in parts]
-    assert f"first {lengths[0]} + second {lengths[1]} = {sum(lengths)} positions" in " ".join(done.stderr.split())
+    assert f"first {lengths[0]} + second {lengths[1]} = {sum(lengths)} positions" in " ".join(
+        done.stderr.split()
+    )
     assert Prefix.load(out).dtype == "fp16"
     assert isinstance(runner.invoke(compose_app, command).exception, OutputError)
     assert runner.invoke(compose_app, [str(files[0]), *command[2:]]).exit_code == 2

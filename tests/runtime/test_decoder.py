@@ -1,4 +1,6 @@
-"""The lowest layer against torch: prefix, chunks, rows of different lengths, slots copied and moved."""
+"""The lowest layer against torch: prefix, chunks, rows of different lengths, slots copied and
+moved.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,15 @@ def fill(decoder: Decoder, slot: int, prefix: Prefix) -> int:
     return prefix.length
 
 
-def test_rows_with_their_own_prefix_and_length_equal_torch(bundle: Path, base: Path, decoder: Decoder) -> None:
+def test_rows_with_their_own_prefix_and_length_equal_torch(
+    bundle: Path, base: Path, decoder: Decoder
+) -> None:
     model, manifest, random = torch_model(base), Manifest.load(bundle), np.random.default_rng(0)
-    prefixes = [make_prefix(manifest, "a", 5), make_prefix(manifest, "b", 2), make_prefix(manifest, "c", 9)]
+    prefixes = [
+        make_prefix(manifest, "a", 5),
+        make_prefix(manifest, "b", 2),
+        make_prefix(manifest, "c", 9),
+    ]
     texts = [random.integers(2, 300, length) for length in (7, 12, 3)]
     for slot, (prefix, text) in enumerate(zip(prefixes, texts, strict=True)):
         start = fill(decoder, slot, prefix)
@@ -40,7 +48,9 @@ def test_rows_with_their_own_prefix_and_length_equal_torch(bundle: Path, base: P
     for step in range(3):  # the slots' lengths differ, and only the first two go on at first
         rows = 2 if step == 0 else 3
         added = random.integers(2, 300, rows)
-        texts = [np.append(text, added[slot]) if slot < rows else text for slot, text in enumerate(texts)]
+        texts = [
+            np.append(text, added[slot]) if slot < rows else text for slot, text in enumerate(texts)
+        ]
         lengths = [prefix.length + len(text) for prefix, text in zip(prefixes, texts, strict=True)]
         logits = decoder.step(added.tolist(), lengths[:rows])
         for slot in range(rows):
@@ -72,14 +82,25 @@ def test_other_rows_content_changes_no_bit(name: str, request: pytest.FixtureReq
             decoder.feed(slot, random.integers(2, 300, 40), start=0)
         tokens = random.integers(2, 300, 3)
         tokens[1] = 7
-        seen.append(decoder.step(tokens.tolist(), [random.integers(2, 42), 26, random.integers(2, 42)])[1].copy())
+        seen.append(
+            decoder.step(tokens.tolist(), [random.integers(2, 42), 26, random.integers(2, 42)])[
+                1
+            ].copy()
+        )
     assert all(np.array_equal(seen[0], other) for other in seen)
 
 
 def test_steady_rows_do_not_depend_on_how_many_others_there_are(int4_bundle: Path) -> None:
-    """In int4 the kernels round one row otherwise than several; a steady decoder never gives them an odd one."""
-    graph, random = open_graph(int4_bundle, Manifest.load(int4_bundle), threads=1), np.random.default_rng(0)
-    decoder = Decoder(graph, Cache(graph.layers, batch=6, capacity=65, dtype=graph.cache_dtype), steady=True)
+    """In int4 the kernels round one row otherwise than several; a steady decoder never gives them
+    an odd one.
+    """
+    graph, random = (
+        open_graph(int4_bundle, Manifest.load(int4_bundle), threads=1),
+        np.random.default_rng(0),
+    )
+    decoder = Decoder(
+        graph, Cache(graph.layers, batch=6, capacity=65, dtype=graph.cache_dtype), steady=True
+    )
     assert (decoder.slots, decoder.capacity) == (5, 64)
     for _ in range(20):
         texts = [random.integers(2, 300, 30) for _ in range(5)]
@@ -112,24 +133,32 @@ def test_gather_reads_all_before_it_writes(decoder: Decoder) -> None:
 
 
 def test_pack_and_unpack_layers_of_different_shapes() -> None:
-    layers = [LayerShape(kv_heads=heads, head_size=size) for heads, size in ((2, 4), (1, 8), (2, 4))]
+    layers = [
+        LayerShape(kv_heads=heads, head_size=size) for heads, size in ((2, 4), (1, 8), (2, 4))
+    ]
     cache = Cache(layers, batch=2, capacity=6, dtype=np.dtype(np.float32))
     random = np.random.default_rng(0)
     pairs = [
-        tuple(random.random((layer.kv_heads, 3, layer.head_size), np.float32) for _ in range(2)) for layer in layers
+        tuple(random.random((layer.kv_heads, 3, layer.head_size), np.float32) for _ in range(2))
+        for layer in layers
     ]
     packed = cache.pack(pairs)  # type: ignore[arg-type]
     cache.write(1, packed)
-    for index, (view, pair) in enumerate(zip(cache.views(Slots(1, 2)), cache.unpack(cache.read(1, 3)), strict=True)):
+    for index, (view, pair) in enumerate(
+        zip(cache.views(Slots(1, 2)), cache.unpack(cache.read(1, 3)), strict=True)
+    ):
         assert np.array_equal(pair[0], pairs[index][0])
         assert np.array_equal(view.value[0, :, :3], pairs[index][1])
-    assert cache.nbytes == sum(view.key.nbytes + view.value.nbytes for view in cache.views(Slots(0, 2)))
+    assert cache.nbytes == sum(
+        view.key.nbytes + view.value.nbytes for view in cache.views(Slots(0, 2))
+    )
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_numbers() -> None:
     layers = [LayerShape(kv_heads=8, head_size=128)] * 32
     with pytest.raises(
-        CapacityError, match=r"4096 rows x 131072 positions needs \d+ MiB, \d+ MiB are free; lower max_batch"
+        CapacityError,
+        match=r"4096 rows x 131072 positions needs \d+ MiB, \d+ MiB are free; lower max_batch",
     ):
         Cache(layers, batch=4096, capacity=131072, dtype=np.dtype(np.float32))
 
@@ -142,17 +171,22 @@ def test_a_graph_that_fails_says_so_and_goes_on(decoder: Decoder) -> None:
 
 def test_unknown_provider(bundle: Path) -> None:
     with pytest.raises(
-        ProviderError, match="'NoSuchProvider' is not installed; this onnxruntime has .*CPUExecutionProvider"
+        ProviderError,
+        match="'NoSuchProvider' is not installed; this onnxruntime has .*CPUExecutionProvider",
     ):
         open_graph(bundle, Manifest.load(bundle), providers=["NoSuchProvider"])
 
 
-def test_graph_that_is_missing_damaged_or_another(llama_bundle: Path, gpt2_bundle: Path, tmp_path: Path) -> None:
+def test_graph_that_is_missing_damaged_or_another(
+    llama_bundle: Path, gpt2_bundle: Path, tmp_path: Path
+) -> None:
     manifest = Manifest.load(llama_bundle)
     with pytest.raises(BundleError, match=r"decoder\.onnx is missing"):
         open_graph(tmp_path, manifest)
     (tmp_path / "decoder.onnx").write_bytes(b"no graph")
     with pytest.raises(BundleError, match="cannot be opened"):
         open_graph(tmp_path, manifest)
-    with pytest.raises(BundleError, match=r"cache of 4 heads, size 16, float32; the manifest says 2, 16"):
+    with pytest.raises(
+        BundleError, match=r"cache of 4 heads, size 16, float32; the manifest says 2, 16"
+    ):
         open_graph(gpt2_bundle, manifest)

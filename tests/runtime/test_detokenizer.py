@@ -1,4 +1,6 @@
-"""Streaming text: whole characters only, stop texts held back, the sum of the pieces is the text of all tokens."""
+"""Streaming text: whole characters only, stop texts held back, the sum of the pieces is the text of
+all tokens.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,37 @@ from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.generation.detokenizer import Detokenizer, StopFilter, TextStream
 from tiny import tiny_tokenizer
 
-BYTE_LEVEL = TextTokenizer(Tokenizer.from_str(tiny_tokenizer().backend_tokenizer.to_str()), end_ids=(0,))
+BYTE_LEVEL = TextTokenizer(
+    Tokenizer.from_str(tiny_tokenizer().backend_tokenizer.to_str()), end_ids=(0,)
+)
 
 
 def byte_fallback_tokenizer() -> TextTokenizer:
-    """Like Llama's: words with ▁ for the space, and one token for each byte of what is not in the vocabulary."""
-    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁the", "▁dog", "s", "é", "▁€"]
+    """Like Llama's: words with ▁ for the space, and one token for each byte of what is not in the
+    vocabulary.
+    """
+    words = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        "▁the",
+        "▁dog",
+        "s",
+        "é",
+        "▁€",
+    ]
     vocabulary = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     return TextTokenizer(tokenizer, end_ids=(2,))
 
@@ -40,7 +62,9 @@ def pieces_of(tokenizer: TextTokenizer, tokens: Sequence[int]) -> list[str]:
 @pytest.mark.parametrize("tokenizer", KINDS)
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_pieces_of_any_tokens_sum_up_to_the_whole_text(tokenizer: TextTokenizer, data: st.DataObject) -> None:
+def test_pieces_of_any_tokens_sum_up_to_the_whole_text(
+    tokenizer: TextTokenizer, data: st.DataObject
+) -> None:
     tokens = data.draw(st.lists(st.integers(0, tokenizer.vocabulary_size - 1), max_size=40))
     assert "".join(pieces_of(tokenizer, tokens)) == tokenizer.decode(tokens)
 

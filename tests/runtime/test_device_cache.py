@@ -1,4 +1,6 @@
-"""The cache for devices. Without a GPU it runs on the device "cpu": the same graph of copies, the same addresses."""
+"""The cache for devices. Without a GPU it runs on the device "cpu": the same graph of copies, the
+same addresses.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from edgeprefix.runtime.decoding.session import CPU, CUDA, _require_half_on_cuda
 from edgeprefix.runtime.decoding.strip_copier import Place, StripCopier, identity_graph
 from edgeprefix.runtime.errors import ProviderError
 
-SHAPES = [LayerShape(kv_heads=heads, head_size=size) for heads, size in ((2, 16), (3, 16), (1, 32), (2, 32))]
+SHAPES = [
+    LayerShape(kv_heads=heads, head_size=size)
+    for heads, size in ((2, 16), (3, 16), (1, 32), (2, 32))
+]
 
 
 def caches(dtype: type = np.float32) -> tuple[Cache, DeviceCache]:
@@ -83,19 +88,30 @@ def test_every_operation_does_what_the_cache_in_main_memory_does(dtype: type) ->
     )
 
 
-def test_a_whole_engine_over_a_device_cache(llama_bundle: Path, prefix_folder: Path, shared_engine: Engine) -> None:
-    """Everything but the provider is as on a GPU: the cache behind addresses, small arrays bound anew for every step."""
+def test_a_whole_engine_over_a_device_cache(
+    llama_bundle: Path, prefix_folder: Path, shared_engine: Engine
+) -> None:
+    """Everything but the provider is as on a GPU: the cache behind addresses, small arrays bound
+    anew for every step.
+    """
     manifest = Manifest.load(llama_bundle)
     graph = dataclasses.replace(open_graph(llama_bundle, manifest, threads=1))
     cache = DeviceCache(
-        graph.layers, batch=4, capacity=96, dtype=graph.cache_dtype, device="cpu", providers=graph.providers
+        graph.layers,
+        batch=4,
+        capacity=96,
+        dtype=graph.cache_dtype,
+        device="cpu",
+        providers=graph.providers,
     )
     decoder = Decoder(graph, cache)
     decoder._in_place = False
     tokenizer = TextTokenizer.from_file(llama_bundle / TOKENIZER_FILE, end_ids=manifest.end_ids)
     requests = [
         Request(text, prefix=name, max_new_tokens=6 + place, ignore_end=True)
-        for place, text in enumerate(["The quick brown fox", "Where is it?", "name: Ann | city: Rome | food: pasta"])
+        for place, text in enumerate(
+            ["The quick brown fox", "Where is it?", "name: Ann | city: Rome | food: pasta"]
+        )
         for name in ("news", "mail", None)
     ]
     with Engine(manifest, tokenizer, decoder, chunk_tokens=8) as engine:
@@ -104,47 +120,76 @@ def test_a_whole_engine_over_a_device_cache(llama_bundle: Path, prefix_folder: P
             one.tokens for one in shared_engine.generate_many(requests)
         ]
         beams = engine.generate("The quick", prefix="poem", beams=3, max_new_tokens=8)
-        assert beams.tokens == shared_engine.generate("The quick", prefix="poem", beams=3, max_new_tokens=8).tokens
+        assert (
+            beams.tokens
+            == shared_engine.generate("The quick", prefix="poem", beams=3, max_new_tokens=8).tokens
+        )
         compiled = engine.compile("The quick brown fox", name="fox", prefix="mail")
         expected = shared_engine.compile("The quick brown fox", name="fox", prefix="mail")
         assert all(
-            np.array_equal(one.key, other.key) for one, other in zip(compiled.layers, expected.layers, strict=True)
+            np.array_equal(one.key, other.key)
+            for one, other in zip(compiled.layers, expected.layers, strict=True)
         )
 
 
 @pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="this onnxruntime has CUDA")
 def test_cuda_that_is_not_there(llama_bundle: Path) -> None:
-    with pytest.raises(ProviderError, match="'CUDAExecutionProvider' is not installed; .* pip install onnxruntime-gpu"):
+    with pytest.raises(
+        ProviderError,
+        match="'CUDAExecutionProvider' is not installed; .* pip install onnxruntime-gpu",
+    ):
         Engine.load(llama_bundle, providers=[CUDA])
 
 
 def test_a_cuda_bundle_must_have_an_fp16_cache(llama_bundle: Path) -> None:
     manifest = Manifest.load(llama_bundle)
     with pytest.raises(
-        ProviderError, match="no attention kernel for a float32 cache; export the bundle with --precision fp16"
+        ProviderError,
+        match="no attention kernel for a float32 cache; export the bundle with --precision fp16",
     ):
         _require_half_on_cuda(manifest, [(CUDA, {"device_id": 0})])
     _require_half_on_cuda(dataclasses.replace(manifest, cache_dtype="float16"), [CUDA])
     _require_half_on_cuda(manifest, [CPU])
 
 
-@pytest.mark.skipif("AzureExecutionProvider" not in ort.get_available_providers(), reason="another onnxruntime build")
-def test_any_other_provider_is_passed_through(llama_bundle: Path, prefix_folder: Path, shared_engine: Engine) -> None:
+@pytest.mark.skipif(
+    "AzureExecutionProvider" not in ort.get_available_providers(),
+    reason="another onnxruntime build",
+)
+def test_any_other_provider_is_passed_through(
+    llama_bundle: Path, prefix_folder: Path, shared_engine: Engine
+) -> None:
     """It may have a device of its own, so nothing that was bound once is relied upon."""
     request = Request("The quick brown fox", prefix="news", max_new_tokens=8, ignore_end=True)
     with Engine.load(
-        llama_bundle, prefixes=prefix_folder, providers=[("AzureExecutionProvider", {})], max_batch=2, max_length=96
+        llama_bundle,
+        prefixes=prefix_folder,
+        providers=[("AzureExecutionProvider", {})],
+        max_batch=2,
+        max_length=96,
     ) as engine:
         graph: Any = engine._decoder.graph  # type: ignore[attr-defined]
         assert (graph.device, graph.keeps_bindings) == ("cpu", False)
-        assert engine.generate_many([request] * 3)[2].tokens == shared_engine.generate_many([request])[0].tokens
+        assert (
+            engine.generate_many([request] * 3)[2].tokens
+            == shared_engine.generate_many([request])[0].tokens
+        )
 
 
 @pytest.mark.gpu
-def test_cuda_gives_the_tokens_that_the_cpu_gives(llama_base: Path, prefix_folder: Path, tmp_path: Path) -> None:
-    """fp16 on both sides: tasks, chunks, samples, beams and scores, all of which move parts of the cache."""
+def test_cuda_gives_the_tokens_that_the_cpu_gives(
+    llama_base: Path, prefix_folder: Path, tmp_path: Path
+) -> None:
+    """fp16 on both sides: tasks, chunks, samples, beams and scores, all of which move parts of the
+    cache.
+    """
     export_decoder(llama_base, tmp_path / "fp16", precision="fp16", verify=False)
-    rooms: dict[str, Any] = {"prefixes": prefix_folder, "max_batch": 4, "max_length": 96, "chunk_tokens": 8}
+    rooms: dict[str, Any] = {
+        "prefixes": prefix_folder,
+        "max_batch": 4,
+        "max_length": 96,
+        "chunk_tokens": 8,
+    }
     requests = [
         Request("The quick brown fox", prefix=name, max_new_tokens=8, ignore_end=True, **extra)
         for name in ("news", "mail", None)

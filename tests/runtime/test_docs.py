@@ -18,7 +18,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
-def place(llama_bundle: Path, prefix_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    llama_bundle: Path, prefix_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A working folder with `bundle` and `prefixes/` as the page names them."""
     (tmp_path / "bundle").symlink_to(llama_bundle)
     shutil.copytree(prefix_folder, tmp_path / "prefixes")
@@ -27,7 +29,9 @@ def place(llama_bundle: Path, prefix_folder: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_every_block_of_the_page_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "engine.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (DOCS / "engine.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "engine.md", "exec"), names)
@@ -46,7 +50,9 @@ def test_batch_job_resumes(place: Path) -> None:
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run_example("batch_job.py", "bundle", "prefixes/mail.safetensors", "rows.jsonl", "out.jsonl")
     whole = (place / "out.jsonl").read_text()
-    assert [json.loads(line)["input"] for line in whole.splitlines()] == [row["input"] for row in rows]
+    assert [json.loads(line)["input"] for line in whole.splitlines()] == [
+        row["input"] for row in rows
+    ]
     (place / "out.jsonl").write_text(whole[: len(whole) // 2])
     run_example("batch_job.py", "bundle", "prefixes/mail.safetensors", "rows.jsonl", "out.jsonl")
     assert (place / "out.jsonl").read_text() == whole
@@ -63,7 +69,9 @@ def test_web_handler_serves_threads(place: Path, monkeypatch: pytest.MonkeyPatch
         answers: dict[str, str] = {}
 
         def ask(task: str) -> None:
-            with urllib.request.urlopen(f"{url}/{task}", data=b"Where is it?", timeout=60) as answer:
+            with urllib.request.urlopen(
+                f"{url}/{task}", data=b"Where is it?", timeout=60
+            ) as answer:
                 answers[task] = answer.read().decode()
 
         askers = [threading.Thread(target=ask, args=(task,)) for task in ("news", "mail", "poem")]
@@ -71,7 +79,10 @@ def test_web_handler_serves_threads(place: Path, monkeypatch: pytest.MonkeyPatch
             asker.start()
         for asker in askers:
             asker.join()
-        expected = {task: web_handler.Handler.engine.generate("Where is it?", prefix=task).text for task in answers}
+        expected = {
+            task: web_handler.Handler.engine.generate("Where is it?", prefix=task).text
+            for task in answers
+        }
         assert answers == expected
         assert len(answers) == 3
         with pytest.raises(urllib.error.HTTPError, match="400"):

@@ -28,7 +28,12 @@ from edgeprefix.runtime.errors import (
     UnknownTaskError,
 )
 
-PROMPTS = ["The quick brown fox", "name: Ann | city: Rome", "Where is the café?", "I cannot log in to my account"]
+PROMPTS = [
+    "The quick brown fox",
+    "name: Ann | city: Rome",
+    "Where is the café?",
+    "I cannot log in to my account",
+]
 
 
 def test_greedy_text_equals_torch(bundle: Path, base: Path) -> None:
@@ -55,11 +60,16 @@ def test_a_mixed_batch_gives_what_each_gives_alone(shared_engine: Engine) -> Non
     alone = [shared_engine.generate_many([request])[0] for request in requests]
     assert [one.tokens for one in mixed] == [one.tokens for one in alone]
     assert [one.text for one in mixed] == [one.text for one in alone]
-    assert len({one.tokens[:5] for one in alone}) > len(TASKS)  # the prefixes do change what comes out
+    # The prefixes do change what comes out
+    assert len({one.tokens[:5] for one in alone}) > len(TASKS)
 
 
-def test_a_steady_int4_engine_gives_the_same_tokens_in_any_company(int4_bundle: Path, prefix_folder: Path) -> None:
-    with Engine.load(int4_bundle, prefixes=prefix_folder, max_batch=3, max_length=90, threads=1, steady=True) as engine:
+def test_a_steady_int4_engine_gives_the_same_tokens_in_any_company(
+    int4_bundle: Path, prefix_folder: Path
+) -> None:
+    with Engine.load(
+        int4_bundle, prefixes=prefix_folder, max_batch=3, max_length=90, threads=1, steady=True
+    ) as engine:
         assert (engine.max_batch, engine.max_length) == (3, 90)
         requests = [
             Request(prompt, prefix=name, max_new_tokens=6 + place, ignore_end=True)
@@ -67,13 +77,17 @@ def test_a_steady_int4_engine_gives_the_same_tokens_in_any_company(int4_bundle: 
             for prompt in PROMPTS
         ]
         together = engine.generate_many(requests)
-        assert [one.tokens for one in together] == [engine.generate_many([one])[0].tokens for one in requests]
+        assert [one.tokens for one in together] == [
+            engine.generate_many([one])[0].tokens for one in requests
+        ]
         assert len(engine.generate([5] * 10, max_new_tokens=80, ignore_end=True).tokens) == 80
 
 
 def test_stream_sums_up_to_the_completion(shared_engine: Engine) -> None:
     whole = shared_engine.generate(PROMPTS[0], prefix="mail", max_new_tokens=30, ignore_end=True)
-    with shared_engine.stream(PROMPTS[0], prefix="mail", max_new_tokens=30, ignore_end=True) as stream:
+    with shared_engine.stream(
+        PROMPTS[0], prefix="mail", max_new_tokens=30, ignore_end=True
+    ) as stream:
         pieces = list(stream)
         completion = stream.completion()
     assert "".join(piece.text for piece in pieces) == whole.text == completion.text
@@ -93,11 +107,14 @@ def test_the_end_token_ends(shared_engine: Engine) -> None:
 def test_stop_text_across_tokens(shared_engine: Engine) -> None:
     whole = shared_engine.generate(PROMPTS[1], max_new_tokens=40, ignore_end=True).text
     stop = whole[10:14]
-    completion = shared_engine.generate(PROMPTS[1], max_new_tokens=40, ignore_end=True, stop=(stop,))
+    completion = shared_engine.generate(
+        PROMPTS[1], max_new_tokens=40, ignore_end=True, stop=(stop,)
+    )
     assert completion.text == whole[: whole.find(stop)]
     assert completion.finish_reason == "stop"
     streamed = "".join(
-        piece.text for piece in shared_engine.stream(PROMPTS[1], max_new_tokens=40, ignore_end=True, stop=stop)
+        piece.text
+        for piece in shared_engine.stream(PROMPTS[1], max_new_tokens=40, ignore_end=True, stop=stop)
     )
     assert streamed == completion.text
 
@@ -115,16 +132,29 @@ def test_samples_are_seeded_and_apart(shared_engine: Engine) -> None:
 
 
 def test_a_seed_gives_one_result_whatever_else_runs(shared_engine: Engine) -> None:
-    request = Request(PROMPTS[0], prefix="news", temperature=1.5, top_p=0.9, seed=7, max_new_tokens=20, ignore_end=True)
+    request = Request(
+        PROMPTS[0],
+        prefix="news",
+        temperature=1.5,
+        top_p=0.9,
+        seed=7,
+        max_new_tokens=20,
+        ignore_end=True,
+    )
     alone = shared_engine.generate_many([request])[0]
-    others = [Request(text, prefix="poem", temperature=1.0, max_new_tokens=9, ignore_end=True) for text in PROMPTS]
+    others = [
+        Request(text, prefix="poem", temperature=1.0, max_new_tokens=9, ignore_end=True)
+        for text in PROMPTS
+    ]
     assert shared_engine.generate_many([*others, request, *others])[4].tokens == alone.tokens
 
 
 def test_logprobs_are_torchs(bundle: Path, base: Path) -> None:
     model = torch_model(base)
     with Engine.load(bundle, max_batch=1, max_length=96, threads=1) as engine:
-        completion = engine.generate(PROMPTS[0], max_new_tokens=6, logprobs=3, temperature=0.3, seed=1, ignore_end=True)
+        completion = engine.generate(
+            PROMPTS[0], max_new_tokens=6, logprobs=3, temperature=0.3, seed=1, ignore_end=True
+        )
         ids = engine.tokenizer.encode_prompt(PROMPTS[0])
     logits = torch_logits(model, None, [*ids, *completion.tokens]).astype(np.float64)
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -137,14 +167,21 @@ def test_logprobs_are_torchs(bundle: Path, base: Path) -> None:
 
 
 def test_prompts_as_text_ids_and_fields(engine: Engine) -> None:
-    pack = TaskPack(prompt="Q: {question}\nA:", stop=("\n",), generation=GenerationDefaults(max_new_tokens=7))
+    pack = TaskPack(
+        prompt="Q: {question}\nA:", stop=("\n",), generation=GenerationDefaults(max_new_tokens=7)
+    )
     engine.load_prefix(make_prefix(engine.manifest, "qa", 4, pack=pack))
     by_fields = engine.generate({"question": "why?"}, prefix="qa")
     ids = engine.tokenizer.encode_prompt("Q: why?\nA:")
     assert engine.generate(ids, prefix="qa").tokens == by_fields.tokens
-    assert engine.generate("Q: why?\nA:", prefix="qa", template="{input}").tokens == by_fields.tokens
+    assert (
+        engine.generate("Q: why?\nA:", prefix="qa", template="{input}").tokens == by_fields.tokens
+    )
     assert len(by_fields.tokens) <= 7
-    assert len(engine.generate({"question": "why?"}, prefix="qa", max_new_tokens=3, stop=()).tokens) == 3
+    assert (
+        len(engine.generate({"question": "why?"}, prefix="qa", max_new_tokens=3, stop=()).tokens)
+        == 3
+    )
     with pytest.raises(TemplateError, match="needs field {question}, but the row has: input"):
         engine.generate("why?", prefix="qa")
 
@@ -156,7 +193,10 @@ def test_the_tasks_own_length_is_a_wish_and_an_explicit_one_is_not(engine: Engin
     assert len(engine.generate(ids, prefix="long", ignore_end=True).tokens) == 96 - 6 - 20
     with pytest.raises(
         PromptTooLongError,
-        match=r"prefix 6 \+ prompt 20 \+ new 71 = 97 of 96 positions; shorten it, lower max_new_tokens",
+        match=(
+            r"prefix 6 \+ prompt 20 \+ new 71 = 97 of 96 positions; shorten it, lower "
+            r"max_new_tokens"
+        ),
     ):
         engine.generate(ids, prefix="long", max_new_tokens=71)
     with pytest.raises(PromptTooLongError, match="the prompt has 90 tokens, room is for 89"):
@@ -168,18 +208,37 @@ def test_the_tasks_own_length_is_a_wish_and_an_explicit_one_is_not(engine: Engin
     [
         ("", {}, RequestError, "the prompt is empty"),
         ([], {}, RequestError, "the prompt is empty"),
-        ([5, 384], {}, RequestError, r"token id 384 at place 1 is out of range, the vocabulary has 0 … 383"),
+        (
+            [5, 384],
+            {},
+            RequestError,
+            r"token id 384 at place 1 is out of range, the vocabulary has 0 … 383",
+        ),
         ([-1], {}, RequestError, "token id -1 at place 0 is out of range"),
         (7, {}, RequestError, "a prompt is text, token ids or named fields, not int"),
         ("x", {"prefix": "newz"}, UnknownTaskError, "task 'newz' is unknown; did you mean news"),
-        ("x", {"prefix": "zzz"}, UnknownTaskError, "task 'zzz' is unknown; loaded are code, mail, news, poem"),
+        (
+            "x",
+            {"prefix": "zzz"},
+            UnknownTaskError,
+            "task 'zzz' is unknown; loaded are code, mail, news, poem",
+        ),
         ("x", {"top_p": 7}, RequestError, "top_p=7: expected above 0 and at most 1"),
-        ("x", {"max_tokens": 7}, RequestError, "option 'max_tokens' is unknown; did you mean max_new_tokens"),
+        (
+            "x",
+            {"max_tokens": 7},
+            RequestError,
+            "option 'max_tokens' is unknown; did you mean max_new_tokens",
+        ),
         ("x", {"n": 5, "temperature": 1.0}, RequestError, "5 sequences at once exceed max_batch=4"),
     ],
 )
 def test_bad_requests_are_refused_and_the_engine_goes_on(
-    shared_engine: Engine, prompt: object, settings: dict[str, object], error: type[Exception], message: str
+    shared_engine: Engine,
+    prompt: object,
+    settings: dict[str, object],
+    error: type[Exception],
+    message: str,
 ) -> None:
     with pytest.raises(error, match=message):
         shared_engine.generate(prompt, **settings)  # type: ignore[arg-type]
@@ -203,13 +262,16 @@ def test_loading_prefixes_is_all_or_nothing(
     (tmp_path / "short.safetensors").write_bytes(good[:-5])
     (tmp_path / "altered.safetensors").write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(
-        BaseMismatchError, match=r"prefix .*foreign.* belongs to base tiny-gpt2 .*, but this base is tiny-llama"
+        BaseMismatchError,
+        match=r"prefix .*foreign.* belongs to base tiny-gpt2 .*, but this base is tiny-llama",
     ):
         engine.load_prefix(tmp_path / "foreign.safetensors")
     for name in ("short", "altered", "missing"):
         with pytest.raises(PrefixFileError, match=name):
             engine.load_prefix(tmp_path / f"{name}.safetensors")
-    with pytest.raises(CapacityError, match="takes 96 positions, the cache has 96 a row; .* max_length above 96"):
+    with pytest.raises(
+        CapacityError, match="takes 96 positions, the cache has 96 a row; .* max_length above 96"
+    ):
         engine.load_prefix(make_prefix(engine.manifest, "huge", 96))
     make_prefix(engine.manifest, "fine", 4).save(tmp_path / "a_fine_one.safetensors")
     with pytest.raises(PrefixFileError, match="altered"):
@@ -231,7 +293,9 @@ def test_a_replaced_task_changes_what_comes_next(engine: Engine) -> None:
 
 def test_prefixes_from_files_folders_and_bytes(llama_bundle: Path, prefix_folder: Path) -> None:
     data = (prefix_folder / "mail.safetensors").read_bytes()
-    with Engine.load(llama_bundle, prefixes=prefix_folder / "news.safetensors", max_batch=1, max_length=64) as engine:
+    with Engine.load(
+        llama_bundle, prefixes=prefix_folder / "news.safetensors", max_batch=1, max_length=64
+    ) as engine:
         assert [task.name for task in engine.tasks()] == ["news"]
         assert engine.load_prefix(data, name="post").name == "post"
         assert [info.name for info in engine.load_prefixes(prefix_folder)] == sorted(TASKS)
@@ -244,7 +308,10 @@ def test_a_compiled_text_is_the_prompt_itself(shared_engine: Engine) -> None:
     first, second = "The quick brown fox jumps", " over the lazy dog"
     prefix = shared_engine.compile(first, name="fox")
     shared_engine.load_prefix(Prefix.from_bytes(prefix.to_bytes()))
-    ids = [*shared_engine.tokenizer.encode_prompt(first), *shared_engine.tokenizer.encode_prompt(second)]
+    ids = [
+        *shared_engine.tokenizer.encode_prompt(first),
+        *shared_engine.tokenizer.encode_prompt(second),
+    ]
     whole = shared_engine.generate(ids, max_new_tokens=15, ignore_end=True)
     with_prefix = shared_engine.generate(second, prefix="fox", max_new_tokens=15, ignore_end=True)
     shared_engine.unload("fox")
@@ -257,14 +324,23 @@ def test_a_compiled_text_and_its_prompt_have_one_begin_token(llama_bundle: Path)
     rules = json.loads((llama_bundle / "tokenizer.json").read_text())
     rules["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [
+            {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+        "special_tokens": {
+            "<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
+        },
     }
     tokenizer = TextTokenizer(Tokenizer.from_str(json.dumps(rules)), end_ids=manifest.end_ids)
     graph = open_graph(llama_bundle, manifest, threads=1)
-    with Engine(manifest, tokenizer, Decoder(graph, make_cache(graph, batch=1, capacity=64))) as engine:
-        engine.load_prefix(engine.compile("name: Ann |", name="ann", pack=TaskPack(prompt=" city: {input}")))
+    with Engine(
+        manifest, tokenizer, Decoder(graph, make_cache(graph, batch=1, capacity=64))
+    ) as engine:
+        engine.load_prefix(
+            engine.compile("name: Ann |", name="ann", pack=TaskPack(prompt=" city: {input}"))
+        )
         whole = engine.generate("name: Ann | city: Rome", max_new_tokens=9, ignore_end=True)
         parts = engine.generate("Rome", prefix="ann", max_new_tokens=9, ignore_end=True)
         assert tokenizer.encode_prompt("name: Ann |")[0] == 0
@@ -274,15 +350,23 @@ def test_a_compiled_text_and_its_prompt_have_one_begin_token(llama_bundle: Path)
 def test_compile_behind_another_prefix(engine: Engine) -> None:
     engine.load_prefix(engine.compile("city: Rome", name="both", prefix="mail"))
     stacked = engine.generate(PROMPTS[0], prefix="both", max_new_tokens=10, ignore_end=True)
-    ids = [*engine.tokenizer.encode_prompt("city: Rome"), *engine.tokenizer.encode_prompt(PROMPTS[0])]
-    assert stacked.tokens == engine.generate(ids, prefix="mail", max_new_tokens=10, ignore_end=True).tokens
+    ids = [
+        *engine.tokenizer.encode_prompt("city: Rome"),
+        *engine.tokenizer.encode_prompt(PROMPTS[0]),
+    ]
+    assert (
+        stacked.tokens
+        == engine.generate(ids, prefix="mail", max_new_tokens=10, ignore_end=True).tokens
+    )
 
 
 def test_prompt_lookup_gives_the_same_greedy_tokens(shared_engine: Engine) -> None:
     for name in (None, *TASKS):
         for prompt in PROMPTS:
             plain = shared_engine.generate(prompt, prefix=name, max_new_tokens=50, ignore_end=True)
-            drafted = shared_engine.generate(prompt, prefix=name, max_new_tokens=50, ignore_end=True, lookup=6)
+            drafted = shared_engine.generate(
+                prompt, prefix=name, max_new_tokens=50, ignore_end=True, lookup=6
+            )
             assert drafted.tokens == plain.tokens
 
 

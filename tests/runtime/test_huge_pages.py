@@ -1,4 +1,5 @@
-"""Memory that is taken while a graph is opened goes into huge pages; memory that was there stays as it is.
+"""Memory that is taken while a graph is opened goes into huge pages; memory that was there stays as
+it is.
 
 pytest tests/runtime/test_huge_pages.py
 """
@@ -39,7 +40,8 @@ def test_numbers_stay_what_they_are() -> None:
 
 @needs_huge_pages
 def test_new_memory_is_marked_and_old_memory_is_not() -> None:
-    before = mmap.mmap(-1, 8 * _MIB, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)  # a kind that is never touched
+    # A kind that is never touched
+    before = mmap.mmap(-1, 8 * _MIB, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
     with new_memory_in_huge_pages():
         memory = mmap.mmap(-1, 8 * _MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory[:] = b"\1" * (8 * _MIB)

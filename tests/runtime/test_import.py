@@ -17,7 +17,8 @@ print(took, os.environ["ORT_DISABLE_TELEMETRY"])
 
 def test_import_takes_less_than_half_a_second_with_telemetry_off() -> None:
     runs = [
-        subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True) for _ in range(3)
+        subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+        for _ in range(3)
     ]
     times, telemetry = zip(*(run.stdout.split() for run in runs), strict=True)
     assert set(telemetry) == {"1"}
@@ -26,7 +27,9 @@ def test_import_takes_less_than_half_a_second_with_telemetry_off() -> None:
 
 def test_a_users_own_choice_of_telemetry_stays() -> None:
     program = "import os\nos.environ['ORT_DISABLE_TELEMETRY'] = '0'\n" + PROGRAM
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert run.stdout.split()[1] == "0"
 
 

@@ -1,4 +1,6 @@
-"""No request ever sees anything of another: thousands of scripted interleavings, and proof that they notice broken code."""
+"""No request ever sees anything of another: thousands of scripted interleavings, and proof that
+they notice broken code.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def test_tens_of_thousands_of_interleavings(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama_bundle", "gpt2_bundle", "int4_bundle"])
-def test_bit_identical_when_only_the_content_of_others_changes(name: str, request: pytest.FixtureRequest) -> None:
+def test_bit_identical_when_only_the_content_of_others_changes(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     with scripted_engine(request.getfixturevalue(name)) as engine:
         stage = Stage(engine)
         for seed in range(150):
@@ -53,7 +57,9 @@ def test_bit_identical_when_only_the_content_of_others_changes(name: str, reques
             assert tokens_of(after) == tokens_of(before), script
             assert numbers_of(after) == numbers_of(before), script
             if len(others) > 3:
-                assert [numbers_of(one) for *_, one in others] != [numbers_of(one) for *_, one in changed]
+                assert [numbers_of(one) for *_, one in others] != [
+                    numbers_of(one) for *_, one in changed
+                ]
 
 
 def test_a_steady_int4_engine_depends_on_no_company(int4_bundle: Path) -> None:
@@ -62,7 +68,7 @@ def test_a_steady_int4_engine_depends_on_no_company(int4_bundle: Path) -> None:
         assert sum(stage.check(draw_script(seed, kinds=STRUCTURED)) for seed in range(200)) > 500
 
 
-# Broken code must show -----------------------------------------------------------------------------------------------
+# Broken code must show ----------------------------------------------------------------------------
 
 
 class NeverMoves(Cache):
@@ -89,7 +95,9 @@ class KeepsTheOldPrefix(Cache):
 class GathersInTurn(Cache):
     """A beam is overwritten before another one has read it."""
 
-    def gather(self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int) -> None:
+    def gather(
+        self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int
+    ) -> None:
         for source, target in zip(sources, targets, strict=True):
             self.copy(source, target, start=start, stop=stop)
 
@@ -106,7 +114,9 @@ class SeesTooFar(CountingDecoder):
     """A row reads one position beyond its own text."""
 
     def step(self, tokens: Sequence[int], lengths: Sequence[int]) -> Any:
-        return super().step(tokens, [length + 1 for length in lengths] if len(lengths) > 1 else lengths)
+        return super().step(
+            tokens, [length + 1 for length in lengths] if len(lengths) > 1 else lengths
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Streams that are let go of, tasks that are cancelled, processes that fork, engines that are closed: nothing hangs or leaks."""
+"""Streams that are let go of, tasks that are cancelled, processes that fork, engines that are
+closed: nothing hangs or leaks.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ LONG: dict[str, Any] = {"max_new_tokens": 80, "ignore_end": True}
 
 
 class GatedDecoder(CountingDecoder):
-    """Decodes only while the gate is open, so that a request runs for as long as a test wants it to."""
+    """Decodes only while the gate is open, so that a request runs for as long as a test wants it
+    to.
+    """
 
     def __init__(self, graph: Any, cache: Any, **options: Any) -> None:
         super().__init__(graph, cache, **options)
@@ -150,11 +154,14 @@ def test_a_timeout_that_is_no_time(shared_engine: Engine, timeout_s: Any) -> Non
 
 
 def test_ctrl_c_while_waiting_cancels_the_request(llama_bundle: Path) -> None:
-    """A real signal in a real process: generate ends with KeyboardInterrupt, and the engine serves the next request."""
+    """A real signal in a real process: generate ends with KeyboardInterrupt, and the engine serves
+    the next request.
+    """
     program = f"""
 import os, signal, threading, time
 from edgeprefix.runtime import Engine
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with Ctrl-C ignored
+# A job in the background starts with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Engine.load({str(llama_bundle)!r}, max_batch=1, max_length=256, threads=1) as engine:
     def interrupt():
         while engine.load_now[0] == 0:
@@ -169,7 +176,9 @@ with Engine.load({str(llama_bundle)!r}, max_batch=1, max_length=256, threads=1) 
         print("interrupted")
     print(len(engine.generate("y", max_new_tokens=2, ignore_end=True).tokens))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout == "interrupted\n2\n", done.stderr
 
 
@@ -247,7 +256,9 @@ def test_loading_tasks_while_the_engine_closes(llama_bundle: Path, prefix_folder
 
 
 def test_an_engine_that_is_let_go_of_leaves_nothing(llama_bundle: Path, tmp_path: Path) -> None:
-    """Neither its threads, watcher included, nor its memory, though somebody keeps a ticket and a result."""
+    """Neither its threads, watcher included, nor its memory, though somebody keeps a ticket and a
+    result.
+    """
     engine = Engine.load(llama_bundle, max_batch=1, max_length=32, threads=1)
     watcher = engine.watch(tmp_path)
     ticket = engine.submit(Request("x", max_new_tokens=2, ignore_end=True))
@@ -292,7 +303,9 @@ def test_names_that_no_task_can_have(engine: Engine, prefix_folder: Path, name: 
 
 @pytest.mark.parametrize("source", [5, None, ["a"], "a\0b"])
 def test_sources_that_no_prefix_can_have(engine: Engine, source: Any) -> None:
-    with pytest.raises(PrefixFileError, match="a prefix is a file, its bytes or a Prefix, not|has a NUL character"):
+    with pytest.raises(
+        PrefixFileError, match="a prefix is a file, its bytes or a Prefix, not|has a NUL character"
+    ):
         engine.load_prefix(source)
 
 
@@ -308,7 +321,11 @@ def test_sources_that_no_prefix_can_have(engine: Engine, source: Any) -> None:
         ("x", {"prefix": ["news"]}, r"prefix=\['news'\]: expected the name of a task"),
         ("x", {"template": 5}, "template=5: expected a text with marks such as {input}"),
         ("x", {"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),
-        ("x", {"forced_words": ["river", "lazy dog"], "max_new_tokens": 3}, r"take \d+ tokens, 3 may come; raise"),
+        (
+            "x",
+            {"forced_words": ["river", "lazy dog"], "max_new_tokens": 3},
+            r"take \d+ tokens, 3 may come; raise",
+        ),
     ],
 )
 def test_requests_that_are_refused_by_name(
@@ -319,10 +336,15 @@ def test_requests_that_are_refused_by_name(
     assert shared_engine.generate("NUL \0 is text", max_new_tokens=1, ignore_end=True).tokens
 
 
-def test_two_files_of_one_task_in_a_folder(llama_bundle: Path, engine: Engine, tmp_path: Path) -> None:
+def test_two_files_of_one_task_in_a_folder(
+    llama_bundle: Path, engine: Engine, tmp_path: Path
+) -> None:
     make_prefix(engine.manifest, "twin", 2).save(tmp_path / "a.safetensors")
     make_prefix(engine.manifest, "twin", 3).save(tmp_path / "b.safetensors")
-    with pytest.raises(PrefixFileError, match=r"a\.safetensors and .*b\.safetensors are both of task 'twin'; keep one"):
+    with pytest.raises(
+        PrefixFileError,
+        match=r"a\.safetensors and .*b\.safetensors are both of task 'twin'; keep one",
+    ):
         Engine.load(llama_bundle, prefixes=tmp_path, max_length=32)
     watcher = engine.watch(tmp_path, interval_s=3600)
     assert engine.task("twin").length == 3  # a watched folder follows: the file that came last
@@ -338,4 +360,6 @@ def test_two_files_of_one_task_in_a_folder(llama_bundle: Path, engine: Engine, t
 def test_a_prefix_folder_that_is_missing(llama_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(PrefixFileError, match="none is no folder; give a folder of prefix files"):
         Engine.load(llama_bundle, prefixes=tmp_path / "none", max_length=32)
-    assert not any(thread.name == "edgeprefix-engine" and not thread.daemon for thread in threading.enumerate())
+    assert not any(
+        thread.name == "edgeprefix-engine" and not thread.daemon for thread in threading.enumerate()
+    )

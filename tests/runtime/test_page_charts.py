@@ -1,4 +1,6 @@
-"""The drawings: well-formed SVG, round ticks, bars within their box, text that cannot break the page."""
+"""The drawings: well-formed SVG, round ticks, bars within their box, text that cannot break the
+page.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_a_curve_is_well_formed_and_stays_in_its_box() -> None:
 
 
 def test_a_curve_without_points_says_so() -> None:
-    assert "nothing was recorded" in curves([Series("loss", [], "prefix")], x_label="step", title="loss")
+    assert "nothing was recorded" in curves(
+        [Series("loss", [], "prefix")], x_label="step", title="loss"
+    )
 
 
 def _widths(svg: str) -> list[float]:
@@ -49,13 +53,17 @@ def _widths(svg: str) -> list[float]:
 
 
 def test_bars_are_in_proportion() -> None:
-    half, whole = _widths(bars([Bar("a", 50, "50"), Bar("<b>", 100, "100")], most=100, title="bars"))
+    half, whole = _widths(
+        bars([Bar("a", 50, "50"), Bar("<b>", 100, "100")], most=100, title="bars")
+    )
     assert whole == pytest.approx(2 * half, rel=0.01)
     assert whole <= WIDTH
 
 
 def test_logarithmic_bars_grow_by_the_same_step_each_decade() -> None:
-    widths = _widths(log_bars([Bar(str(value), value, "") for value in (0.01, 0.1, 1.0, 10.0)], title="times"))
+    widths = _widths(
+        log_bars([Bar(str(value), value, "") for value in (0.01, 0.1, 1.0, 10.0)], title="times")
+    )
     steps = [after - before for before, after in pairwise(widths)]
     assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
     assert widths[0] > 5

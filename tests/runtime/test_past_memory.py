@@ -14,7 +14,11 @@ from edgeprefix.runtime.contracts.past_graph import PastGraph
 from edgeprefix.runtime.decoding.past_memory import GrownCache, MaskedCache
 from edgeprefix.runtime.decoding.quiet_ort import ort
 
-LAYERS = [LayerShape(kv_heads=2, head_size=4), LayerShape(kv_heads=1, head_size=8), LayerShape(kv_heads=2, head_size=4)]
+LAYERS = [
+    LayerShape(kv_heads=2, head_size=4),
+    LayerShape(kv_heads=1, head_size=8),
+    LayerShape(kv_heads=2, head_size=4),
+]
 SLOTS, CAPACITY = 3, 24
 
 
@@ -27,18 +31,26 @@ class Growing:
 
         def values(prefix: str) -> list[onnx.ValueInfoProto]:
             return [
-                helper.make_tensor_value_info(f"{prefix}.{name}", TensorProto.FLOAT, ["B", "H", None, "D"])
+                helper.make_tensor_value_info(
+                    f"{prefix}.{name}", TensorProto.FLOAT, ["B", "H", None, "D"]
+                )
                 for name in names
             ]
 
         nodes = [
-            helper.make_node("Concat", [f"past_key_values.{name}", f"new.{name}"], [f"present.{name}"], axis=2)
+            helper.make_node(
+                "Concat", [f"past_key_values.{name}", f"new.{name}"], [f"present.{name}"], axis=2
+            )
             for name in names
         ]
-        graph = helper.make_graph(nodes, "grow", values("past_key_values") + values("new"), values("present"))
+        graph = helper.make_graph(
+            nodes, "grow", values("past_key_values") + values("new"), values("present")
+        )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.save(model, str(folder / "grow.onnx"))
-        self.session = ort.InferenceSession(str(folder / "grow.onnx"), providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(
+            str(folder / "grow.onnx"), providers=["CPUExecutionProvider"]
+        )
 
     def run(self, slots: list[int], starts: list[int], new: list[np.ndarray]) -> np.ndarray:
         """`new` is [B, H, S, D] for each key and value; gives the mask."""
@@ -57,7 +69,9 @@ def states(random: np.random.Generator, length: int) -> list[tuple[np.ndarray, n
 
 
 def test_slots_hold_what_the_graph_gave_whatever_happens_between(tmp_path: Path) -> None:
-    """Random prompts, steps, prefixes, moves and rewinds; the kept pasts must never be used when they are stale."""
+    """Random prompts, steps, prefixes, moves and rewinds; the kept pasts must never be used when
+    they are stale.
+    """
     random = np.random.default_rng(0)
     cache = GrownCache(LAYERS, batch=SLOTS, capacity=CAPACITY, dtype=np.dtype(np.float32))
     graph = Growing(cache, tmp_path)
@@ -66,19 +80,31 @@ def test_slots_hold_what_the_graph_gave_whatever_happens_between(tmp_path: Path)
 
     def feed(slots: list[int], count: int) -> None:
         new = [states(random, count) for _ in slots]
-        arrays = [np.stack([row[layer][half] for row in new]) for layer in range(len(LAYERS)) for half in range(2)]
+        arrays = [
+            np.stack([row[layer][half] for row in new])
+            for layer in range(len(LAYERS))
+            for half in range(2)
+        ]
         mask = graph.run(slots, [lengths[slot] for slot in slots], arrays)
         width = max(lengths[slot] for slot in slots)
         for row, slot in enumerate(slots):
-            np.testing.assert_array_equal(mask[row], np.arange(width + count) >= width - lengths[slot])
+            np.testing.assert_array_equal(
+                mask[row], np.arange(width + count) >= width - lengths[slot]
+            )
             pairs = zip(truth[slot], new[row], strict=True)
-            truth[slot] = [tuple(np.concatenate(halves, 1) for halves in zip(*pair, strict=True)) for pair in pairs]
+            truth[slot] = [
+                tuple(np.concatenate(halves, 1) for halves in zip(*pair, strict=True))
+                for pair in pairs
+            ]
             lengths[slot] += count
 
     for _ in range(300):
         action, slot = random.integers(6), int(random.integers(SLOTS))
         if action == 0:
-            truth[slot], lengths[slot] = (prefix := states(random, int(random.integers(1, 6)))), prefix[0][0].shape[1]
+            truth[slot], lengths[slot] = (
+                (prefix := states(random, int(random.integers(1, 6)))),
+                prefix[0][0].shape[1],
+            )
             cache.write(slot, cache.pack(prefix))
         elif action == 1 and lengths[slot] + 3 <= CAPACITY:
             feed([slot], 3)
@@ -109,7 +135,11 @@ def test_a_following_step_copies_no_past(tmp_path: Path) -> None:
     past = cache._several
     for step in range(3):
         assert past.holds([0, 1], [2 + step, 5 + step]) is (step > 0)
-        new = [np.ones((2, layer.kv_heads, 1, layer.head_size), np.float32) for layer in LAYERS for _ in range(2)]
+        new = [
+            np.ones((2, layer.kv_heads, 1, layer.head_size), np.float32)
+            for layer in LAYERS
+            for _ in range(2)
+        ]
         graph.run([0, 1], [2 + step, 5 + step], new)
     (keys, _) = past.past(2, 8)[0][0]  # layer 0: [B, H, T, D]
     assert not keys[0, :, :3].any()

@@ -1,4 +1,6 @@
-"""Each sampling function against transformers' own logits processor, over random and awkward logits."""
+"""Each sampling function against transformers' own logits processor, over random and awkward
+logits.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,12 @@ def kept_by(processor: reference.LogitsProcessor, logits: np.ndarray) -> set[int
     return set(torch.nonzero(scores[0] > -torch.inf).flatten().tolist())
 
 
-def processed(processor: reference.LogitsProcessor, tokens: list[int], logits: np.ndarray) -> np.ndarray:
-    return np.asarray(processor(torch.tensor([tokens], dtype=torch.long), torch.tensor(logits[None].copy()))[0])
+def processed(
+    processor: reference.LogitsProcessor, tokens: list[int], logits: np.ndarray
+) -> np.ndarray:
+    return np.asarray(
+        processor(torch.tensor([tokens], dtype=torch.long), torch.tensor(logits[None].copy()))[0]
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -109,19 +115,27 @@ def test_presence_and_frequency_penalty_follow_openais_formula() -> None:
 @given(tokens=st.lists(st.integers(0, 4), min_size=1, max_size=40), size=st.integers(1, 5))
 @settings(max_examples=300, deadline=None)
 def test_no_repeat_ngram(tokens: list[int], size: int) -> None:
-    expected = processed(reference.NoRepeatNGramLogitsProcessor(size), tokens, np.zeros(5, np.float32))
-    assert set(sampling.repeated_ngram_tokens(tokens, size)) == set(np.flatnonzero(np.isinf(expected)).tolist())
+    expected = processed(
+        reference.NoRepeatNGramLogitsProcessor(size), tokens, np.zeros(5, np.float32)
+    )
+    assert set(sampling.repeated_ngram_tokens(tokens, size)) == set(
+        np.flatnonzero(np.isinf(expected)).tolist()
+    )
 
 
 @given(
     tokens=st.lists(st.integers(0, 4), min_size=1, max_size=12),
-    banned=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4, unique_by=tuple),
+    banned=st.lists(
+        st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4, unique_by=tuple
+    ),
 )
 @settings(max_examples=300, deadline=None)
 def test_banned_sequences(tokens: list[int], banned: list[list[int]]) -> None:
     processor = reference.NoBadWordsLogitsProcessor(banned, eos_token_id=None)
     expected = processed(processor, tokens, np.zeros(5, np.float32))
-    assert set(sampling.banned_sequence_tokens(tokens, banned)) == set(np.flatnonzero(np.isinf(expected)).tolist())
+    assert set(sampling.banned_sequence_tokens(tokens, banned)) == set(
+        np.flatnonzero(np.isinf(expected)).tolist()
+    )
 
 
 def test_logit_bias_and_min_new_tokens() -> None:
@@ -139,7 +153,8 @@ def test_sampled_tokens_have_the_right_frequencies() -> None:
     logits = np.log(np.asarray([0.5, 0.3, 0.15, 0.05], np.float32))
     sampler = Sampler(GenerationOptions(temperature=1.0, seed=3), Vocabulary(size=4), [0])
     counts = np.bincount([sampler(logits, [], 10) for _ in range(20_000)], minlength=4)
-    np.testing.assert_allclose(counts / 20_000, [0.5, 0.3, 0.15, 0.05], atol=0.012)  # about 3.5 standard deviations
+    # About 3.5 standard deviations
+    np.testing.assert_allclose(counts / 20_000, [0.5, 0.3, 0.15, 0.05], atol=0.012)
 
 
 def test_one_seed_one_result_and_samples_differ() -> None:
@@ -147,7 +162,12 @@ def test_one_seed_one_result_and_samples_differ() -> None:
     draw = lambda seed, offset=0: [  # noqa: E731
         sampler(logits, [], 9)
         for sampler in [
-            Sampler(GenerationOptions(temperature=1.0, seed=seed), Vocabulary(size=1000), [0], seed_offset=offset)
+            Sampler(
+                GenerationOptions(temperature=1.0, seed=seed),
+                Vocabulary(size=1000),
+                [0],
+                seed_offset=offset,
+            )
         ]
         for _ in range(8)
     ]
@@ -162,9 +182,11 @@ def test_plain_greedy_is_the_likeliest_and_leaves_logits_alone() -> None:
     sampler = Sampler(GenerationOptions(), Vocabulary(size=50), [0])
     assert sampler.plain
     assert sampler(logits, [], 5) == int(logits.argmax())
-    Sampler(GenerationOptions(temperature=0.5, top_k=4, repetition_penalty=2.0), Vocabulary(size=50), [0])(
-        logits, [3], 5
-    )
+    Sampler(
+        GenerationOptions(temperature=0.5, top_k=4, repetition_penalty=2.0),
+        Vocabulary(size=50),
+        [0],
+    )(logits, [3], 5)
     assert np.array_equal(logits, before)
 
 
@@ -173,12 +195,16 @@ def test_nan_and_infinity_are_noticed(bad: float) -> None:
     logits = logits_of(50, 3)
     logits[17] = bad
     for options in (GenerationOptions(), GenerationOptions(temperature=1.0)):
-        with pytest.raises(NumericalError, match="the base gave (nan|inf) as a logit after 2 tokens"):
+        with pytest.raises(
+            NumericalError, match="the base gave (nan|inf) as a logit after 2 tokens"
+        ):
             Sampler(options, Vocabulary(size=50), [0])(logits, [1, 2], 5)
 
 
 def test_when_every_token_is_barred() -> None:
-    sampler = Sampler(GenerationOptions(logit_bias=dict.fromkeys(range(4), -np.inf)), Vocabulary(size=4), [0])
+    sampler = Sampler(
+        GenerationOptions(logit_bias=dict.fromkeys(range(4), -np.inf)), Vocabulary(size=4), [0]
+    )
     with pytest.raises(RequestError, match="every token is barred; loosen logit_bias"):
         sampler(np.zeros(4, np.float32), [], 5)
 
@@ -186,7 +212,8 @@ def test_when_every_token_is_barred() -> None:
 def test_forced_beginning_and_forced_words() -> None:
     words = Vocabulary(size=9, end_ids=(0,), beginning=(5, 6), forced=(((3, 4), (3, 2)), ((8,),)))
     sampler = Sampler(GenerationOptions(), words, [1])
-    logits = np.asarray([9, 1, 0, 0, 0, 0, 0, 5, 0], np.float32)  # wants to end at once, then token 7
+    # Wants to end at once, then token 7
+    logits = np.asarray([9, 1, 0, 0, 0, 0, 0, 5, 0], np.float32)
     tokens: list[int] = []
     while len(tokens) < 8:
         tokens.append(sampler(logits, tokens, 8 - len(tokens)))
@@ -213,7 +240,11 @@ def test_filters_never_leave_nothing(values: list[float], uniform: float, mass: 
 
 
 def test_top_entries_are_sorted_with_ties_by_index() -> None:
-    assert sampling.top_entries(np.asarray([1, 3, 2, 3], np.float32), 3) == [(1, 3.0), (3, 3.0), (2, 2.0)]
+    assert sampling.top_entries(np.asarray([1, 3, 2, 3], np.float32), 3) == [
+        (1, 3.0),
+        (3, 3.0),
+        (2, 2.0),
+    ]
     assert sampling.top_entries(np.asarray([1.0], np.float32), 0) == []
 
 
@@ -225,14 +256,23 @@ def test_top_entries_are_sorted_with_ties_by_index() -> None:
         ({"top_k": 2.5}, r"top_k=2.5: expected 0 \(off\) or more"),
         ({"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),
         ({"n": True}, "n=True: expected at least 1"),
-        ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens=9 is more than max_new_tokens=3"),
+        (
+            {"min_new_tokens": 9, "max_new_tokens": 3},
+            "min_new_tokens=9 is more than max_new_tokens=3",
+        ),
         ({"n": 3, "temperature": 0}, "n=3 greedy samples would be equal"),
         ({"beams": 2, "temperature": 0.5}, "beam search is not sampled"),
         ({"beams": 2, "n": 3}, "need at least as many beams"),
-        ({"beams": 2, "top_k": 5, "typical_p": 0.5}, "is not sampled; leave top_k, typical_p out or beams=2"),
+        (
+            {"beams": 2, "top_k": 5, "typical_p": 0.5},
+            "is not sampled; leave top_k, typical_p out or beams=2",
+        ),
         ({"beams": 2, "lookup": 3}, "lookup works with greedy decoding only"),
         ({"early_stopping": True}, "early_stopping is for beam search"),
-        ({"beams": 2, "early_stopping": "soon"}, "early_stopping='soon': expected True, False or 'never'"),
+        (
+            {"beams": 2, "early_stopping": "soon"},
+            "early_stopping='soon': expected True, False or 'never'",
+        ),
         ({"stop": 5}, "stop=5: expected a text or several"),
         ({"banned_words": ["a"], "forced_words": ["a", "b"]}, "'a' cannot be forced and banned"),
         ({"logit_bias": {"a": 1.0}}, "logit_bias must be numbers or -inf by token id"),
@@ -257,15 +297,24 @@ def test_logit_bias_out_of_range() -> None:
 
 
 def test_task_defaults_are_overridden_by_the_caller() -> None:
-    pack = TaskPack(stop=("\n",), generation=GenerationDefaults(temperature=0.7, top_k=20, max_new_tokens=9))
+    pack = TaskPack(
+        stop=("\n",), generation=GenerationDefaults(temperature=0.7, top_k=20, max_new_tokens=9)
+    )
     resolved = resolve_options(pack, {})
-    assert (resolved.temperature, resolved.top_k, resolved.stop, resolved.max_new_tokens) == (0.7, 20, ("\n",), None)
+    assert (resolved.temperature, resolved.top_k, resolved.stop, resolved.max_new_tokens) == (
+        0.7,
+        20,
+        ("\n",),
+        None,
+    )
     overridden = resolve_options(pack, {"temperature": 0.0, "stop": "END"})
     assert (overridden.effective_temperature, overridden.stop) == (0.0, ("END",))
 
 
 def test_a_tasks_wish_to_sample_does_not_stand_in_the_way_of_beams() -> None:
-    pack = TaskPack(generation=GenerationDefaults(temperature=0.7, top_k=20, repetition_penalty=1.2))
+    pack = TaskPack(
+        generation=GenerationDefaults(temperature=0.7, top_k=20, repetition_penalty=1.2)
+    )
     resolved = resolve_options(pack, {"beams": 3})
     assert (resolved.sampled, resolved.top_k, resolved.repetition_penalty) == (False, 0, 1.2)
     with pytest.raises(RequestError, match="leave top_k out"):
@@ -280,14 +329,22 @@ JUNK = st.one_of(
     st.text(max_size=3),
     st.lists(st.one_of(st.integers(-2, 9), st.text(max_size=2)), max_size=3),
     st.dictionaries(
-        st.one_of(st.integers(-2, 500), st.text(max_size=2)), st.one_of(st.floats(), st.text()), max_size=3
+        st.one_of(st.integers(-2, 500), st.text(max_size=2)),
+        st.one_of(st.floats(), st.text()),
+        max_size=3,
     ),
 )
 
 
-@given(values=st.dictionaries(st.sampled_from([field.name for field in dataclasses.fields(GenerationOptions)]), JUNK))
+@given(
+    values=st.dictionaries(
+        st.sampled_from([field.name for field in dataclasses.fields(GenerationOptions)]), JUNK
+    )
+)
 @settings(max_examples=1000, deadline=None)
-def test_whatever_is_given_either_makes_sense_or_is_a_request_error(values: dict[str, object]) -> None:
+def test_whatever_is_given_either_makes_sense_or_is_a_request_error(
+    values: dict[str, object],
+) -> None:
     with contextlib.suppress(RequestError):  # any other error fails the test
         options = resolve_options(None, values)
         assert options.beams == 1 or not options.sampled

@@ -31,12 +31,17 @@ LONG = {"max_new_tokens": 80, "ignore_end": True}
 
 def test_many_threads_get_their_own_answers(shared_engine: Engine) -> None:
     jobs = [(f"text number {number}", name) for number in range(6) for name in (*TASKS, None)]
-    alone = [shared_engine.generate(text, prefix=name, max_new_tokens=8, ignore_end=True).tokens for text, name in jobs]
+    alone = [
+        shared_engine.generate(text, prefix=name, max_new_tokens=8, ignore_end=True).tokens
+        for text, name in jobs
+    ]
     together: list[tuple[int, ...] | None] = [None] * len(jobs)
 
     def run(index: int) -> None:
         text, name = jobs[index]
-        together[index] = shared_engine.generate(text, prefix=name, max_new_tokens=8, ignore_end=True).tokens
+        together[index] = shared_engine.generate(
+            text, prefix=name, max_new_tokens=8, ignore_end=True
+        ).tokens
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(jobs))]
     for thread in threads:
@@ -53,7 +58,11 @@ def test_cancel_while_it_runs_and_while_it_waits(engine: Engine) -> None:
     for ticket in (tickets[1], tickets[7]):
         with pytest.raises(RequestCancelled, match="the request was cancelled"):
             ticket.result(timeout_s=30)
-    results = [ticket.result(timeout_s=30).tokens for index, ticket in enumerate(tickets) if index not in (1, 7)]
+    results = [
+        ticket.result(timeout_s=30).tokens
+        for index, ticket in enumerate(tickets)
+        if index not in (1, 7)
+    ]
     assert len(set(results)) == 1
     assert engine.load_now == (0, 0)
 
@@ -61,7 +70,9 @@ def test_cancel_while_it_runs_and_while_it_waits(engine: Engine) -> None:
 def test_a_deadline_ends_running_and_waiting_requests(engine: Engine) -> None:
     blockers = [engine.submit(Request("x", **LONG)) for _ in range(4)]
     started = time.perf_counter()
-    with pytest.raises(RequestTimeout, match=r"did not finish within 0\.001 s; give it more time or fewer tokens"):
+    with pytest.raises(
+        RequestTimeout, match=r"did not finish within 0\.001 s; give it more time or fewer tokens"
+    ):
         engine.generate("x", timeout_s=0.001, **LONG)
     assert time.perf_counter() - started < 5
     assert {ticket.result(timeout_s=30).finish_reason for ticket in blockers} == {"length"}
@@ -77,7 +88,9 @@ def test_a_full_queue_says_so_and_a_batch_waits(llama_bundle: Path) -> None:
         with pytest.raises(QueueFullError, match="3 requests wait already; try again later"):
             flood()
         assert len({ticket.result(timeout_s=30).tokens for ticket in tickets}) == 1
-        assert len(engine.generate_many([Request("x", max_new_tokens=2, ignore_end=True)] * 20)) == 20
+        assert (
+            len(engine.generate_many([Request("x", max_new_tokens=2, ignore_end=True)] * 20)) == 20
+        )
 
 
 def test_close_cancels_or_finishes(llama_bundle: Path) -> None:
@@ -104,7 +117,8 @@ def test_an_engine_that_is_let_go_of_ends_its_thread(llama_bundle: Path) -> None
 def test_nan_fails_one_request_only(engine: Engine) -> None:
     poison = make_prefix(engine.manifest, "poison", 2)
     engine.load_prefix(poison)
-    engine._store.use("poison").prefix.packed[0][:] = np.nan  # what a bad graph would do; files are checked
+    # What a bad graph would do; files are checked
+    engine._store.use("poison").prefix.packed[0][:] = np.nan
     good = engine.submit(Request("fine", prefix="news", **LONG))
     with pytest.raises(NumericalError, match="the base gave nan as a logit"):
         engine.generate("x", prefix="poison")
@@ -140,7 +154,9 @@ def test_a_long_prompt_does_not_stop_the_others(engine: Engine) -> None:
     def on_piece(_: Piece) -> None:  # on the engine's thread, so that nothing depends on time
         if not events:
             tickets.append(
-                engine._submit(Request([7] * 64, max_new_tokens=1), on_piece=lambda _: events.append("long"))
+                engine._submit(
+                    Request([7] * 64, max_new_tokens=1), on_piece=lambda _: events.append("long")
+                )
             )
         events.append("short")
 
@@ -151,7 +167,9 @@ def test_a_long_prompt_does_not_stop_the_others(engine: Engine) -> None:
 
 def test_wide_requests_wait_for_enough_slots(engine: Engine) -> None:
     singles = [engine.submit(Request("x", **LONG)) for _ in range(3)]
-    wide = engine.submit(Request("x", n=4, temperature=1.0, seed=1, max_new_tokens=5, ignore_end=True))
+    wide = engine.submit(
+        Request("x", n=4, temperature=1.0, seed=1, max_new_tokens=5, ignore_end=True)
+    )
     late = engine.submit(Request("x", max_new_tokens=5, ignore_end=True))
     assert len(wide.result(timeout_s=30).alternatives) == 3
     assert all(ticket.result(timeout_s=30).tokens for ticket in (*singles, late))
@@ -167,13 +185,22 @@ def test_the_line_is_fair_between_tasks() -> None:
     for name in ("a", "a", "a", "b", None, "b"):
         line.put(Waiting(name))  # type: ignore[arg-type]
     served = [line.pop() for _ in range(len(line))]
-    assert [None if work.prefix is None else work.prefix.name for work in served] == ["a", "b", None, "a", "b", "a"]
+    assert [None if work.prefix is None else work.prefix.name for work in served] == [
+        "a",
+        "b",
+        None,
+        "a",
+        "b",
+        "a",
+    ]
     assert line.head() is None
 
 
 def test_asyncio_front(shared_engine: Engine) -> None:
     async def collect(name: str) -> str:
-        return "".join([piece.text async for piece in shared_engine.astream("hello", prefix=name, **LONG)])
+        return "".join(
+            [piece.text async for piece in shared_engine.astream("hello", prefix=name, **LONG)]
+        )
 
     async def together() -> list[str]:
         return await asyncio.gather(*(collect(name) for name in TASKS))
@@ -201,11 +228,13 @@ def test_asyncio_cancellation_and_errors(engine: Engine) -> None:
     asyncio.run(main())
 
 
-# Isolation ------------------------------------------------------------------------------------------------------------
+# Isolation ----------------------------------------------------------------------------------------
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["generate", "generate", "generate", "sample", "score", "cancel", "replace", "beams"]),
+        st.sampled_from(
+            ["generate", "generate", "generate", "sample", "score", "cancel", "replace", "beams"]
+        ),
         st.sampled_from([*TASKS, None]),
         st.integers(1, 30),  # prompt length
         st.integers(1, 8),  # new tokens
@@ -242,7 +271,11 @@ def submit(engine: Engine, action: Action) -> object:
 
 
 def result_of(submitted: object) -> object:
-    return submitted.result(timeout_s=60).tokens if isinstance(submitted, Ticket) else [round(x, 4) for x in submitted]  # type: ignore[attr-defined]
+    return (
+        submitted.result(timeout_s=60).tokens
+        if isinstance(submitted, Ticket)
+        else [round(x, 4) for x in submitted]
+    )  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")

@@ -27,41 +27,57 @@ def task(bundle: Path) -> Iterator[tuple[Engine, Prefix]]:
         yield engine, prefix
 
 
-def torch_scores(base: Path, engine: Engine, prefix: Prefix | None, prompt: str, *, end: bool = True) -> list[float]:
+def torch_scores(
+    base: Path, engine: Engine, prefix: Prefix | None, prompt: str, *, end: bool = True
+) -> list[float]:
     """Each option computed alone, from the whole text."""
     return torch_sums(base, engine, prefix, engine.tokenizer.encode_prompt(prompt), LABELS, end=end)
 
 
 def torch_sums(
-    base: Path, engine: Engine, prefix: Prefix | None, context: list[int], options: Sequence[str], *, end: bool
+    base: Path,
+    engine: Engine,
+    prefix: Prefix | None,
+    context: list[int],
+    options: Sequence[str],
+    *,
+    end: bool,
 ) -> list[float]:
     model, sums = torch_model(base), []
     for label in options:
-        option = engine.tokenizer.encode_target(label) if end else engine.tokenizer.encode_piece(label)
+        option = (
+            engine.tokenizer.encode_target(label) if end else engine.tokenizer.encode_piece(label)
+        )
         logits = torch_logits(model, prefix, context + option).astype(np.float64)
         logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        sums.append(sum(logprobs[len(context) - 1 + place, token] for place, token in enumerate(option)))
+        sums.append(
+            sum(logprobs[len(context) - 1 + place, token] for place, token in enumerate(option))
+        )
     return sums
 
 
 @pytest.mark.parametrize("end", [True, False])
 @pytest.mark.parametrize(
-    "options", [[], ["a", "b", "c", "d", "e"], ["a", "b", "cd", "ce", "the dog is"], ["a"], ["a", "a"]]
+    "options",
+    [[], ["a", "b", "c", "d", "e"], ["a", "b", "cd", "ce", "the dog is"], ["a"], ["a", "a"]],
 )
 def test_short_options_go_through_the_batch(
     base: Path, task: tuple[Engine, Prefix], end: bool, options: list[str]
 ) -> None:
-    """More of them than slots, of different lengths, equal ones too; beside a text that is being generated."""
+    """More of them than slots, of different lengths, equal ones too; beside a text that is being
+    generated.
+    """
     engine, prefix = task
     options = options or list("abcdefghijklmnopqrstuvwxyz")
     running = engine.submit(Request("x", prefix="intent", max_new_tokens=60, ignore_end=True))
     beside = engine.score(TEXT, options, prefix="intent", include_end=end)
     running.cancel()
     context = engine.tokenizer.encode_prompt(f"Text: {TEXT}\nAnswer:")
-    np.testing.assert_allclose(beside, torch_sums(base, engine, prefix, context, options, end=end), atol=TOLERANCE)
-    assert list(engine.score(TEXT, options, prefix="intent", include_end=end)) == list(
-        beside
-    )  # to the last bit in fp32
+    np.testing.assert_allclose(
+        beside, torch_sums(base, engine, prefix, context, options, end=end), atol=TOLERANCE
+    )
+    # To the last bit in fp32
+    assert list(engine.score(TEXT, options, prefix="intent", include_end=end)) == list(beside)
 
 
 def test_many_prompts_share_the_batch(task: tuple[Engine, Prefix]) -> None:
@@ -85,10 +101,14 @@ def test_option_scores_equal_torch(base: Path, task: tuple[Engine, Prefix], end:
     scores = engine.score(TEXT, prefix="intent", include_end=end)
     assert scores.options == LABELS
     np.testing.assert_allclose(
-        scores, torch_scores(base, engine, prefix, f"Text: {TEXT}\nAnswer:", end=end), atol=TOLERANCE
+        scores,
+        torch_scores(base, engine, prefix, f"Text: {TEXT}\nAnswer:", end=end),
+        atol=TOLERANCE,
     )
     bare = engine.score(TEXT, LABELS, include_end=end)
-    np.testing.assert_allclose(bare, torch_scores(base, engine, None, TEXT, end=end), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        bare, torch_scores(base, engine, None, TEXT, end=end), atol=TOLERANCE
+    )
 
 
 def test_calibrated_and_normalised(base: Path, task: tuple[Engine, Prefix]) -> None:
@@ -97,8 +117,12 @@ def test_calibrated_and_normalised(base: Path, task: tuple[Engine, Prefix]) -> N
     free = np.asarray(torch_scores(base, engine, prefix, "Text: N/A\nAnswer:"))
     lengths = [len(engine.tokenizer.encode_target(label)) for label in LABELS]
     for _ in range(2):  # the second time from memory
-        np.testing.assert_allclose(engine.score(TEXT, prefix="intent", calibrate=True), plain - free, atol=TOLERANCE)
-    np.testing.assert_allclose(engine.score(TEXT, prefix="intent", normalise=True), plain / lengths, atol=TOLERANCE)
+        np.testing.assert_allclose(
+            engine.score(TEXT, prefix="intent", calibrate=True), plain - free, atol=TOLERANCE
+        )
+    np.testing.assert_allclose(
+        engine.score(TEXT, prefix="intent", normalise=True), plain / lengths, atol=TOLERANCE
+    )
 
 
 def test_calibration_follows_a_replaced_task(task: tuple[Engine, Prefix]) -> None:
@@ -120,21 +144,29 @@ def test_logprobs_and_perplexity_equal_torch(base: Path, task: tuple[Engine, Pre
         logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         expected = [logprobs[place, token] for place, token in enumerate(ids[1:])]
         np.testing.assert_allclose(found.logprobs, expected, atol=TOLERANCE)
-        assert engine.perplexity(ids, prefix=name) == pytest.approx(math.exp(-np.mean(expected)), rel=TOLERANCE)
+        assert engine.perplexity(ids, prefix=name) == pytest.approx(
+            math.exp(-np.mean(expected)), rel=TOLERANCE
+        )
     assert math.isnan(engine.perplexity(ids[:1]))
 
 
 def test_scores_are_a_sequence_with_names() -> None:
     scores = Scores(("a", "b"), (-1.0, -3.0))
     assert list(scores) == [-1.0, -3.0]
-    assert (len(scores), scores[1], scores.best, scores.by_option) == (2, -3.0, "a", {"a": -1.0, "b": -3.0})
+    assert (len(scores), scores[1], scores.best, scores.by_option) == (
+        2,
+        -3.0,
+        "a",
+        {"a": -1.0, "b": -3.0},
+    )
     assert sum(scores.probabilities.values()) == pytest.approx(1)
 
 
 def test_what_cannot_be_scored(task: tuple[Engine, Prefix]) -> None:
     engine, _ = task
     with pytest.raises(
-        RequestError, match="no options to score: give some, or use a prefix whose task pack has labels"
+        RequestError,
+        match="no options to score: give some, or use a prefix whose task pack has labels",
     ):
         engine.score(TEXT)
     with pytest.raises(RequestError, match="expected several texts, got one"):
@@ -145,7 +177,10 @@ def test_what_cannot_be_scored(task: tuple[Engine, Prefix]) -> None:
         engine.score(TEXT, ["yes", ""], include_end=False)
     with pytest.raises(RequestError, match="calibration needs a prompt of text or fields"):
         engine.score([5, 6], LABELS, calibrate=True)
-    with pytest.raises(PromptTooLongError, match="the prompt with its longest option has 100 tokens, room is for 96"):
+    with pytest.raises(
+        PromptTooLongError,
+        match="the prompt with its longest option has 100 tokens, room is for 96",
+    ):
         engine.score([5] * 97, ["now"])
     with pytest.raises(PromptTooLongError, match="the text has 97 tokens"):
         engine.logprobs([5] * 97)

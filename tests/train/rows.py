@@ -15,14 +15,19 @@ def record_rows(count: int = 40, *, start: int = 0) -> list[dict[str, str]]:
     rows = []
     for index in range(start, start + count):
         name, city = NAMES[index % len(NAMES)], CITIES[index % len(CITIES)]
-        rows.append({"input": f"name: {name} {index} | city: {city}", "target": f"{name} lives in {city}."})
+        rows.append(
+            {"input": f"name: {name} {index} | city: {city}", "target": f"{name} lives in {city}."}
+        )
     return rows
 
 
 def label_rows(count: int = 40, *, start: int = 0) -> list[dict[str, str]]:
     """Text → yes or no, told apart by one word."""
     return [
-        {"input": f"{'please help' if index % 2 else 'the river'} {index}", "target": "yes" if index % 2 else "no"}
+        {
+            "input": f"{'please help' if index % 2 else 'the river'} {index}",
+            "target": "yes" if index % 2 else "no",
+        }
         for index in range(start, start + count)
     ]
 

@@ -1,4 +1,6 @@
-"""The shared-prefix attention gives what the model's own attention gives over a cache that holds the prefix."""
+"""The shared-prefix attention gives what the model's own attention gives over a cache that holds
+the prefix.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Gemma2Config, Gemma2ForCausalLM, GptOssConfig, GptOssForCausalLM, PreTrainedModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    PreTrainedModel,
+)
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from edgeprefix.train import Base, load_base
@@ -24,19 +32,39 @@ P = 5
 def tiny_gemma2() -> PreTrainedModel:
     """Soft-capped scores and logits, every other layer with a window shorter than the text."""
     config = Gemma2Config(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=256, sliding_window=8, eos_token_id=0, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+        sliding_window=8,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
     return randomise(Gemma2ForCausalLM(config))
 
 
 def tiny_gpt_oss() -> PreTrainedModel:
     """Attention sinks and a window."""
     config = GptOssConfig(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=256, sliding_window=8, num_local_experts=4,
-        num_experts_per_tok=2, eos_token_id=0, pad_token_id=1, rope_parameters={"rope_type": "default", "rope_theta": 1e4},
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+        sliding_window=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        eos_token_id=0,
+        pad_token_id=1,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    )
     return randomise(GptOssForCausalLM(config))
 
 
@@ -51,7 +79,9 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 
 @pytest.fixture(scope="module", params=MODELS)
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
-    folder = save_checkpoint(MODELS[request.param](), tmp_path_factory.mktemp("bases") / request.param)
+    folder = save_checkpoint(
+        MODELS[request.param](), tmp_path_factory.mktemp("bases") / request.param
+    )
     return load_base(folder, precision="fp32")
 
 
@@ -76,7 +106,9 @@ def logits_and_gradients(
     """Of all tokens that are no padding."""
     prefix = random_prefix(base)
     B, S = ids.shape
-    rows = torch.cat([torch.arange(length) + row * S for row, length in enumerate(lengths or [S] * B)])
+    rows = torch.cat(
+        [torch.arange(length) + row * S for row, length in enumerate(lengths or [S] * B)]
+    )
     logits = dataclasses.replace(base, route=route).logits(prefix, ids, rows, lengths)
     torch.nn.functional.cross_entropy(logits, ids.flatten()[rows]).backward()
     gradients = [tensor.grad for pair in prefix for tensor in pair]
@@ -90,8 +122,12 @@ def assert_equal(one: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Ten
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("lengths", [(20, 20, 20), (3, 20, 11), (1, 2, 4, 5, 8, 9, 10, 12, 13, 19, 20)], ids=str)
-def test_logits_and_gradients_equal_the_models_own_attention(base: Base, lengths: Sequence[int]) -> None:
+@pytest.mark.parametrize(
+    "lengths", [(20, 20, 20), (3, 20, 11), (1, 2, 4, 5, 8, 9, 10, 12, 13, 19, 20)], ids=str
+)
+def test_logits_and_gradients_equal_the_models_own_attention(
+    base: Base, lengths: Sequence[int]
+) -> None:
     ids = random_ids(len(lengths), 20)
     assert base.route == "packed"
     expected = logits_and_gradients(base, ids, route="cache", lengths=lengths)
@@ -110,27 +146,43 @@ def test_long_texts_take_the_kernel_that_stores_no_scores(
     assert_equal(logits_and_gradients(llama, ids, route=route, lengths=lengths), stored)
 
 
-def test_packed_rows_carry_no_padding_up_to_a_limit(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model reads as many tokens as there are, in one row; where they are many, it reads padded rows again."""
+def test_packed_rows_carry_no_padding_up_to_a_limit(
+    llama: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model reads as many tokens as there are, in one row; where they are many, it reads padded
+    rows again.
+    """
     seen: list[Tensor] = []
-    handle = llama.model.get_input_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    handle = llama.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0])
+    )
     try:
         with torch.no_grad():
-            packed = llama.logits(random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4))
+            packed = llama.logits(
+                random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4)
+            )
             monkeypatch.setattr(base_module, "_MOST_PACKED", 34)
-            padded = llama.logits(random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4))
+            padded = llama.logits(
+                random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4)
+            )
     finally:
         handle.remove()
     assert [ids.shape for ids in seen] == [(1, 35), (3, 30)]
     torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_that_takes_no_positions_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packed, its second row would stand at the wrong place: found by comparison, and rows are padded instead."""
+def test_a_model_that_takes_no_positions_is_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed, its second row would stand at the wrong place: found by comparison, and rows are
+    padded instead.
+    """
     folder = save_checkpoint(tiny_llama(), tmp_path / "llama")
     forward = LlamaModel.forward
 
-    def without_positions(self: LlamaModel, *args: Any, position_ids: Tensor | None = None, **kwargs: Any) -> Any:
+    def without_positions(
+        self: LlamaModel, *args: Any, position_ids: Tensor | None = None, **kwargs: Any
+    ) -> Any:
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(LlamaModel, "forward", without_positions)
@@ -155,11 +207,15 @@ def test_what_stands_behind_a_row_does_not_change_it(base: Base) -> None:
     padded = torch.cat([ids, torch.ones(1, 4, dtype=torch.long)], dim=1)
     with torch.no_grad():
         prefix = random_prefix(base)
-        torch.testing.assert_close(base.logits(prefix, padded)[:9], base.logits(prefix, ids), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            base.logits(prefix, padded)[:9], base.logits(prefix, ids), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_text_after_the_bases_own_keys_and_values_equals_the_whole_text(base: Base) -> None:
-    """The prefix made of a text's keys and values stands for that text: positions and rotation are right."""
+    """The prefix made of a text's keys and values stands for that text: positions and rotation are
+    right.
+    """
     ids = random_ids(14, seed=5)
     with torch.no_grad():
         prefix = base.key_values(ids[:6].tolist())
@@ -171,7 +227,11 @@ def test_text_after_the_bases_own_keys_and_values_equals_the_whole_text(base: Ba
 def test_a_model_outside_the_attention_interface_takes_the_cache_route(tmp_path: Path) -> None:
     from transformers import BloomConfig, BloomForCausalLM
 
-    config = BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, eos_token_id=0, pad_token_id=1)
-    base = load_base(save_checkpoint(randomise(BloomForCausalLM(config)), tmp_path / "bloom"), precision="fp32")
+    config = BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, eos_token_id=0, pad_token_id=1
+    )
+    base = load_base(
+        save_checkpoint(randomise(BloomForCausalLM(config)), tmp_path / "bloom"), precision="fp32"
+    )
     assert base.route == "cache"
     assert base.logits(random_prefix(base), torch.full((2, 4), 7)).shape == (8, VOCABULARY)

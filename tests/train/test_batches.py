@@ -1,4 +1,6 @@
-"""Batches are random choices of rows; groups of like length inside a step change its padding and nothing else."""
+"""Batches are random choices of rows; groups of like length inside a step change its padding and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,18 @@ def test_an_epoch_meets_every_row_in_an_order_of_its_own(count: int, size: int, 
     batches = Batches([example(1 + index) for index in range(count)], batch_size=size, seed=seed)
     epoch = [row for step in range(batches.per_epoch) for row in batches.indices(step)]
     assert set(epoch) == set(range(count))
-    assert len(epoch) - count < min(size, count)  # the last batch is filled up from the epoch's beginning
-    assert batches.indices(0) == Batches([example(1)] * count, batch_size=size, seed=seed).indices(0)
+    # The last batch is filled up from the epoch's beginning
+    assert len(epoch) - count < min(size, count)
+    assert batches.indices(0) == Batches([example(1)] * count, batch_size=size, seed=seed).indices(
+        0
+    )
 
 
 def test_a_batch_mixes_lengths() -> None:
     batches = Batches([example(1 + index) for index in range(256)], batch_size=16, seed=0)
-    widest = [max(batches.indices(step)) - min(batches.indices(step)) for step in range(batches.per_epoch)]
+    widest = [
+        max(batches.indices(step)) - min(batches.indices(step)) for step in range(batches.per_epoch)
+    ]
     assert min(widest) > 100, "rows of like length share a batch"
 
 
@@ -64,18 +71,27 @@ def test_every_batch_has_its_share_of_each_label(counts: list[int], size: int, s
 
 def test_rows_of_one_label_come_in_an_order_of_the_seed() -> None:
     rows = [Example(prompt=(3 + index,), target=(index % 2, 0), text="") for index in range(40)]
-    orders = {Batches(rows, batch_size=40, seed=seed).indices(epoch) for seed in (0, 1) for epoch in (0, 1)}
+    orders = {
+        Batches(rows, batch_size=40, seed=seed).indices(epoch)
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
     assert len(orders) == 4
 
 
 def test_groups_give_the_batchs_gradient(llama: Base) -> None:
     rows = [{"input": "river " * (1 + index), "target": f"yes {index}"} for index in range(8)]
-    data = load_data(rows, record_rows(2), tokenizer=llama.tokenizer, prompt="{input}\n", max_tokens=200)
+    data = load_data(
+        rows, record_rows(2), tokenizer=llama.tokenizer, prompt="{input}\n", max_tokens=200
+    )
     objective = Objective(base=llama, name="target", metric_name="loss")
     whole = objective.weight(data.train)
 
     def gradient(groups: Sequence[Sequence[Example]]) -> list[Tensor]:
-        prefix = [(key.requires_grad_(), value.requires_grad_()) for key, value in llama.key_values([5, 6, 7])]
+        prefix = [
+            (key.requires_grad_(), value.requires_grad_())
+            for key, value in llama.key_values([5, 6, 7])
+        ]
         for group in groups:
             (objective.loss(prefix, group) * (objective.weight(group) / whole)).backward()  # type: ignore[no-untyped-call]
         return [tensor.grad for pair in prefix for tensor in pair if tensor.grad is not None]

@@ -13,7 +13,12 @@ from edgeprefix.runtime import Engine
 from edgeprefix.runtime.contracts.prompt import render_prompt
 from edgeprefix.runtime.errors import CheckpointError, DataError
 from edgeprefix.train import PrefixConfig, TrainConfig, load_base, train_prefix
-from edgeprefix.train.chat import CONVERSATION_PROMPT, chat_prompt, conversation_rows, holds_conversations
+from edgeprefix.train.chat import (
+    CONVERSATION_PROMPT,
+    chat_prompt,
+    conversation_rows,
+    holds_conversations,
+)
 from edgeprefix.train.data import load_data
 from tiny import tiny_llama, tiny_tokenizer
 
@@ -36,11 +41,16 @@ def test_the_template_holds_one_field_and_ends_where_the_assistant_begins(chat_b
     assert chat_prompt(chat_base) == "<|user|>{input}\n<|assistant|>"
     template = chat_prompt(chat_base, system="Answer in {JSON}.")
     assert template == "<|system|>Answer in {{JSON}}.\n<|user|>{input}\n<|assistant|>"
-    assert render_prompt(template, {"input": "hello"}) == "<|system|>Answer in {JSON}.\n<|user|>hello\n<|assistant|>"
+    assert (
+        render_prompt(template, {"input": "hello"})
+        == "<|system|>Answer in {JSON}.\n<|user|>hello\n<|assistant|>"
+    )
 
 
 def test_a_base_without_a_chat_template_is_named(llama_base: Path) -> None:
-    with pytest.raises(CheckpointError, match="has no chat template; give --prompt instead of --chat"):
+    with pytest.raises(
+        CheckpointError, match="has no chat template; give --prompt instead of --chat"
+    ):
         chat_prompt(llama_base)
 
 
@@ -57,27 +67,42 @@ def conversations(path: Path, *rows: Any) -> Path:
     return path
 
 
-def test_the_last_answer_is_learnt_and_all_before_it_is_prompt(chat_base: Path, tmp_path: Path) -> None:
+def test_the_last_answer_is_learnt_and_all_before_it_is_prompt(
+    chat_base: Path, tmp_path: Path
+) -> None:
     file = conversations(tmp_path / "rows.jsonl", CONVERSATION)
     assert holds_conversations(file)
     (row,) = conversation_rows(chat_base, file, system="Be short.")
     assert row["target"] == "25 steps away."
     assert row["input"] == (
-        "<|system|>Be short.\n<|user|>hello\n<|assistant|>Hello. Where is the café?\n<|user|>near the river\n<|assistant|>"
+        "<|system|>Be short.\n<|user|>hello\n<|assistant|>Hello. Where is the café?\n<|user|>near "
+        "the river\n<|assistant|>"
     )
 
 
-def test_the_engine_gives_a_conversation_the_ids_of_training(chat_base: Path, tmp_path: Path) -> None:
-    rows = conversation_rows(chat_base, conversations(tmp_path / "rows.jsonl", CONVERSATION, CONVERSATION[:2]))
+def test_the_engine_gives_a_conversation_the_ids_of_training(
+    chat_base: Path, tmp_path: Path
+) -> None:
+    rows = conversation_rows(
+        chat_base, conversations(tmp_path / "rows.jsonl", CONVERSATION, CONVERSATION[:2])
+    )
     base = load_base(chat_base, precision="fp32")
-    data = load_data(rows, rows, tokenizer=base.tokenizer, prompt=CONVERSATION_PROMPT, max_tokens=200)
+    data = load_data(
+        rows, rows, tokenizer=base.tokenizer, prompt=CONVERSATION_PROMPT, max_tokens=200
+    )
     export_decoder(chat_base, tmp_path / "bundle")
     with Engine.load(tmp_path / "bundle", max_length=256) as engine:
         assert tuple(engine.chat_prompt(CONVERSATION[:-1])) == data.train[0].prompt
     result = train_prefix(
-        base, rows * 8, rows, task="chat", out=tmp_path / "run", prompt=CONVERSATION_PROMPT,
-        prefix=PrefixConfig(length=4), train=TrainConfig(steps=4, lr=0.1, batch_size=4, precision="fp32"),
-    )  # fmt: skip
+        base,
+        rows * 8,
+        rows,
+        task="chat",
+        out=tmp_path / "run",
+        prompt=CONVERSATION_PROMPT,
+        prefix=PrefixConfig(length=4),
+        train=TrainConfig(steps=4, lr=0.1, batch_size=4, precision="fp32"),
+    )
     assert result.validation_loss < result.base_validation_loss
 
 
@@ -85,10 +110,15 @@ def test_the_engine_gives_a_conversation_the_ids_of_training(chat_base: Path, tm
     ("bad", "message"),
     [
         (CONVERSATION[:3], r"rows\.jsonl:2: the 3 messages do not end with the assistant's answer"),
-        ([{"role": "robot", "content": "x"}], r"rows\.jsonl:2: message 1 has no role of system, user"),
+        (
+            [{"role": "robot", "content": "x"}],
+            r"rows\.jsonl:2: message 1 has no role of system, user",
+        ),
         ("hello", r"rows\.jsonl:2: messages is no list of messages"),
     ],
 )
-def test_what_is_no_conversation_is_named_by_line(chat_base: Path, tmp_path: Path, bad: Any, message: str) -> None:
+def test_what_is_no_conversation_is_named_by_line(
+    chat_base: Path, tmp_path: Path, bad: Any, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         conversation_rows(chat_base, conversations(tmp_path / "rows.jsonl", CONVERSATION, bad))

@@ -12,21 +12,56 @@ from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.train.cli import train_app
 
 
-def test_options_reach_the_prefix_file_and_a_summary_ends_it(llama_base: Path, tmp_path: Path) -> None:
+def test_options_reach_the_prefix_file_and_a_summary_ends_it(
+    llama_base: Path, tmp_path: Path
+) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", label_rows())
     options = [
-        "--base", llama_base, "--data", data, "--task", "help", "--out", tmp_path / "run", "--labels", "yes, no",
-        "--prompt", "{input}\\n->", "--length", "4", "--steps", "6", "--lr", "0.2", "--precision", "fp32", "--stop", "##",
-        "--licence", "CC0-1.0",
-    ]  # fmt: skip
+        "--base",
+        llama_base,
+        "--data",
+        data,
+        "--task",
+        "help",
+        "--out",
+        tmp_path / "run",
+        "--labels",
+        "yes, no",
+        "--prompt",
+        "{input}\\n->",
+        "--length",
+        "4",
+        "--steps",
+        "6",
+        "--lr",
+        "0.2",
+        "--precision",
+        "fp32",
+        "--stop",
+        "##",
+        "--licence",
+        "CC0-1.0",
+    ]
     result = CliRunner().invoke(train_app, [str(option) for option in options])
     assert result.exit_code == 0, result.output
-    for part in ("validation accuracy", "base alone", "trained numbers", "set apart from the training data"):
+    for part in (
+        "validation accuracy",
+        "base alone",
+        "trained numbers",
+        "set apart from the training data",
+    ):
         assert part in result.output
     prefix = Prefix.load(tmp_path / "run" / "prefix.safetensors")
-    assert (prefix.pack.prompt, prefix.pack.labels, prefix.pack.stop) == ("{input}\n->", ("yes", "no"), ("##",))
+    assert (prefix.pack.prompt, prefix.pack.labels, prefix.pack.stop) == (
+        "{input}\n->",
+        ("yes", "no"),
+        ("##",),
+    )
     assert (prefix.length, prefix.pack.licence) == (4, "CC0-1.0")
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["plan"]["metric"] == "accuracy"
+    assert (
+        json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["plan"]["metric"]
+        == "accuracy"
+    )
 
 
 def test_wrong_usage_exits_with_2() -> None:

@@ -17,7 +17,11 @@ from edgeprefix.train.data import load_data
 
 def test_targets_end_with_the_end_token_and_prompts_do_not(llama: Base) -> None:
     data = load_data(
-        record_rows(4), record_rows(2, start=50), tokenizer=llama.tokenizer, prompt="{input} ->", max_tokens=99
+        record_rows(4),
+        record_rows(2, start=50),
+        tokenizer=llama.tokenizer,
+        prompt="{input} ->",
+        max_tokens=99,
     )
     for example in data.train:
         assert example.target[-1] == 0
@@ -34,31 +38,47 @@ def test_a_bad_row_names_file_and_line(llama: Base, tmp_path: Path) -> None:
 
 def test_a_template_field_that_rows_lack_is_named(llama: Base) -> None:
     with pytest.raises(DataError, match="training row 1 has no 'question'"):
-        load_data(record_rows(3), None, tokenizer=llama.tokenizer, prompt="{question}", max_tokens=99)
+        load_data(
+            record_rows(3), None, tokenizer=llama.tokenizer, prompt="{question}", max_tokens=99
+        )
     with pytest.raises(TemplateError, match="only plain names"):
-        load_data(record_rows(3), None, tokenizer=llama.tokenizer, prompt="{input.x}", max_tokens=99)
+        load_data(
+            record_rows(3), None, tokenizer=llama.tokenizer, prompt="{input.x}", max_tokens=99
+        )
 
 
 def test_truncation_cuts_the_prompts_beginning_and_is_reported(llama: Base) -> None:
     whole = load_data(
-        record_rows(4), record_rows(2, start=9), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99
+        record_rows(4),
+        record_rows(2, start=9),
+        tokenizer=llama.tokenizer,
+        prompt="{input}",
+        max_tokens=99,
     )
     longest = max(len(example.target) for example in whole.train)
     data = load_data(
-        record_rows(4), record_rows(2, start=9), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=longest + 1
+        record_rows(4),
+        record_rows(2, start=9),
+        tokenizer=llama.tokenizer,
+        prompt="{input}",
+        max_tokens=longest + 1,
     )
     assert data.report.truncated_train == 4
     for short, full in zip(data.train, whole.train, strict=True):
         assert short.target == full.target
         assert short.prompt == full.prompt[-(longest + 1 - len(full.target)) :]
-    assert any("4 training and 2 validation rows are too long" in line for line in data.report.warnings())
+    assert any(
+        "4 training and 2 validation rows are too long" in line for line in data.report.warnings()
+    )
     with pytest.raises(DataError, match="the target alone has"):
         load_data(record_rows(4), None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=3)
 
 
 def test_duplicates_and_leakage_are_reported(llama: Base) -> None:
     train = [*record_rows(5), *record_rows(2)]
-    data = load_data(train, record_rows(4, start=3), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99)
+    data = load_data(
+        train, record_rows(4, start=3), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99
+    )
     assert data.report.duplicate_rows == 2
     assert data.report.leaked_rows == 2
     warnings = " ".join(data.report.warnings())
@@ -67,32 +87,46 @@ def test_duplicates_and_leakage_are_reported(llama: Base) -> None:
 
 
 def test_without_validation_rows_a_tenth_is_set_apart_without_leakage(llama: Base) -> None:
-    rows = record_rows(30) + record_rows(30)  # every prompt twice: both copies must go to the same side
+    # Every prompt twice: both copies must go to the same side
+    rows = record_rows(30) + record_rows(30)
     data = load_data(rows, None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99, seed=3)
     assert data.report.validation_from_train
     assert data.report.validation_rows == 6
     assert data.report.train_rows == 54
     assert data.report.leaked_rows == 0
-    again = load_data(rows, None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99, seed=3)
+    again = load_data(
+        rows, None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99, seed=3
+    )
     assert again.validation == data.validation
 
 
 def test_a_target_that_is_no_label_is_named(llama: Base) -> None:
     rows = [*label_rows(4), {"input": "x", "target": "maybe"}]
-    with pytest.raises(DataError, match=r"5: target 'maybe' is none of the labels \(yes, no\); 1 such rows"):
-        load_data(rows, None, tokenizer=llama.tokenizer, prompt="{input}", labels=["yes", "no"], max_tokens=99)
+    with pytest.raises(
+        DataError, match=r"5: target 'maybe' is none of the labels \(yes, no\); 1 such rows"
+    ):
+        load_data(
+            rows,
+            None,
+            tokenizer=llama.tokenizer,
+            prompt="{input}",
+            labels=["yes", "no"],
+            max_tokens=99,
+        )
 
 
 @given(count=st.integers(1, 70), size=st.integers(1, 20), seed=st.integers(0, 3))
-def test_every_epoch_holds_every_row_and_a_step_is_a_pure_function(count: int, size: int, seed: int) -> None:
+def test_every_epoch_holds_every_row_and_a_step_is_a_pure_function(
+    count: int, size: int, seed: int
+) -> None:
     examples = _examples(count)
     batches = Batches(examples, batch_size=size, seed=seed)
     for epoch in range(2):
         steps = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
         assert {index for step in steps for index in batches.indices(step)} == set(range(count))
-    assert Batches(examples, batch_size=size, seed=seed).indices(batches.per_epoch) == batches.indices(
+    assert Batches(examples, batch_size=size, seed=seed).indices(
         batches.per_epoch
-    )
+    ) == batches.indices(batches.per_epoch)
 
 
 def test_collate_marks_the_positions_before_each_target_token() -> None:
@@ -100,7 +134,9 @@ def test_collate_marks_the_positions_before_each_target_token() -> None:
     batch = collate([long, short])
     assert batch.ids.shape == (2, long.length - 1)
     flat = batch.ids.flatten()
-    for row, target, owner in zip(batch.rows.tolist(), batch.targets.tolist(), batch.owner.tolist(), strict=True):
+    for row, target, owner in zip(
+        batch.rows.tolist(), batch.targets.tolist(), batch.owner.tolist(), strict=True
+    ):
         example = (long, short)[owner]
         text = [*example.prompt, *example.target]
         place = row - owner * batch.ids.shape[1]
@@ -120,6 +156,10 @@ def _examples(count: int) -> list:  # type: ignore[type-arg]
     from edgeprefix.train.data import Example
 
     return [
-        Example(prompt=tuple(range(2, 4 + index % 7)), target=tuple(range(9, 11 + index % 5)), text=str(index))
+        Example(
+            prompt=tuple(range(2, 4 + index % 7)),
+            target=tuple(range(9, 11 + index % 5)),
+            text=str(index),
+        )
         for index in range(count)
     ]

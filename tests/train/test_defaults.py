@@ -1,4 +1,6 @@
-"""What the user left open follows from the rows and the base, by the measured rules; what was asked for stays."""
+"""What the user left open follows from the rows and the base, by the measured rules; what was asked
+for stays.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def planned(
     distilled: bool = False,
 ) -> Plan:
     rows = label_rows(count) if labels else record_rows(count)
-    data = load_data(rows, rows[:2], tokenizer=base.tokenizer, prompt="{input} ->", labels=labels, max_tokens=200)
+    data = load_data(
+        rows, rows[:2], tokenizer=base.tokenizer, prompt="{input} ->", labels=labels, max_tokens=200
+    )
     return plan(
         prefix or PrefixConfig(),
         train or TrainConfig(),
@@ -66,7 +70,12 @@ def test_start_rate_dropout_and_steps_follow_from_the_rows(
 
 def test_a_prefix_that_follows_a_teacher_is_not_one_of_few_rows(llama: Base) -> None:
     chosen = planned(llama, 40, distilled=True)
-    assert (chosen.init, chosen.lr, chosen.dropout, chosen.prompt_dropout) == ("random", 0.1, 0.0, 0.0)
+    assert (chosen.init, chosen.lr, chosen.dropout, chosen.prompt_dropout) == (
+        "random",
+        0.1,
+        0.0,
+        0.0,
+    )
     assert (chosen.objective, chosen.metric) == ("distill", "kl")
 
 
@@ -76,7 +85,9 @@ def test_what_was_asked_for_stays(llama: Base) -> None:
         50,
         prefix=PrefixConfig(init="vocab", dropout=0.0),
         labels=("yes", "no"),
-        train=TrainConfig(prompt_dropout=0.0, steps=7, lr=0.3, batch_size=4, metric="exact", validate_every=2),
+        train=TrainConfig(
+            prompt_dropout=0.0, steps=7, lr=0.3, batch_size=4, metric="exact", validate_every=2
+        ),
     )
     asked = {
         "init": "vocab",
@@ -88,4 +99,6 @@ def test_what_was_asked_for_stays(llama: Base) -> None:
         "metric": "exact",
         "validate_every": 2,
     }
-    assert {name: value for name, value in dataclasses.asdict(chosen).items() if name in asked} == asked
+    assert {
+        name: value for name, value in dataclasses.asdict(chosen).items() if name in asked
+    } == asked

@@ -22,11 +22,20 @@ CONFIG = TrainConfig(steps=25, lr=0.3, batch_size=8, precision="fp32")
 
 
 def distil(base: Path | Base, out: Path, **changes: object) -> TrainResult:
-    settings: dict[str, object] = {"teacher": TEXT, "prefix": PrefixConfig(length=6), "train": CONFIG}
+    settings: dict[str, object] = {
+        "teacher": TEXT,
+        "prefix": PrefixConfig(length=6),
+        "train": CONFIG,
+    }
     return train_prefix(
-        base, record_rows(), record_rows(8, start=100), task="pressed", out=out, prompt="{input} ->",
+        base,
+        record_rows(),
+        record_rows(8, start=100),
+        task="pressed",
+        out=out,
+        prompt="{input} ->",
         **(settings | changes),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def test_the_prefix_comes_nearer_to_the_teacher(llama_base: Path, tmp_path: Path) -> None:
@@ -38,7 +47,9 @@ def test_the_prefix_comes_nearer_to_the_teacher(llama_base: Path, tmp_path: Path
 
 def test_the_teachers_own_keys_and_values_diverge_by_nothing(llama: Base, tmp_path: Path) -> None:
     teacher = Teacher(llama, TEXT)
-    examples = [encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)]
+    examples = [
+        encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)
+    ]
     teacher.prepare(examples, RunFolder(tmp_path))
     exact = llama.key_values(llama.tokenizer.encode_prompt(TEXT))
     assert teacher_divergence(llama, exact, examples, teacher) == pytest.approx(0, abs=1e-5)
@@ -56,9 +67,13 @@ def test_the_divergence_is_at_most_the_one_over_all_tokens() -> None:
     assert float(divergence(student, all_ids, every)) == pytest.approx(float(whole), rel=1e-3)
 
 
-def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(llama: Base, tmp_path: Path) -> None:
+def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(
+    llama: Base, tmp_path: Path
+) -> None:
     run, path = RunFolder(tmp_path), tmp_path / TEACHER_FILE
-    examples = [encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)]
+    examples = [
+        encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)
+    ]
     first = Teacher(llama, TEXT)
     first.prepare(examples, run)
     computed: list[int] = []
@@ -76,16 +91,27 @@ def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(llama: Base,
 
 def test_what_distilling_needs_is_said(llama_base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="need a teacher; give --teacher-text"):
-        distil(llama_base, tmp_path / "a", teacher=None, train=dataclasses.replace(CONFIG, objective="distill"))
+        distil(
+            llama_base,
+            tmp_path / "a",
+            teacher=None,
+            train=dataclasses.replace(CONFIG, objective="distill"),
+        )
     with pytest.raises(TrainingError, match="the teacher text is empty"):
         distil(llama_base, tmp_path / "b", teacher="")
-    with pytest.raises(TrainingError, match="the teacher text has .* tokens, the base has 256 positions"):
+    with pytest.raises(
+        TrainingError, match="the teacher text has .* tokens, the base has 256 positions"
+    ):
         distil(llama_base, tmp_path / "c", teacher=TEXT * 20)
 
 
-def test_prompt_tuning_is_saved_as_the_bases_keys_and_values(llama_base: Path, tmp_path: Path) -> None:
+def test_prompt_tuning_is_saved_as_the_bases_keys_and_values(
+    llama_base: Path, tmp_path: Path
+) -> None:
     base = load_base(llama_base, precision="fp32")
-    config = PrefixConfig(length=6, prompt_tuning=True, init="text", init_text="name and city to a sentence")
+    config = PrefixConfig(
+        length=6, prompt_tuning=True, init="text", init_text="name and city to a sentence"
+    )
     result = distil(base, tmp_path / "run", teacher=None, prefix=config)
     assert result.parameters == 6 * 64
     assert result.validation_loss < result.base_validation_loss

@@ -25,7 +25,10 @@ from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 
 def test_generation_equals_reading_everything_anew_for_each_token(llama: Base) -> None:
-    prompts = [llama.tokenizer.encode_prompt(text) for text in ("the river", "a fox", "name: Ann | city: Rome")]
+    prompts = [
+        llama.tokenizer.encode_prompt(text)
+        for text in ("the river", "a fox", "name: Ann | city: Rome")
+    ]
     with torch.no_grad():
         prefix = random_prefix(llama)
         fast = generate(llama, prefix, prompts, max_new_tokens=8)
@@ -47,7 +50,9 @@ def test_label_likelihoods_are_sums_of_token_log_probabilities(llama: Base) -> N
         scores = label_log_likelihoods(llama, prefix, [prompt], labels)[0]
         for score, label in zip(scores, labels, strict=True):
             logits = llama.logits(prefix, torch.tensor([[*prompt, *label]])).log_softmax(-1)
-            expected = sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(label))
+            expected = sum(
+                float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(label)
+            )
             assert float(score) == pytest.approx(expected, rel=1e-4)
 
 
@@ -62,7 +67,10 @@ def test_accuracy_counts_the_likeliest_label(llama: Base) -> None:
         [llama.tokenizer.encode_target(label) for label in labels],
     )
     best = [labels[index] for index in scores.argmax(1).tolist()]
-    examples = [encode_example(llama.tokenizer, text, label) for text, label in zip(prompts, best, strict=True)]
+    examples = [
+        encode_example(llama.tokenizer, text, label)
+        for text, label in zip(prompts, best, strict=True)
+    ]
     assert label_accuracy(llama, prefix, examples, labels) == 1.0
     wrong = [
         encode_example(llama.tokenizer, text, labels[labels.index(b) - 1])
@@ -80,12 +88,18 @@ def test_a_prompt_that_is_read_once_scores_its_labels_as_one_that_is_read_with_e
     make: Callable[[], PreTrainedModel], length: int, tmp_path: Path
 ) -> None:
     base = load_base(save_checkpoint(make(), tmp_path / "base"), precision="fp32")
-    prefix = [(key[:, :length], value[:, :length]) for key, value in random_prefix(base)] if length else []
+    prefix = (
+        [(key[:, :length], value[:, :length]) for key, value in random_prefix(base)]
+        if length
+        else []
+    )
     labels = [base.tokenizer.encode_target(text) for text in ("yes", "no thanks", "maybe")]
     for text in ("a", "the river and the fox", "please help"):
         prompt = base.tokenizer.encode_prompt(text)
         together = scores_behind_one_prompt(base, prefix, prompt, labels)
-        torch.testing.assert_close(together, label_log_likelihoods(base, prefix, [prompt], labels)[0])
+        torch.testing.assert_close(
+            together, label_log_likelihoods(base, prefix, [prompt], labels)[0]
+        )
 
 
 def test_loss_without_a_prefix_is_the_bases_own(llama: Base) -> None:
@@ -98,7 +112,12 @@ def test_loss_without_a_prefix_is_the_bases_own(llama: Base) -> None:
 
 
 def test_bleu_takes_every_rows_references_together(llama: Base) -> None:
-    assert bleu(["the cat sat on the mat"], [["a dog ran", "The cat sat on the mat"]]) == pytest.approx(100)
+    assert bleu(
+        ["the cat sat on the mat"], [["a dog ran", "The cat sat on the mat"]]
+    ) == pytest.approx(100)
     assert bleu(["one two three four"], [["five six seven eight"]]) == pytest.approx(0)
-    examples = [encode_example(llama.tokenizer, "a", "x"), encode_example(llama.tokenizer, "a", "y")]
+    examples = [
+        encode_example(llama.tokenizer, "a", "x"),
+        encode_example(llama.tokenizer, "a", "y"),
+    ]
     assert 0 <= generation_metric(llama, [], examples, "exact") <= 1

@@ -1,4 +1,6 @@
-"""Prompts lose tokens between what all of them begin and end with, by the seed and the step alone; targets stay whole."""
+"""Prompts lose tokens between what all of them begin and end with, by the seed and the step alone;
+targets stay whole.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,16 @@ def test_what_is_left_out_follows_from_seed_and_step() -> None:
         return Batches(rows, batch_size=8, seed=seed, prompt_dropout=share).examples(step)
 
     assert read(0, 3) == read(0, 3)
-    assert len({tuple(sorted(row.prompt for row in read(seed, step))) for seed in (0, 1) for step in (0, 1)}) == 4
+    assert (
+        len(
+            {
+                tuple(sorted(row.prompt for row in read(seed, step)))
+                for seed in (0, 1)
+                for step in (0, 1)
+            }
+        )
+        == 4
+    )
     assert sorted(row.prompt for row in read(0, 3, share=0.0)) == sorted(row.prompt for row in rows)
 
 
@@ -67,4 +78,12 @@ def test_a_teacher_wants_whole_prompts(llama: Base) -> None:
     rows = label_rows(8)
     data = load_data(rows, rows[:2], tokenizer=llama.tokenizer, prompt="{input} ->", max_tokens=200)
     with pytest.raises(TrainingError, match="leave prompt_dropout out"):
-        plan(PrefixConfig(), TrainConfig(prompt_dropout=0.1), data, length=4, max_tokens=200, labels=(), distilled=True)
+        plan(
+            PrefixConfig(),
+            TrainConfig(prompt_dropout=0.1),
+            data,
+            length=4,
+            max_tokens=200,
+            labels=(),
+            distilled=True,
+        )

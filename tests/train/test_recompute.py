@@ -22,7 +22,10 @@ def gradients(base: Base) -> tuple[list[Tensor], int]:
     """Gradients of a loss in the prefix, and the bytes that the forward pass kept."""
     generator = torch.Generator().manual_seed(3)
     prefix = [
-        tuple(torch.randn(shape.kv_heads, 4, size, generator=generator).requires_grad_() for size in shape[1:])
+        tuple(
+            torch.randn(shape.kv_heads, 4, size, generator=generator).requires_grad_()
+            for size in shape[1:]
+        )
         for shape in base.layers
     ]
     ids = torch.randint(0, 300, (3, 40), generator=generator)
@@ -34,7 +37,11 @@ def gradients(base: Base) -> tuple[list[Tensor], int]:
         return tensor
 
     with saved_tensors_hooks(count, lambda tensor: tensor):
-        loss = base.logits([(key, value) for key, value in prefix], ids, torch.arange(8)).square().mean()
+        loss = (
+            base.logits([(key, value) for key, value in prefix], ids, torch.arange(8))
+            .square()
+            .mean()
+        )
     loss.backward()
     found = [tensor.grad for pair in prefix for tensor in pair]
     assert all(gradient is not None for gradient in found)
@@ -76,5 +83,8 @@ def test_a_whole_training_gives_the_same_loss(llama_base: Path, tmp_path: Path) 
 def test_a_base_outside_the_attention_interface_says_so(tmp_path: Path) -> None:
     config = BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=2)
     folder = save_checkpoint(randomise(BloomForCausalLM(config)), tmp_path)
-    with pytest.raises(TrainingError, match="BloomForCausalLM cannot compute its layers again with a prefix in front"):
+    with pytest.raises(
+        TrainingError,
+        match="BloomForCausalLM cannot compute its layers again with a prefix in front",
+    ):
         load_base(folder, precision="fp32", recompute=True)

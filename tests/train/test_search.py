@@ -20,7 +20,10 @@ START = Candidate(lr=0.1, value_lr_ratio=3.0, init="random")
 
 def test_it_walks_towards_the_lowest_loss() -> None:
     found = search(
-        START, lambda c: abs(c.lr - 0.3) + abs(c.value_lr_ratio - 10) + (c.init != "text"), budget_s=60, inits=("text",)
+        START,
+        lambda c: abs(c.lr - 0.3) + abs(c.value_lr_ratio - 10) + (c.init != "text"),
+        budget_s=60,
+        inits=("text",),
     )
     assert found.chosen == Candidate(lr=pytest.approx(0.3), value_lr_ratio=10.0, init="text")
     assert found.trials[0].candidate == START
@@ -42,17 +45,26 @@ def test_it_keeps_to_its_budget_and_a_diverging_setting_loses() -> None:
         search(Candidate(lr=1.0, value_lr_ratio=1.0, init="random"), slow, budget_s=0.01, inits=())
 
 
-def test_a_run_begins_with_a_search_and_a_resume_keeps_its_choice(llama_base: Path, tmp_path: Path) -> None:
+def test_a_run_begins_with_a_search_and_a_resume_keeps_its_choice(
+    llama_base: Path, tmp_path: Path
+) -> None:
     def stop(progress: Progress) -> None:
         if progress.steps == 100 and progress.step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     def go(*, resume: bool) -> None:
         train_prefix(
-            llama_base, record_rows(), record_rows(8, start=100), task="cities", out=tmp_path / "run", search_s=0.01,
-            prefix=PrefixConfig(length=5), train=TrainConfig(steps=100, lr=0.3, batch_size=4, precision="fp32"),
-            progress=None if resume else stop, resume=resume,
-        )  # fmt: skip
+            llama_base,
+            record_rows(),
+            record_rows(8, start=100),
+            task="cities",
+            out=tmp_path / "run",
+            search_s=0.01,
+            prefix=PrefixConfig(length=5),
+            train=TrainConfig(steps=100, lr=0.3, batch_size=4, precision="fp32"),
+            progress=None if resume else stop,
+            resume=resume,
+        )
 
     with pytest.raises(TrainingError, match="interrupted at step 2 of 100"):
         go(resume=False)

@@ -19,13 +19,18 @@ def saved(tmp_path: Path) -> Path:
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["chat", "card"])}
     )
     train = datasets.Dataset.from_list(ROWS, features=features)
-    datasets.DatasetDict({"train": train, "test": train.select([1])}).save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": train, "test": train.select([1])}).save_to_disk(
+        tmp_path / "saved"
+    )
     return tmp_path / "saved"
 
 
 def test_a_saved_data_set_gives_its_train_split_with_labels_as_names(saved: Path) -> None:
     rows = read_source(str(saved), fields=["text"], target="label")
-    assert [(row["text"], row["target"]) for row in rows] == [("I lost my card", "card"), ("hello", "chat")]
+    assert [(row["text"], row["target"]) for row in rows] == [
+        ("I lost my card", "card"),
+        ("hello", "chat"),
+    ]
     assert rows[1].place == f"{saved}:2"
 
 
@@ -52,7 +57,9 @@ def test_a_folder_of_parquet_is_a_data_set_too(saved: Path, tmp_path: Path) -> N
         ("{saved}/nothing", ["text"], r"is neither a file nor a data set that can be had"),
     ],
 )
-def test_what_is_not_there_is_named(saved: Path, name: str, fields: list[str], message: str) -> None:
+def test_what_is_not_there_is_named(
+    saved: Path, name: str, fields: list[str], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         read_source(name.format(saved=saved), fields=fields, target="label")
 
@@ -66,5 +73,7 @@ def test_files_and_rows_in_memory_take_another_target_field(tmp_path: Path) -> N
 
 
 def test_a_missing_file_is_called_a_file() -> None:
-    with pytest.raises(DataError, match=r"nowhere\.jsonl does not exist; give a \.jsonl or \.csv file"):
+    with pytest.raises(
+        DataError, match=r"nowhere\.jsonl does not exist; give a \.jsonl or \.csv file"
+    ):
         read_source("nowhere.jsonl", fields=["input"])

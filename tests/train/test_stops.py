@@ -19,39 +19,69 @@ from rows import record_rows, write_jsonl
 from safetensors.numpy import load_file
 
 from edgeprefix.runtime.contracts.prefix_file import Prefix
-from edgeprefix.runtime.errors import CheckpointError, DataError, OutputError, PrefixFileError, TrainingError
-from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, load_base, train_prefix
+from edgeprefix.runtime.errors import (
+    CheckpointError,
+    DataError,
+    OutputError,
+    PrefixFileError,
+    TrainingError,
+)
+from edgeprefix.train import (
+    PrefixConfig,
+    Progress,
+    TrainConfig,
+    TrainResult,
+    load_base,
+    train_prefix,
+)
 
 STEPS = 12
 CONFIG = TrainConfig(steps=STEPS, lr=0.05, batch_size=8, precision="fp32", validate_every=5)
 COMMAND = "import sys; from edgeprefix.runtime.cli.root import main; main()"
 
 
-def go(base: Path, out: Path, *, resume: bool = False, stop_at: int | None = None, **changes: object) -> TrainResult:
+def go(
+    base: Path, out: Path, *, resume: bool = False, stop_at: int | None = None, **changes: object
+) -> TrainResult:
     """Trains; with `stop_at`, the process gets a real Ctrl-C after that step."""
 
     def interrupt(progress: Progress) -> None:
         if progress.step == stop_at:
             os.kill(os.getpid(), signal.SIGINT)
 
-    settings: dict[str, object] = {"prefix": PrefixConfig(length=5), "train": CONFIG, "prompt": "{input} ->"}
+    settings: dict[str, object] = {
+        "prefix": PrefixConfig(length=5),
+        "train": CONFIG,
+        "prompt": "{input} ->",
+    }
     return train_prefix(
-        base, record_rows(), record_rows(8, start=100), task="cities", out=out, resume=resume, progress=interrupt,
+        base,
+        record_rows(),
+        record_rows(8, start=100),
+        task="cities",
+        out=out,
+        resume=resume,
+        progress=interrupt,
         **(settings | changes),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
 @pytest.mark.parametrize(
     ("config", "prompt_dropout"),
-    [(PrefixConfig(length=5), 0.0), (PrefixConfig(length=5, reparam=True, mlp_width=16, dropout=0.2), 0.3)],
+    [
+        (PrefixConfig(length=5), 0.0),
+        (PrefixConfig(length=5, reparam=True, mlp_width=16, dropout=0.2), 0.3),
+    ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(
     llama_base: Path, tmp_path: Path, stop_at: int, config: PrefixConfig, prompt_dropout: float
 ) -> None:
     train = dataclasses.replace(CONFIG, prompt_dropout=prompt_dropout)
     whole = go(llama_base, tmp_path / "whole", prefix=config, train=train)
-    with pytest.raises(TrainingError, match=rf"interrupted at step {stop_at} of 12; nothing is lost.*--resume"):
+    with pytest.raises(
+        TrainingError, match=rf"interrupted at step {stop_at} of 12; nothing is lost.*--resume"
+    ):
         go(llama_base, tmp_path / "parts", stop_at=stop_at, prefix=config, train=train)
     resumed = go(llama_base, tmp_path / "parts", resume=True, prefix=config, train=train)
     expected, actual = (load_file(run / "last.safetensors") for run in (whole.run, resumed.run))
@@ -75,12 +105,17 @@ def test_resuming_a_finished_run_gives_its_result_again(llama_base: Path, tmp_pa
 def test_a_resume_with_other_settings_is_refused(llama_base: Path, tmp_path: Path) -> None:
     go(llama_base, tmp_path / "run")
     before = (tmp_path / "run" / "run.json").read_bytes()
-    with pytest.raises(TrainingError, match="belongs to another run: .*prompt was '{input} ->', now '{input}'"):
+    with pytest.raises(
+        TrainingError, match="belongs to another run: .*prompt was '{input} ->', now '{input}'"
+    ):
         go(llama_base, tmp_path / "run", resume=True, prompt="{input}")
     with pytest.raises(TrainingError, match="has no checkpoint to resume from"):
         go(llama_base, tmp_path / "nothing", resume=True)
     fewer = dataclasses.replace(CONFIG, seed=7)
-    with pytest.raises(TrainingError, match="belongs to another run: train.seed was 0, now 7; give the same settings"):
+    with pytest.raises(
+        TrainingError,
+        match="belongs to another run: train.seed was 0, now 7; give the same settings",
+    ):
         go(llama_base, tmp_path / "run", resume=True, train=fewer)
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
@@ -93,7 +128,9 @@ def test_a_damaged_checkpoint_is_named(llama_base: Path, tmp_path: Path) -> None
         go(llama_base, tmp_path / "run", resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_best(llama_base: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_and_keeps_the_best(
+    llama_base: Path, tmp_path: Path
+) -> None:
     base = load_base(llama_base, precision="fp32")
 
     def spoil(progress: Progress) -> None:
@@ -102,12 +139,19 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best(llama_base: Path, tmp
 
     config = dataclasses.replace(CONFIG, validate_every=2)
     with pytest.raises(
-        TrainingError, match=r"loss became nan at step 4 .* the best prefix so far \(step 2\) is kept .* --lr"
+        TrainingError,
+        match=r"loss became nan at step 4 .* the best prefix so far \(step 2\) is kept .* --lr",
     ):
         train_prefix(
-            base, record_rows(), record_rows(8, start=100), task="cities", out=tmp_path / "run", train=config,
-            prefix=PrefixConfig(length=5), progress=spoil,
-        )  # fmt: skip
+            base,
+            record_rows(),
+            record_rows(8, start=100),
+            task="cities",
+            out=tmp_path / "run",
+            train=config,
+            prefix=PrefixConfig(length=5),
+            progress=spoil,
+        )
     assert Prefix.load(tmp_path / "run" / "prefix.safetensors").pack.recipe["step"] == 2
     assert np.isfinite(load_file(tmp_path / "run" / "last.safetensors")["key.0"]).all()
 
@@ -115,20 +159,27 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_best(llama_base: Path, tmp
 def test_an_existing_run_is_not_overwritten(llama_base: Path, tmp_path: Path) -> None:
     first = go(llama_base, tmp_path / "run")
     kept = first.prefix_path.read_bytes()
-    with pytest.raises(OutputError, match="holds a run already; pass --resume to go on with it, --force"):
+    with pytest.raises(
+        OutputError, match="holds a run already; pass --resume to go on with it, --force"
+    ):
         go(llama_base, tmp_path / "run")
     assert first.prefix_path.read_bytes() == kept
     go(llama_base, tmp_path / "run", force=True)
 
 
-def test_a_place_that_cannot_be_written_is_found_before_any_work(llama_base: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_found_before_any_work(
+    llama_base: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match=r"cannot write .*file/run"):
         go(llama_base, tmp_path / "file" / "run")
 
 
 def test_wrong_inputs_are_named(llama_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no-base: no such folder; give the folder of a checkpoint, or a hub id"):
+    with pytest.raises(
+        CheckpointError,
+        match="no-base: no such folder; give the folder of a checkpoint, or a hub id",
+    ):
         go(tmp_path / "no-base", tmp_path / "run")
     with pytest.raises(DataError, match=r"missing\.jsonl does not exist"):
         train_prefix(llama_base, tmp_path / "missing.jsonl", task="t", out=tmp_path / "run2")
@@ -142,17 +193,42 @@ def test_wrong_inputs_are_named(llama_base: Path, tmp_path: Path) -> None:
 
 def command(base: Path, folder: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-c", COMMAND, "train", "--base", str(base), "--data", str(folder / "train.jsonl"),
-        "--validation", str(folder / "validation.jsonl"), "--task", "cities", "--out", str(folder / "run"), "--length", "5",
-        "--lr", "0.05", "--batch-size", "8", "--precision", "fp32", "--validate-every", "50", *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        COMMAND,
+        "train",
+        "--base",
+        str(base),
+        "--data",
+        str(folder / "train.jsonl"),
+        "--validation",
+        str(folder / "validation.jsonl"),
+        "--task",
+        "cities",
+        "--out",
+        str(folder / "run"),
+        "--length",
+        "5",
+        "--lr",
+        "0.05",
+        "--batch-size",
+        "8",
+        "--precision",
+        "fp32",
+        "--validate-every",
+        "50",
+        *more,
+    ]
 
 
 def test_ctrl_c_in_a_real_process_then_resume(llama_base: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", record_rows())
     write_jsonl(tmp_path / "validation.jsonl", record_rows(8, start=100))
     process = subprocess.Popen(
-        command(llama_base, tmp_path, "--steps", "200"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(llama_base, tmp_path, "--steps", "200"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -166,7 +242,10 @@ def test_ctrl_c_in_a_real_process_then_resume(llama_base: Path, tmp_path: Path) 
     assert "nothing is lost" in " ".join(errors.split())
     assert "Traceback" not in errors
     resumed = subprocess.run(
-        command(llama_base, tmp_path, "--steps", "200", "--resume"), capture_output=True, text=True, timeout=120
+        command(llama_base, tmp_path, "--steps", "200", "--resume"),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert resumed.returncode == 0, resumed.stderr
     assert "validation loss" in resumed.stdout
@@ -174,8 +253,12 @@ def test_ctrl_c_in_a_real_process_then_resume(llama_base: Path, tmp_path: Path) 
     Prefix.load(tmp_path / "run" / "prefix.safetensors")
 
 
-def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(llama_base: Path, tmp_path: Path) -> None:
-    """A limit on file sizes stands for the full disk: the system refuses the write in the same place."""
+def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(
+    llama_base: Path, tmp_path: Path
+) -> None:
+    """A limit on file sizes stands for the full disk: the system refuses the write in the same
+    place.
+    """
     write_jsonl(tmp_path / "train.jsonl", record_rows())
     write_jsonl(tmp_path / "validation.jsonl", record_rows(8, start=100))
 
@@ -200,6 +283,8 @@ def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(llama_base: Pat
 def test_the_command_line_names_a_bad_row(llama_base: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "validation.jsonl", record_rows(3))
     (tmp_path / "train.jsonl").write_text('{"input": "a", "target": "b"}\nnot json\n')
-    result = subprocess.run(command(llama_base, tmp_path, "--steps", "5"), capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command(llama_base, tmp_path, "--steps", "5"), capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 1
     assert "train.jsonl:2: not a row" in "".join(result.stderr.splitlines())

@@ -1,4 +1,6 @@
-"""The invariant of training: the prefix moved, the base is bit-identical, the loss fell, the file gives the same logits."""
+"""The invariant of training: the prefix moved, the base is bit-identical, the loss fell, the file
+gives the same logits.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from transformers import PreTrainedModel
 from edgeprefix.runtime.contracts.identity import checkpoint_identity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import BaseMismatchError, TrainingError
-from edgeprefix.train import PrefixConfig, Progress, TrainConfig, TrainResult, load_base, train_prefix
+from edgeprefix.train import (
+    PrefixConfig,
+    Progress,
+    TrainConfig,
+    TrainResult,
+    load_base,
+    train_prefix,
+)
 from edgeprefix.train.batches import collate
 from edgeprefix.train.data import load_data
 from edgeprefix.train.initialise import start_prefix
@@ -23,14 +32,24 @@ from edgeprefix.train.units import measure_units
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 PROMPT = "{input} ->"
-QUICK = TrainConfig(steps=30, lr=0.3, batch_size=8, precision="fp32", validate_every=10, log_every=5)
+QUICK = TrainConfig(
+    steps=30, lr=0.3, batch_size=8, precision="fp32", validate_every=10, log_every=5
+)
 
 
-def quick(base: Path, out: Path, *, prefix: PrefixConfig | None = None, train: TrainConfig = QUICK) -> TrainResult:
+def quick(
+    base: Path, out: Path, *, prefix: PrefixConfig | None = None, train: TrainConfig = QUICK
+) -> TrainResult:
     return train_prefix(
-        base, record_rows(), record_rows(8, start=100), task="cities", out=out, prompt=PROMPT, train=train,
+        base,
+        record_rows(),
+        record_rows(8, start=100),
+        task="cities",
+        out=out,
+        prompt=PROMPT,
+        train=train,
         prefix=prefix or PrefixConfig(length=6),
-    )  # fmt: skip
+    )
 
 
 def tensors(path: Path) -> list[np.ndarray]:
@@ -38,17 +57,28 @@ def tensors(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "make", [tiny_llama, tiny_gpt2, lambda: tiny_mistral(window=48)], ids=["llama", "gpt2", "window"]
+    "make",
+    [tiny_llama, tiny_gpt2, lambda: tiny_mistral(window=48)],
+    ids=["llama", "gpt2", "window"],
 )
-def test_the_prefix_moves_the_base_stays_the_loss_falls(make: Callable[[], PreTrainedModel], tmp_path: Path) -> None:
+def test_the_prefix_moves_the_base_stays_the_loss_falls(
+    make: Callable[[], PreTrainedModel], tmp_path: Path
+) -> None:
     folder = save_checkpoint(make(), tmp_path / "base")
     base = load_base(folder, precision="fp32")
     before = {key: tensor.clone() for key, tensor in base.model.state_dict().items()}
     seen: list[Progress] = []
     result = train_prefix(
-        base, record_rows(), record_rows(8, start=100), task="cities", out=tmp_path / "run", prompt=PROMPT,
-        prefix=PrefixConfig(length=6, init="random"), train=QUICK, progress=seen.append,
-    )  # fmt: skip
+        base,
+        record_rows(),
+        record_rows(8, start=100),
+        task="cities",
+        out=tmp_path / "run",
+        prompt=PROMPT,
+        prefix=PrefixConfig(length=6, init="random"),
+        train=QUICK,
+        progress=seen.append,
+    )
 
     # 1. The base is bit-identical, in memory and on disk.
     for key, tensor in base.model.state_dict().items():
@@ -56,10 +86,21 @@ def test_the_prefix_moves_the_base_stays_the_loss_falls(make: Callable[[], PreTr
     assert checkpoint_identity(folder).sha256 == result.base.sha256
 
     # 2. The prefix moved away from its start, in every layer.
-    data = load_data(record_rows(), record_rows(8, start=100), tokenizer=base.tokenizer, prompt=PROMPT, max_tokens=250)
+    data = load_data(
+        record_rows(),
+        record_rows(8, start=100),
+        tokenizer=base.tokenizer,
+        prompt=PROMPT,
+        max_tokens=250,
+    )
     units = measure_units(base, data.train, length=6, seed=0)
     start = start_prefix(
-        base, PrefixConfig(length=6, init="random"), length=6, examples=data.train, units=units, seed=0
+        base,
+        PrefixConfig(length=6, init="random"),
+        length=6,
+        examples=data.train,
+        units=units,
+        seed=0,
     )
     for (key, value), layer in zip(start, Prefix.load(result.prefix_path).layers, strict=True):
         assert np.abs(layer.key - key.numpy()).max() > 1e-3
@@ -72,10 +113,13 @@ def test_the_prefix_moves_the_base_stays_the_loss_falls(make: Callable[[], PreTr
 
     # 4. The saved file gives the logits that were validated.
     prefix = [
-        (torch.from_numpy(layer.key), torch.from_numpy(layer.value)) for layer in Prefix.load(result.prefix_path).layers
+        (torch.from_numpy(layer.key), torch.from_numpy(layer.value))
+        for layer in Prefix.load(result.prefix_path).layers
     ]
     batch = collate(data.validation)
-    loss = torch.nn.functional.cross_entropy(base.logits(prefix, batch.ids, batch.rows), batch.targets)
+    loss = torch.nn.functional.cross_entropy(
+        base.logits(prefix, batch.ids, batch.rows), batch.targets
+    )
     assert float(loss) == pytest.approx(result.validation_loss, rel=1e-5)
 
 
@@ -107,12 +151,16 @@ def test_the_run_folder_tells_the_whole_story(llama_base: Path, tmp_path: Path) 
     ]  # fmt: skip
 
 
-def test_one_seed_gives_one_result_and_another_seed_another(llama_base: Path, tmp_path: Path) -> None:
+def test_one_seed_gives_one_result_and_another_seed_another(
+    llama_base: Path, tmp_path: Path
+) -> None:
     short = TrainConfig(steps=6, lr=0.3, batch_size=8, precision="fp32")
     first = quick(llama_base, tmp_path / "a", train=short)
     again = quick(llama_base, tmp_path / "b", train=short)
     other = quick(
-        llama_base, tmp_path / "c", train=TrainConfig(steps=6, lr=0.3, batch_size=8, precision="fp32", seed=1)
+        llama_base,
+        tmp_path / "c",
+        train=TrainConfig(steps=6, lr=0.3, batch_size=8, precision="fp32", seed=1),
     )
     assert first.prefix_path.read_bytes() == again.prefix_path.read_bytes()
     assert first.prefix_path.read_bytes() != other.prefix_path.read_bytes()
@@ -129,15 +177,26 @@ def test_one_seed_gives_one_result_and_another_seed_another(llama_base: Path, tm
     ],
     ids=["mlp", "training-rows", "text", "vocab", "dropout"],
 )
-def test_every_parametrisation_and_start_learns(llama_base: Path, tmp_path: Path, config: PrefixConfig) -> None:
+def test_every_parametrisation_and_start_learns(
+    llama_base: Path, tmp_path: Path, config: PrefixConfig
+) -> None:
     lr = 0.02 if config.reparam else 0.3
-    result = quick(llama_base, tmp_path / "run", prefix=config, train=TrainConfig(steps=30, lr=lr, precision="fp32"))
+    result = quick(
+        llama_base,
+        tmp_path / "run",
+        prefix=config,
+        train=TrainConfig(steps=30, lr=lr, precision="fp32"),
+    )
     assert result.validation_loss < 0.9 * result.base_validation_loss
 
 
 @pytest.mark.parametrize("reparam", [False, True])
-def test_a_frozen_sink_stays_where_it_was_initialised(llama_base: Path, tmp_path: Path, reparam: bool) -> None:
-    config = PrefixConfig(length=4, init="text", init_text="the river and the fox", sink=True, reparam=reparam)
+def test_a_frozen_sink_stays_where_it_was_initialised(
+    llama_base: Path, tmp_path: Path, reparam: bool
+) -> None:
+    config = PrefixConfig(
+        length=4, init="text", init_text="the river and the fox", sink=True, reparam=reparam
+    )
     result = quick(llama_base, tmp_path / "run", prefix=config)
     base = load_base(llama_base, precision="fp32")
     start = base.key_values(base.tokenizer.encode_prompt("the river and the fox")[:4])
@@ -153,7 +212,10 @@ def test_training_goes_on_from_a_prefix_file_of_the_same_base_only(
     first = quick(llama_base, tmp_path / "first")
     follow = PrefixConfig(init=str(first.prefix_path))
     second = quick(
-        llama_base, tmp_path / "second", prefix=follow, train=TrainConfig(steps=1, lr=1e-6, precision="fp32")
+        llama_base,
+        tmp_path / "second",
+        prefix=follow,
+        train=TrainConfig(steps=1, lr=1e-6, precision="fp32"),
     )
     assert second.plan.length == 6
     for old, new in zip(tensors(first.prefix_path), tensors(second.prefix_path), strict=True):
@@ -165,12 +227,23 @@ def test_training_goes_on_from_a_prefix_file_of_the_same_base_only(
 def test_labels_are_trained_and_measured_by_likelihood(llama_base: Path, tmp_path: Path) -> None:
     for objective in ("target", "labels"):
         result = train_prefix(
-            llama_base, label_rows(), label_rows(20, start=200), task="help", out=tmp_path / objective, prompt="{input} ->",
-            labels=["yes", "no"], prefix=PrefixConfig(length=6),
+            llama_base,
+            label_rows(),
+            label_rows(20, start=200),
+            task="help",
+            out=tmp_path / objective,
+            prompt="{input} ->",
+            labels=["yes", "no"],
+            prefix=PrefixConfig(length=6),
             train=TrainConfig(
-                steps=80, lr=0.3, batch_size=8, precision="fp32", objective=objective, prompt_dropout=0.0
+                steps=80,
+                lr=0.3,
+                batch_size=8,
+                precision="fp32",
+                objective=objective,
+                prompt_dropout=0.0,
             ),
-        )  # fmt: skip
+        )
         assert result.metric_name == "accuracy"
         assert result.metric >= 0.9, objective
         assert Prefix.load(result.prefix_path).pack.labels == ("yes", "no")
@@ -182,7 +255,8 @@ def test_accumulated_gradients_equal_one_large_batch(llama_base: Path, tmp_path:
     first = quick(llama_base, tmp_path / "a", train=whole)
     second = quick(llama_base, tmp_path / "b", train=parts)
     for one, other in zip(tensors(first.prefix_path), tensors(second.prefix_path), strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-3)  # Adam divides by tiny gradients, which magnifies rounding
+        # Adam divides by tiny gradients, which magnifies rounding
+        np.testing.assert_allclose(one, other, atol=2e-3)
 
 
 def test_windows_that_slide_past_the_prefix_are_told(mistral_base: Path, tmp_path: Path) -> None:
@@ -191,7 +265,9 @@ def test_windows_that_slide_past_the_prefix_are_told(mistral_base: Path, tmp_pat
 
 
 def test_patience_stops_a_run_that_gains_nothing(llama_base: Path, tmp_path: Path) -> None:
-    config = TrainConfig(steps=500, lr=1e-9, batch_size=4, precision="fp32", validate_every=1, patience=2)
+    config = TrainConfig(
+        steps=500, lr=1e-9, batch_size=4, precision="fp32", validate_every=1, patience=2
+    )
     result = quick(llama_base, tmp_path / "run", train=config)
     assert result.steps < 100
 
@@ -214,7 +290,10 @@ def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> 
         (lambda: TrainConfig(lr=0), "lr is 0, expected more than 0"),
         (lambda: TrainConfig(warmup=1.0), "warmup is 1.0"),
         (lambda: TrainConfig(prompt_dropout=1.0), "prompt_dropout is 1.0"),
-        (lambda: TrainConfig(metric="f1"), "metric 'f1' is unknown; choose loss, accuracy, bleu, exact"),
+        (
+            lambda: TrainConfig(metric="f1"),
+            "metric 'f1' is unknown; choose loss, accuracy, bleu, exact",
+        ),
         (lambda: TrainConfig(objective="x"), "objective 'x' is unknown"),
     ],
 )
@@ -228,14 +307,22 @@ def test_tensorboard_gets_what_metrics_jsonl_gets(llama_base: Path, tmp_path: Pa
 
     run = tmp_path / "run"
     train_prefix(
-        llama_base, record_rows(24), task="t", out=run, prefix=PrefixConfig(length=4),
-        train=TrainConfig(steps=4, batch_size=4, precision="fp32", log_every=2, validate_every=2, tensorboard=True),
-    )  # fmt: skip
+        llama_base,
+        record_rows(24),
+        task="t",
+        out=run,
+        prefix=PrefixConfig(length=4),
+        train=TrainConfig(
+            steps=4, batch_size=4, precision="fp32", log_every=2, validate_every=2, tensorboard=True
+        ),
+    )
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for name in ("loss", "validation_loss"):
-        expected = [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line]
+        expected = [
+            (line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line
+        ]
         assert [(event.step, event.value) for event in events.Scalars(name)] == expected
         assert len(expected) == 2
 

@@ -1,4 +1,6 @@
-"""A step of one in a key's coordinates moves the scores of the base's own queries alike in every direction."""
+"""A step of one in a key's coordinates moves the scores of the base's own queries alike in every
+direction.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,27 @@ LENGTH = 6
 
 def examples_of(base: Base) -> tuple[Example, ...]:
     return tuple(
-        load_data(record_rows(), record_rows(4), tokenizer=base.tokenizer, prompt="{input}\n", max_tokens=90).train
+        load_data(
+            record_rows(),
+            record_rows(4),
+            tokenizer=base.tokenizer,
+            prompt="{input}\n",
+            max_tokens=90,
+        ).train
     )
 
 
 @torch.no_grad()
 def queries_of(base: Base, examples: tuple[Example, ...]) -> dict[int, Tensor]:
-    """All queries by layer and key/value head, [H, N, D], over training rows behind a prefix of the same length."""
+    """All queries by layer and key/value head, [H, N, D], over training rows behind a prefix of the
+    same length.
+    """
     seen: dict[int, list[Tensor]] = {}
 
     def note(layer: int, query: Tensor) -> None:
-        seen.setdefault(layer, []).append(query[0].reshape(base.layers[layer].kv_heads, -1, query.shape[-1]).double())
+        seen.setdefault(layer, []).append(
+            query[0].reshape(base.layers[layer].kv_heads, -1, query.shape[-1]).double()
+        )
 
     prefix = base.key_values(rows_of_tokens(examples, LENGTH, "another")[0][:LENGTH])
     with queries_watched(note):
@@ -41,7 +53,9 @@ def queries_of(base: Base, examples: tuple[Example, ...]) -> dict[int, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "make", [tiny_llama, tiny_gpt2, lambda: tiny_mistral(window=48)], ids=["llama", "gpt2", "window"]
+    "make",
+    [tiny_llama, tiny_gpt2, lambda: tiny_mistral(window=48)],
+    ids=["llama", "gpt2", "window"],
 )
 def test_scores_vary_alike_in_every_direction(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     base = load_base(save_checkpoint(make(), tmp_path / "base"), precision="fp32")
@@ -50,12 +64,15 @@ def test_scores_vary_alike_in_every_direction(make, tmp_path: Path) -> None:  # 
     queries = queries_of(base, examples)
     assert len(units) == len(queries) == len(base.layers)
     for index, unit in enumerate(units):
-        scores = queries[index] @ unit.key.double().transpose(1, 2)  # [H, N, D]: what a step of one does to each score
+        # [H, N, D]: what a step of one does to each score
+        scores = queries[index] @ unit.key.double().transpose(1, 2)
         moment = scores.transpose(1, 2) @ scores / scores.shape[1]
         sizes = torch.linalg.eigvalsh(moment)
         plain = torch.linalg.eigvalsh(queries[index].transpose(1, 2) @ queries[index])
         assert bool((sizes.amax(-1) / sizes.amin(-1) < 3).all()), sizes
-        assert bool((plain.amax(-1) / plain.amin(-1) > 5).all()), "the queries had no favourite direction to begin with"
+        assert bool((plain.amax(-1) / plain.amin(-1) > 5).all()), (
+            "the queries had no favourite direction to begin with"
+        )
 
 
 def test_values_are_measured_in_the_bases_own_spread(llama: Base) -> None:
@@ -69,5 +86,9 @@ def test_values_are_measured_in_the_bases_own_spread(llama: Base) -> None:
 
 def test_a_base_that_hides_its_queries_keeps_the_keys_own_spread(llama: Base) -> None:
     hidden = Base(**{**vars(llama), "route": "cache"})
-    for unit, shape in zip(measure_units(hidden, examples_of(llama), length=LENGTH, seed=0), llama.layers, strict=True):
-        assert torch.equal(unit.key, unit.key[0, 0, 0] * torch.eye(shape.key_size).repeat(shape.kv_heads, 1, 1))
+    for unit, shape in zip(
+        measure_units(hidden, examples_of(llama), length=LENGTH, seed=0), llama.layers, strict=True
+    ):
+        assert torch.equal(
+            unit.key, unit.key[0, 0, 0] * torch.eye(shape.key_size).repeat(shape.kv_heads, 1, 1)
+        )

@@ -22,7 +22,10 @@ class CTranslate2:
     def load(self, job: Job) -> None:
         if self._generator is None:
             self._generator = ctranslate2.Generator(
-                job.model, compute_type=COMPUTE[job.precision], inter_threads=1, intra_threads=job.threads
+                job.model,
+                compute_type=COMPUTE[job.precision],
+                inter_threads=1,
+                intra_threads=job.threads,
             )
             self._entries = json.loads(Path(job.model, "vocabulary.json").read_text())
 
@@ -38,7 +41,12 @@ class CTranslate2:
             return False
 
         self._generator.generate_batch(
-            texts, beam_size=1, max_length=new, min_length=new, include_prompt_in_result=False, callback=on_token
+            texts,
+            beam_size=1,
+            max_length=new,
+            min_length=new,
+            include_prompt_in_result=False,
+            callback=on_token,
         )
         return stamps.generated(tokens)
 

@@ -18,7 +18,9 @@ class Genai:
     def load(self, job: Job) -> None:
         if self._model is None:
             config = genai.Config(job.model)
-            threads = {"model": {"decoder": {"session_options": {"intra_op_num_threads": job.threads}}}}
+            threads = {
+                "model": {"decoder": {"session_options": {"intra_op_num_threads": job.threads}}}
+            }
             config.overlay(json.dumps(threads))
             self._model = genai.Model(config)
 
@@ -26,7 +28,11 @@ class Genai:
         length = len(prompts[0]) + new
         settings = genai.GeneratorParams(self._model)
         settings.set_search_options(
-            do_sample=False, batch_size=len(prompts), max_length=length, min_length=length, early_stopping=False
+            do_sample=False,
+            batch_size=len(prompts),
+            max_length=length,
+            min_length=length,
+            early_stopping=False,
         )
         ids = np.asarray(prompts, np.int32)
         tokens: list[np.ndarray] = []

@@ -1,4 +1,6 @@
-"""llama.cpp through llama-cpp-python's low-level calls: no Python sampling or bookkeeping of the high-level class in the way."""
+"""llama.cpp through llama-cpp-python's low-level calls: no Python sampling or bookkeeping of the
+high-level class in the way.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,14 @@ class Llama:
         stamps = Stamps()
         for row, ids in enumerate(prompts):
             for position, token in enumerate(ids):
-                _put(prompt, row * length + position, token, position, row, wanted=position == length - 1)
+                _put(
+                    prompt,
+                    row * length + position,
+                    token,
+                    position,
+                    row,
+                    wanted=position == length - 1,
+                )
         prompt.n_tokens = rows * length
         self._run(prompt, [(row + 1) * length - 1 for row in range(rows)], tokens)
         stamps.mark()
@@ -61,7 +70,9 @@ class Llama:
         if api.llama_decode(self._context, batch):
             raise RuntimeError("llama_decode failed")
         for row, place in zip(tokens, places, strict=True):
-            logits = np.ctypeslib.as_array(api.llama_get_logits_ith(self._context, place), shape=(self._vocabulary,))
+            logits = np.ctypeslib.as_array(
+                api.llama_get_logits_ith(self._context, place), shape=(self._vocabulary,)
+            )
             row.append(int(logits.argmax()))
 
     @staticmethod

@@ -1,7 +1,7 @@
 """OpenVINO GenAI's LLMPipeline. Times are those it takes itself, in C++.
 
-In the fp32 class arithmetic and cache are held to f32 (its defaults are bf16 and u8); int8 and int4 run with its defaults. No
-prompt is kept: prefix caching is off, and prompts never repeat.
+In the fp32 class arithmetic and cache are held to f32 (its defaults are bf16 and u8); int8 and int4
+run with its defaults. No prompt is kept: prefix caching is off, and prompts never repeat.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class OpenVino:
     def load(self, job: Job) -> None:
         if self._pipeline is not None:
             return
-        settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": job.threads, "PERFORMANCE_HINT": "LATENCY"}
+        settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": job.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         if job.precision == "fp32":
             settings |= F32
         scheduler = genai.SchedulerConfig()
@@ -44,8 +47,11 @@ class OpenVino:
         result = self._pipeline.generate(inputs, settings)
         times = result.perf_metrics.raw_metrics
         first, further = np.max(times.m_times_to_first_token), np.asarray(times.m_durations)
-        steps = further.reshape(-1, len(prompts)).sum(axis=1)  # it shares a step's time out over its rows
-        return Generated(first_ms=first / MICRO, step_ms=(steps / MICRO).tolist(), tokens=result.tokens)
+        # It shares a step's time out over its rows
+        steps = further.reshape(-1, len(prompts)).sum(axis=1)
+        return Generated(
+            first_ms=first / MICRO, step_ms=(steps / MICRO).tolist(), tokens=result.tokens
+        )
 
 
 if __name__ == "__main__":

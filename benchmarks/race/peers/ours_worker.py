@@ -25,15 +25,19 @@ class Ours:
             self._engine.close()
             self._engine = None
             self._compiled = ""
-        spare = job.batch if job.batch > 1 else 0  # the first rows run on until the last one is through
-        self._engine = Engine.load(job.model, max_batch=job.batch, max_length=job.capacity + spare, threads=job.threads)
+        # The first rows run on until the last one is through
+        spare = job.batch if job.batch > 1 else 0
+        self._engine = Engine.load(
+            job.model, max_batch=job.batch, max_length=job.capacity + spare, threads=job.threads
+        )
 
     def generate(self, prompts: list[list[int]], new: int, prefix: str | None = None) -> Generated:
         rows = len(prompts)
         stamps, tokens = Stamps(), []
         more = rows if rows > 1 else 0
         streams = [
-            self.engine.stream(prompt, prefix=prefix, max_new_tokens=new + more, ignore_end=True) for prompt in prompts
+            self.engine.stream(prompt, prefix=prefix, max_new_tokens=new + more, ignore_end=True)
+            for prompt in prompts
         ]
         for piece in streams[-1]:
             if piece.token is not None:
@@ -46,7 +50,9 @@ class Ours:
         return stamps.generated([tokens])
 
     def compile(self, text: str, prompt: list[int]) -> Generated:
-        """First token of `prompt` behind `text` as a compiled prefix, resident as tasks are. Compiling is not timed."""
+        """First token of `prompt` behind `text` as a compiled prefix, resident as tasks are.
+        Compiling is not timed.
+        """
         if text != self._compiled:
             self.engine.load_prefix(self.engine.compile(text, name="compiled"))
             self._compiled = text

@@ -1,4 +1,6 @@
-"""transformers and PEFT prefix tuning in torch: a prefix of 10 positions over the checkpoint itself."""
+"""transformers and PEFT prefix tuning in torch: a prefix of 10 positions over the checkpoint
+itself.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Peft:
             torch.set_num_threads(job.threads)
             torch.manual_seed(0)
             base = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
-            config = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PREFIX_TOKENS)
+            config = PrefixTuningConfig(
+                task_type=TaskType.CAUSAL_LM, num_virtual_tokens=PREFIX_TOKENS
+            )
             self._model = get_peft_model(base, config).eval()
 
     def generate(self, prompts: list[list[int]], new: int) -> Generated:

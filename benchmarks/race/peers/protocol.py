@@ -1,12 +1,13 @@
 """What every worker speaks: a line of JSON in, a line of JSON out, on standard input and output.
 
-    {"op": "load", "model": PATH, "precision": "int4", "threads": 2, "batch": 1, "capacity": 256}   → {"load_ms": …}
-    {"op": "generate", "prompts": [[ids], …], "new": 48}   → {"first_ms": …, "step_ms": […], "tokens": [[ids], …]}
-    {"op": "memory"}                                       → {"peak_bytes": …}
-    {"op": "quit"}
+    {"op": "load", "model": PATH, "precision": "int4", "threads": 2, "batch": 1, "capacity": 256}
+    → {"load_ms": …} {"op": "generate", "prompts": [[ids], …], "new": 48}   → {"first_ms": …,
+    "step_ms": […], "tokens": [[ids], …]} {"op": "memory"}                                       →
+    {"peak_bytes": …} {"op": "quit"}
 
-`load` may be repeated with another batch and capacity. What fails answers {"error": …} and the worker goes on. Only the
-standard library is imported here: the file is run by every peer's own environment.
+`load` may be repeated with another batch and capacity. What fails answers {"error": …} and the
+worker goes on. Only the standard library is imported here: the file is run by every peer's own
+environment.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class Peer(Protocol):
         ...
 
     def generate(self, prompts: list[list[int]], new: int) -> Generated:
-        """Greedy, `new` tokens for each prompt (all of one length), not ending at the end-of-text token."""
+        """Greedy, `new` tokens for each prompt (all of one length), not ending at the end-of-text
+        token.
+        """
         ...
 
 
@@ -69,8 +72,15 @@ class Stamps:
 
     def generated(self, tokens: Sequence[Sequence[int]]) -> Generated:
         """First step and further steps as durations."""
-        spans = [1000 * (after - before) for before, after in zip(self.times, self.times[1:], strict=False)]
-        return Generated(first_ms=spans[0], step_ms=spans[1:], tokens=[[int(token) for token in row] for row in tokens])
+        spans = [
+            1000 * (after - before)
+            for before, after in zip(self.times, self.times[1:], strict=False)
+        ]
+        return Generated(
+            first_ms=spans[0],
+            step_ms=spans[1:],
+            tokens=[[int(token) for token in row] for row in tokens],
+        )
 
 
 def serve(peer: Peer) -> None:

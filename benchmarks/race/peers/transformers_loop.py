@@ -26,7 +26,12 @@ def timed_generate(model: Any, prompts: list[list[int]], new: int) -> Generated:
     ids = torch.tensor(prompts)  # [B, S]
     stamps = Stamps()
     found = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=new, max_new_tokens=new,
-        pad_token_id=0, stopping_criteria=StoppingCriteriaList([_Clock(stamps)]),
-    )  # fmt: skip
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        min_new_tokens=new,
+        max_new_tokens=new,
+        pad_token_id=0,
+        stopping_criteria=StoppingCriteriaList([_Clock(stamps)]),
+    )
     return stamps.generated(found[:, ids.shape[1] :].tolist())

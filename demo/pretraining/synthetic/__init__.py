@@ -1,4 +1,5 @@
-"""Made-up text for pretraining: records and their sentences, questions, copying, rewriting, labels, in many layouts.
+"""Made-up text for pretraining: records and their sentences, questions, copying, rewriting, labels,
+in many layouts.
 
 Same seed, same text: `documents(Random(0), materials)` never depends on anything else.
 """
@@ -24,9 +25,16 @@ def _without_materials(maker: Callable[[Random], Task]) -> _Maker:
 
 _record, _back, _convert, _prose = (
     _without_materials(maker)
-    for maker in (record_task, lambda rng: record_task(rng, back=True), conversion_task, restatement)
+    for maker in (
+        record_task,
+        lambda rng: record_task(rng, back=True),
+        conversion_task,
+        restatement,
+    )
 )
-_questions = tuple(_without_materials(maker) for maker in (question_task, question_task, dialogue_task, which_task))
+_questions = tuple(
+    _without_materials(maker) for maker in (question_task, question_task, dialogue_task, which_task)
+)
 
 # Weights are shares of documents; record documents are longer than the others.
 _KINDS: tuple[tuple[float, tuple[_Maker, ...]], ...] = (

@@ -1,10 +1,18 @@
-"""Verbatim copying and handling of lists: repeat, quote, pick, count, join, sort, look up, replace."""
+"""Verbatim copying and handling of lists: repeat, quote, pick, count, join, sort, look up,
+replace.
+"""
 
 from collections.abc import Callable, Sequence
 from random import Random
 
 from edgeprefix.demo.pretraining.synthetic import names, words
-from edgeprefix.demo.pretraining.synthetic.phrases import capital, join, number_words, ordinal, plural
+from edgeprefix.demo.pretraining.synthetic.phrases import (
+    capital,
+    join,
+    number_words,
+    ordinal,
+    plural,
+)
 from edgeprefix.demo.pretraining.synthetic.task import Example, Materials, Task
 
 _NAMERS: tuple[Callable[[Random], str], ...] = (
@@ -49,7 +57,13 @@ def repeat_task(rng: Random, materials: Materials) -> Task:
 
     return Task(
         draw,
-        ("Copy the line.", "Repeat:", "Write it again, word for word.", "Say it again.", "Copy exactly:"),
+        (
+            "Copy the line.",
+            "Repeat:",
+            "Write it again, word for word.",
+            "Say it again.",
+            "Copy exactly:",
+        ),
         target_words=("Copy", "Again", "Output", "Repeat", "Same"),
     )
 
@@ -69,10 +83,15 @@ def quote_task(rng: Random, materials: Materials) -> Task:
             "Speaker: {n}. Words: {s}",
         )
     )
-    other = rng.choice(('{n}: "{s}"', '"{s}" - {n}', "{s} / {n}", '{n} told us: "{s}"', "name={n}; text={s}"))
+    other = rng.choice(
+        ('{n}: "{s}"', '"{s}" - {n}', "{s} / {n}", '{n} told us: "{s}"', "name={n}; text={s}")
+    )
 
     def draw(rng: Random) -> Example:
-        name, line = rng.choice((names.person, names.first_name))(rng), rng.choice(materials.sentences)
+        name, line = (
+            rng.choice((names.person, names.first_name))(rng),
+            rng.choice(materials.sentences),
+        )
         return Example(frame.format(n=name, s=line), other.format(n=name, s=line), (line, name))
 
     return Task(draw, ("Quote it.", "Who said what?", "Change the frame of the quotation."), most=4)
@@ -92,7 +111,10 @@ def _pick(rng: Random) -> tuple[str, Callable[[list[str]], str]]:
             ("the first two", lambda items: join(items[:2])),
             ("joined", join),
             ("as a list", lambda items: "\n".join(f"- {item}" for item in items)),
-            ("numbered", lambda items: "\n".join(f"{place}. {item}" for place, item in enumerate(items, 1))),
+            (
+                "numbered",
+                lambda items: "\n".join(f"{place}. {item}" for place, item in enumerate(items, 1)),
+            ),
             ("backwards", lambda items: ", ".join(reversed(items))),
             ("in alphabetical order", lambda items: ", ".join(sorted(items))),
             ("joined with or", lambda items: join(items, "or")),
@@ -113,12 +135,16 @@ def list_task(rng: Random, materials: Materials) -> Task:
         while len(items) < 3:
             items = _items(rng, namer)
         target = operation(items)
-        return Example(separator.join(items), target, tuple(item for item in items if item in target))
+        return Example(
+            separator.join(items), target, tuple(item for item in items if item in target)
+        )
 
     return Task(
         draw,
         (
-            f"Give {wanted}." if wanted.startswith(("the", "how", "all", "item")) else f"Write it {wanted}.",
+            f"Give {wanted}."
+            if wanted.startswith(("the", "how", "all", "item"))
+            else f"Write it {wanted}.",
             capital(wanted) + ":",
             capital(wanted),
         ),
@@ -129,7 +155,10 @@ def list_task(rng: Random, materials: Materials) -> Task:
 def lookup_task(rng: Random, materials: Materials) -> Task:
     """Return the task of looking a key up among several pairs."""
     key_of, value_of = rng.sample(_NAMERS, 2)
-    mark, between = rng.choice((": ", " = ", " -> ", " - ", "\t", " | ")), rng.choice(("\n", "\n", "; ", ", "))
+    mark, between = (
+        rng.choice((": ", " = ", " -> ", " - ", "\t", " | ")),
+        rng.choice(("\n", "\n", "; ", ", ")),
+    )
     asked = rng.choice(("{k}", "{k}?", "What is {k}?", "Look up {k}.", "Find {k}", "Value of {k}?"))
 
     def draw(rng: Random) -> Example:
@@ -139,7 +168,11 @@ def lookup_task(rng: Random, materials: Materials) -> Task:
         return Example(f"{listed}\n{asked.format(k=key)}", pairs[key], (pairs[key],))
 
     return Task(
-        draw, ("Look it up.", "Find the value."), ("List", "Table", "Data"), ("Value", "Answer", "Found"), most=4
+        draw,
+        ("Look it up.", "Find the value."),
+        ("List", "Table", "Data"),
+        ("Value", "Answer", "Found"),
+        most=4,
     )
 
 
@@ -160,14 +193,21 @@ def replace_task(rng: Random, materials: Materials) -> Task:
     def draw(rng: Random) -> Example:
         line = rng.choice(materials.sentences)
         old = rng.choice([word.strip(".,;:!?\"'()") for word in line.split()] or ["a"]) or "a"
-        new = rng.choice((names.first_name(rng), names.invented(rng), rng.choice(words.COMMON_NOUNS)))
+        new = rng.choice(
+            (names.first_name(rng), names.invented(rng), rng.choice(words.COMMON_NOUNS))
+        )
         changed = " ".join(
-            part.replace(old, new) if part.strip(".,;:!?\"'()") == old else part for part in line.split(" ")
+            part.replace(old, new) if part.strip(".,;:!?\"'()") == old else part
+            for part in line.split(" ")
         )
         return Example(f"{line}\n{old} -> {new}", changed, (new,))
 
     return Task(
-        draw, ("Replace the word.", "Put the new word in."), ("Text", "Sentence"), ("New text", "Result"), most=3
+        draw,
+        ("Replace the word.", "Put the new word in."),
+        ("Text", "Sentence"),
+        ("New text", "Result"),
+        most=3,
     )
 
 
@@ -183,7 +223,11 @@ def blank_task(rng: Random, materials: Materials) -> Task:
         return Example(f"{' '.join(parts)}\n{holed}", word, (word,))
 
     return Task(
-        draw, ("Which word is missing?", "Fill the gap."), ("Text", "Lines"), ("Missing", "Word", "Answer"), most=3
+        draw,
+        ("Which word is missing?", "Fill the gap."),
+        ("Text", "Lines"),
+        ("Missing", "Word", "Answer"),
+        most=3,
     )
 
 
@@ -241,7 +285,9 @@ def small_task(rng: Random, materials: Materials) -> Task:
 
 
 def ordered_sentences(rng: Random, materials: Materials) -> Task:
-    """Return the task of picking the first, the last or the sentence with a given word from a short text."""
+    """Return the task of picking the first, the last or the sentence with a given word from a short
+    text.
+    """
     which = rng.choice(("first", "last", "word"))
 
     def draw(rng: Random) -> Example:
@@ -253,7 +299,9 @@ def ordered_sentences(rng: Random, materials: Materials) -> Task:
         word = max((part.strip(".,;:!?\"'()") for part in chosen.split()), key=len)
         return Example(f"{' '.join(lines)}\n{word}", chosen, (chosen,))
 
-    wanted = "Give the sentence with this word." if which == "word" else f"Give the {which} sentence."
+    wanted = (
+        "Give the sentence with this word." if which == "word" else f"Give the {which} sentence."
+    )
     return Task(draw, (wanted,), ("Text", "Passage"), ("Sentence", "Answer"), most=2)
 
 

@@ -1,4 +1,6 @@
-"""Everything but places that a record may describe; a domain that stands twice comes twice as often."""
+"""Everything but places that a record may describe; a domain that stands twice comes twice as
+often.
+"""
 
 from edgeprefix.demo.pretraining.synthetic.occasions import COURSE, EVENT, MATCH, TRIP, WEATHER
 from edgeprefix.demo.pretraining.synthetic.people import CITY, FIRM, HOUSE, JOB, PERSON, TICKET

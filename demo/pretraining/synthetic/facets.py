@@ -1,7 +1,8 @@
 """What a record says about a thing, and how a sentence may say the same.
 
-A *facet* is one attribute: the keys it may have in a record, a way to draw its value, and *fragments*, the pieces of
-sentences that express it. Fragments are written in a compact form, variants parted by bars:
+A *facet* is one attribute: the keys it may have in a record, a way to draw its value, and
+*fragments*, the pieces of sentences that express it. Fragments are written in a compact form,
+variants parted by bars:
 
 - `pre`    before the noun            "cheap"
 - `post`   after the noun             "in the {v}"
@@ -60,9 +61,13 @@ class Domain:
     copula: str = "is"
 
 
-def fragments(pre: str = "", post: str = "", verb: str = "", front: str = "", full: str = "") -> Fragments:
+def fragments(
+    pre: str = "", post: str = "", verb: str = "", front: str = "", full: str = ""
+) -> Fragments:
     """Build `Fragments` from texts whose variants are parted by bars."""
-    return Fragments(*(tuple(text.split("|")) if text else () for text in (pre, post, verb, front, full)))
+    return Fragments(
+        *(tuple(text.split("|")) if text else () for text in (pre, post, verb, front, full))
+    )
 
 
 def facet(
@@ -79,7 +84,13 @@ def facet(
 ) -> Facet:
     """Build a `Facet` in the compact form."""
     questions = tuple(ask.split("|")) if ask else ()
-    return Facet(tuple(keys.split("|")), draw, fragments(pre, post, verb, front, full), special or {}, questions)
+    return Facet(
+        tuple(keys.split("|")),
+        draw,
+        fragments(pre, post, verb, front, full),
+        special or {},
+        questions,
+    )
 
 
 def one_of(*options: str) -> Draw:

@@ -1,4 +1,6 @@
-"""Texts with a label: customer messages by department, feeling, topic, urgency, kind of sentence, kind of thing."""
+"""Texts with a label: customer messages by department, feeling, topic, urgency, kind of sentence,
+kind of thing.
+"""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -18,7 +20,9 @@ class Label(NamedTuple):
 
 
 def _labels(block: str) -> tuple[Label, ...]:
-    """Read labels from text: a line of names parted by bars, then one template a line; an empty line ends a label."""
+    """Read labels from text: a line of names parted by bars, then one template a line; an empty
+    line ends a label.
+    """
     parts = (part.splitlines() for part in block.strip().split("\n\n"))
     return tuple(Label(tuple(lines[0].split("|")), tuple(lines[1:])) for lines in parts)
 
@@ -492,7 +496,9 @@ def _chatty(text: str) -> str:
 
 
 def _titles(rng: Random, labels: Sequence[Label]) -> list[str]:
-    """Name the labels: usually by meaning, sometimes by letters or invented words, which only examples can explain."""
+    """Name the labels: usually by meaning, sometimes by letters or invented words, which only
+    examples can explain.
+    """
     roll = rng.random()
     if roll < 0.08:
         return rng.sample("ABCDEFGHXYZ", len(labels))
@@ -501,7 +507,11 @@ def _titles(rng: Random, labels: Sequence[Label]) -> list[str]:
     if roll < 0.18:
         return [str(place) for place in rng.sample(range(1, 30), len(labels))]
     change: Callable[[str], str] = rng.choice((str, str, str, capital, capital, str.upper))
-    tail = rng.choice(("", "", "", "", " department", " team", " desk")) if labels[0] in DEPARTMENTS else ""
+    tail = (
+        rng.choice(("", "", "", "", " department", " team", " desk"))
+        if labels[0] in DEPARTMENTS
+        else ""
+    )
     return [change(rng.choice(label.titles)) + tail for label in labels]
 
 
@@ -538,7 +548,11 @@ def label_task(rng: Random, materials: Materials) -> Task:
 
 
 def _label_layout(
-    rng: Random, draw: Callable[[Random], Example], titles: Sequence[str], words_for: str, spoken: bool
+    rng: Random,
+    draw: Callable[[Random], Example],
+    titles: Sequence[str],
+    words_for: str,
+    spoken: bool,
 ) -> Task:
     shown = ", ".join(titles)
     instructions = (
@@ -550,7 +564,9 @@ def _label_layout(
         f"Is it {', '.join(titles[:-1])} or {titles[-1]}?",
     )
     sources = (
-        ("Message", "Customer", "Mail", "Request", "Text", "User") if spoken else ("Text", "Sentence", "Input", "Word")
+        ("Message", "Customer", "Mail", "Request", "Text", "User")
+        if spoken
+        else ("Text", "Sentence", "Input", "Word")
     )
     return Task(draw, instructions, sources, words_for.split("|"))
 
@@ -559,13 +575,17 @@ def topic_task(rng: Random, materials: Materials) -> Task:
     """Return the task of naming the subject from which a real sentence comes."""
     if len(materials.by_subject) < 2:
         return label_task(rng, materials)
-    chosen = rng.sample(list(materials.by_subject), rng.randint(2, min(4, len(materials.by_subject))))
+    chosen = rng.sample(
+        list(materials.by_subject), rng.randint(2, min(4, len(materials.by_subject)))
+    )
 
     def draw(rng: Random) -> Example:
         subject, sentences = rng.choice(chosen)
         return Example(rng.choice(sentences), subject)
 
-    return _label_layout(rng, draw, [subject for subject, _ in chosen], "Subject|Topic|Field|Label", False)
+    return _label_layout(
+        rng, draw, [subject for subject, _ in chosen], "Subject|Topic|Field|Label", False
+    )
 
 
 def tense_task(rng: Random, materials: Materials) -> Task:
@@ -591,4 +611,13 @@ def tense_task(rng: Random, materials: Materials) -> Task:
     return _label_layout(rng, draw, (past, present, future), "Tense|Time|Label", False)
 
 
-LABELLING = (label_task, label_task, label_task, label_task, label_task, label_task, topic_task, tense_task)
+LABELLING = (
+    label_task,
+    label_task,
+    label_task,
+    label_task,
+    label_task,
+    label_task,
+    topic_task,
+    tense_task,
+)

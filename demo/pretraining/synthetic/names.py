@@ -49,7 +49,9 @@ def invented(rng: Random, most: int = 3) -> str:
 
 def surname(rng: Random) -> str:
     """Return an invented surname."""
-    return _decent(lambda: syllable(rng) + rng.choice(("", "", syllable(rng))) + rng.choice(_SURNAME_ENDS)).capitalize()
+    return _decent(
+        lambda: syllable(rng) + rng.choice(("", "", syllable(rng))) + rng.choice(_SURNAME_ENDS)
+    ).capitalize()
 
 
 def first_name(rng: Random) -> str:
@@ -76,9 +78,15 @@ def district(rng: Random) -> str:
 def pronoun(name: str, rng: Random) -> str:
     """Return "He" or "She" to fit a full name; invented names take either."""
     first = name.split()[0]
-    if first in ("Dr", "Professor") or (first not in words.FIRST_NAMES and first not in ("Mr", "Mrs", "Ms")):
+    if first in ("Dr", "Professor") or (
+        first not in words.FIRST_NAMES and first not in ("Mr", "Mrs", "Ms")
+    ):
         return rng.choice(("He", "She"))
-    return "She" if first in ("Mrs", "Ms") or first.endswith("a") or first in words.FEMALE_NAMES else "He"
+    return (
+        "She"
+        if first in ("Mrs", "Ms") or first.endswith("a") or first in words.FEMALE_NAMES
+        else "He"
+    )
 
 
 def town(rng: Random) -> str:
@@ -99,7 +107,9 @@ def _word(rng: Random, options: tuple[str, ...]) -> str:
 
 def place(rng: Random) -> str:
     """Return the name of an eating place or another business."""
-    adjective, thing, other = (_word(rng, group) for group in (words.ADJECTIVES, words.THINGS, words.THINGS))
+    adjective, thing, other = (
+        _word(rng, group) for group in (words.ADJECTIVES, words.THINGS, words.THINGS)
+    )
     roll = rng.randrange(14)
     patterns = (
         f"The {adjective} {thing}",
@@ -112,7 +122,10 @@ def place(rng: Random) -> str:
         f"{invented(rng)}",
         f"The {invented(rng)} {thing}",
         f"Café {invented(rng, 2)}",
-        f"{invented(rng, 2)} {rng.choice(('Palace', 'Garden', 'Bar', 'Lounge', 'House', 'Kitchen', 'Grill'))}",
+        (
+            f"{invented(rng, 2)} "
+            f"{rng.choice(('Palace', 'Garden', 'Bar', 'Lounge', 'House', 'Kitchen', 'Grill'))}"
+        ),
         f"The {invented(rng, 2)}",
         f"{town(rng)} {rng.choice(('Arms', 'Inn', 'House', 'Hall', 'Hotel', 'Rooms'))}",
         f"{invented(rng, 2)} {rng.choice(('and', '&'))} {invented(rng, 2)}",
@@ -122,7 +135,9 @@ def place(rng: Random) -> str:
 
 def title(rng: Random) -> str:
     """Return the title of a book, film or song."""
-    adjective, thing, other = (_word(rng, group) for group in (words.ADJECTIVES, words.THINGS, words.COMMON_NOUNS))
+    adjective, thing, other = (
+        _word(rng, group) for group in (words.ADJECTIVES, words.THINGS, words.COMMON_NOUNS)
+    )
     roll = rng.randrange(8)
     return (
         f"The {adjective} {thing}",
@@ -176,7 +191,12 @@ def date(rng: Random) -> str:
     """Return a day in one of several spellings."""
     day, month = rng.randint(1, 28), rng.choice(words.MONTHS)
     return rng.choice(
-        (f"{day} {month}", f"{month} {day}", f"{ordinal(day)} {month}", f"{day} {month} {rng.randint(1990, 2029)}")
+        (
+            f"{day} {month}",
+            f"{month} {day}",
+            f"{ordinal(day)} {month}",
+            f"{day} {month} {rng.randint(1990, 2029)}",
+        )
     )
 
 
@@ -192,4 +212,6 @@ def amount(rng: Random, low: int = 2, high: int = 500) -> str:
     """Return a sum of money."""
     value = rng.randint(low, high)
     sign = rng.choice("££$$€")
-    return rng.choice((f"{sign}{value}", f"{sign}{value}", f"{sign}{value}.{rng.randint(0, 99):02d}"))
+    return rng.choice(
+        (f"{sign}{value}", f"{sign}{value}", f"{sign}{value}.{rng.randint(0, 99):02d}")
+    )

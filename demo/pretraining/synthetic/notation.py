@@ -1,4 +1,6 @@
-"""The many ways in which people write a record down: each notation turns key-value pairs into text."""
+"""The many ways in which people write a record down: each notation turns key-value pairs
+into text.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,11 +13,15 @@ Notation = Callable[[Pairs], str]
 
 
 def _separated(between: str, after_key: str, end: str = "", start: str = "") -> Notation:
-    return lambda pairs: start + between.join(f"{key}{after_key}{value}{end}" for key, value in pairs)
+    return lambda pairs: (
+        start + between.join(f"{key}{after_key}{value}{end}" for key, value in pairs)
+    )
 
 
 def _tags(pairs: Pairs) -> str:
-    return "\n".join(f"<{key.replace(' ', '_')}>{value}</{key.replace(' ', '_')}>" for key, value in pairs)
+    return "\n".join(
+        f"<{key.replace(' ', '_')}>{value}</{key.replace(' ', '_')}>" for key, value in pairs
+    )
 
 
 def _json(pairs: Pairs) -> str:

@@ -4,7 +4,17 @@ from edgeprefix.demo.pretraining.synthetic import names, words
 from edgeprefix.demo.pretraining.synthetic.facets import Domain, facet, number, one_of, spread
 
 EVENT = Domain(
-    ("concert", "market", "meeting", "festival", "lecture", "workshop", "party", "exhibition", "race"),
+    (
+        "concert",
+        "market",
+        "meeting",
+        "festival",
+        "lecture",
+        "workshop",
+        "party",
+        "exhibition",
+        "race",
+    ),
     ("event", "name", "title", "what"),
     names.title,
     (
@@ -125,14 +135,20 @@ TRIP = Domain(
             ask="Who leads {n}?",
         ),
         facet(
-            "via|stop", names.town, post="via {v}", verb="stops in {v}|passes through {v}", ask="Where does {n} stop?"
+            "via|stop",
+            names.town,
+            post="via {v}",
+            verb="stops in {v}|passes through {v}",
+            ask="Where does {n} stop?",
         ),
     ),
 )
 COURSE = Domain(
     ("course", "class", "seminar"),
     ("course", "name", "title", "code"),
-    spread(lambda rng: f"{rng.choice(words.SUBJECTS).capitalize()} {rng.randint(1, 9)}", names.code),
+    spread(
+        lambda rng: f"{rng.choice(words.SUBJECTS).capitalize()} {rng.randint(1, 9)}", names.code
+    ),
     (
         facet(
             "teacher|taught by|tutor",
@@ -150,7 +166,13 @@ COURSE = Domain(
             verb="takes place on {v}s|meets every {v}",
             ask="On which day is {n}?",
         ),
-        facet("time|starts at", names.clock, post="at {v}", verb="starts at {v}", ask="When does {n} start?"),
+        facet(
+            "time|starts at",
+            names.clock,
+            post="at {v}",
+            verb="starts at {v}",
+            ask="When does {n} start?",
+        ),
         facet(
             "room",
             lambda rng: f"{rng.choice('ABCDEF')}{rng.randint(1, 40)}",
@@ -271,7 +293,12 @@ WEATHER = Domain(
             full="The chance of rain is {v}|Rain is possible, with a chance of {v}",
             ask="What is the chance of rain in {n}?",
         ),
-        facet("sunrise", number(10, 59, "6:{}"), full="The sun rises at {v}", ask="When does the sun rise in {n}?"),
+        facet(
+            "sunrise",
+            number(10, 59, "6:{}"),
+            full="The sun rises at {v}",
+            ask="When does the sun rise in {n}?",
+        ),
     ),
     ("{n}",),
     plain=True,

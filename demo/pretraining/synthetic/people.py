@@ -1,7 +1,15 @@
 """People and what they live and work in: persons, towns, homes, firms, jobs, support tickets."""
 
 from edgeprefix.demo.pretraining.synthetic import names, words
-from edgeprefix.demo.pretraining.synthetic.facets import Domain, facet, fragments, number, one_of, several, spread
+from edgeprefix.demo.pretraining.synthetic.facets import (
+    Domain,
+    facet,
+    fragments,
+    number,
+    one_of,
+    several,
+    spread,
+)
 
 _NAME = ("name", "full name", "who", "person")
 PERSON = Domain(
@@ -16,7 +24,12 @@ PERSON = Domain(
             full="The profession of {n} is {v}",
             ask="What does {n} do for a living?|What is the job of {n}?",
         ),
-        facet("age|years|years old", number(6, 97), verb="is {v} years old|is {v}", ask="How old is {n}?"),
+        facet(
+            "age|years|years old",
+            number(6, 97),
+            verb="is {v} years old|is {v}",
+            ask="How old is {n}?",
+        ),
         facet(
             "town|lives in|city|home",
             names.town,
@@ -65,10 +78,17 @@ PERSON = Domain(
             front="Married to {v}",
             ask="Who is {n} married to?",
         ),
-        facet("pet", one_of(*words.ANIMALS), verb="has {a:v}|keeps {a:v}|owns {a:v}", ask="What pet does {n} have?"),
+        facet(
+            "pet",
+            one_of(*words.ANIMALS),
+            verb="has {a:v}|keeps {a:v}|owns {a:v}",
+            ask="What pet does {n} have?",
+        ),
         facet(
             "email|mail",
-            lambda rng: f"{names.syllable(rng)}{rng.randint(1, 99)}@{names.invented(rng).lower()}.com",
+            lambda rng: (
+                f"{names.syllable(rng)}{rng.randint(1, 99)}@{names.invented(rng).lower()}.com"
+            ),
             verb="can be reached at {v}|has the email address {v}",
             ask="What is the email address of {n}?",
         ),
@@ -107,7 +127,10 @@ CITY = Domain(
         ),
         facet(
             "known for|famous for|product",
-            spread(one_of(*words.DISHES), one_of(*[p + "s" for p in words.PRODUCTS if p[-1] not in "fehsx"])),
+            spread(
+                one_of(*words.DISHES),
+                one_of(*[p + "s" for p in words.PRODUCTS if p[-1] not in "fehsx"]),
+            ),
             verb="is known for its {v}|is famous for {v}",
             front="Famous for its {v}",
             ask="What is {n} known for?",
@@ -176,7 +199,9 @@ HOUSE = Domain(
             "near|close to",
             spread(
                 names.place,
-                lambda rng: f"the {rng.choice(('station', 'park', 'school', 'hospital', 'lake', 'beach', 'airport'))}",
+                lambda rng: (
+                    f"the {rng.choice(('station', 'park', 'school', 'hospital', 'lake', 'beach', 'airport'))}"
+                ),
             ),
             post="near {v}|close to {v}",
             verb="is near {v}|is close to {v}",
@@ -322,7 +347,9 @@ JOB = Domain(
             ask="Can {n} be done from home?",
             special={
                 "yes": fragments(verb="can be done from home", full="You can work from home"),
-                "no": fragments(verb="cannot be done from home", full="Working from home is not possible"),
+                "no": fragments(
+                    verb="cannot be done from home", full="Working from home is not possible"
+                ),
             },
         ),
     ),

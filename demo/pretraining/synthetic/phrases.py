@@ -20,7 +20,9 @@ _A_EXCEPTIONS = ("uni", "use", "euro", "one", "once", "ukul", "ut")
 def article(phrase: str) -> str:
     """Return `phrase` with "a" or "an" before it."""
     low = phrase.lower()
-    vowel = (low[:1] in "aeiou" and not low.startswith(_A_EXCEPTIONS)) or low.startswith(_AN_EXCEPTIONS)
+    vowel = (low[:1] in "aeiou" and not low.startswith(_A_EXCEPTIONS)) or low.startswith(
+        _AN_EXCEPTIONS
+    )
     return f"{'an' if vowel else 'a'} {phrase}"
 
 

@@ -1,9 +1,19 @@
-"""Restaurants, pubs, coffee shops, hotels and shops: records of places and what a guide would write."""
+"""Restaurants, pubs, coffee shops, hotels and shops: records of places and what a guide would
+write.
+"""
 
 from random import Random
 
 from edgeprefix.demo.pretraining.synthetic import names, words
-from edgeprefix.demo.pretraining.synthetic.facets import Domain, Facet, facet, fragments, number, one_of, spread
+from edgeprefix.demo.pretraining.synthetic.facets import (
+    Domain,
+    Facet,
+    facet,
+    fragments,
+    number,
+    one_of,
+    spread,
+)
 
 _CHEAP, _MIDDLE, _DEAR = (
     ["cheap", "low", "inexpensive", "budget"],
@@ -64,7 +74,11 @@ def _level_price() -> Facet:
         "",
         "Prices at {n} are high",
     )
-    special = {**dict.fromkeys(_CHEAP, cheap), **dict.fromkeys(_MIDDLE, middle), **dict.fromkeys(_DEAR, dear)}
+    special = {
+        **dict.fromkeys(_CHEAP, cheap),
+        **dict.fromkeys(_MIDDLE, middle),
+        **dict.fromkeys(_DEAR, dear),
+    }
     return facet(
         "price|prices|priceLevel|price level|cost|price band|budget",
         one_of(*_CHEAP, *_MIDDLE, *_DEAR),
@@ -115,7 +129,8 @@ def _children() -> Facet:
     no = fragments(
         "adults-only",
         "for adults|that does not welcome children|without children",
-        "is not family-friendly|is not suitable for children|is for adults only|does not welcome children"
+        "is not family-friendly|is not suitable for children|is for adults only|does not welcome "
+        "children"
         "|is not child friendly|is not kid friendly",
         "",
         "Children are not welcome|It is not a place for children|Families with children should go elsewhere",
@@ -170,7 +185,10 @@ _PRICE = facet(
     post="with prices {v}|with a price range of {v}|in the {v} price range|priced at {v}",
     verb="has a price range of {v}|costs {v}|is in the {v} price range|has prices of {v}",
     front="With a price range of {v}|Priced at {v}",
-    full="Prices are {v}|The price range is {v}|A meal costs {v}|Expect to pay {v}|You will pay {v} for a meal",
+    full=(
+        "Prices are {v}|The price range is {v}|A meal costs {v}|Expect to pay {v}|You will pay {v} "
+        "for a meal"
+    ),
     ask="What does a meal at {n} cost?|What is the price range of {n}?",
 )
 _RATING = facet(
@@ -180,7 +198,10 @@ _RATING = facet(
     verb="has a rating of {v}|is rated {v}|has a customer rating of {v}|has been rated {v} by its guests"
     "|holds a customer rating of {v}|received a customer rating of {v}",
     front="Rated {v}|With a customer rating of {v}|With a rating of {v}",
-    full="Customers rate {n} {v}|It is rated {v}|Its customer rating is {v}|Guests gave it {v}|The rating is {v}",
+    full=(
+        "Customers rate {n} {v}|It is rated {v}|Its customer rating is {v}|Guests gave it {v}|The "
+        "rating is {v}"
+    ),
     ask="What is the rating of {n}?|How many points did guests give {n}?",
 )
 _AREA = facet(
@@ -271,11 +292,26 @@ _SINCE = facet(
     full="It opened in {v}",
     ask="When was {n} founded?",
 )
-_NAME_KEYS = ("name", "title", "place", "called", "venue", "id", "name of place", "business", "nameOfPlace")
+_NAME_KEYS = (
+    "name",
+    "title",
+    "place",
+    "called",
+    "venue",
+    "id",
+    "name of place",
+    "business",
+    "nameOfPlace",
+)
 
 
 def _yes_no(keys: str, yes: str, no: str, ask: str) -> Facet:
-    return facet(keys, one_of("yes", "no"), ask=ask, special={"yes": fragments(verb=yes), "no": fragments(verb=no)})
+    return facet(
+        keys,
+        one_of("yes", "no"),
+        ask=ask,
+        special={"yes": fragments(verb=yes), "no": fragments(verb=no)},
+    )
 
 
 _PARKING = _yes_no(
@@ -340,7 +376,9 @@ _NIGHT = facet(
 )
 _GOODS = facet(
     "sells|goods|offers|range",
-    lambda rng: " and ".join(rng.sample([p + "s" for p in words.PRODUCTS if p[-1] not in "fehsx"], 2)),
+    lambda rng: " and ".join(
+        rng.sample([p + "s" for p in words.PRODUCTS if p[-1] not in "fehsx"], 2)
+    ),
     post="selling {v}|that sells {v}",
     verb="sells {v}|offers {v}|is known for {v}",
     full="You can buy {v} at {n}",

@@ -22,7 +22,9 @@ def _question(rng: Random, thing: Thing, fact: Fact) -> str:
     own = fact.facet.ask
     if own and rng.random() < 0.8:
         return rng.choice(own).replace("{n}", thing.name)
-    return rng.choice((f"{thing.name}: {fact.key}?", f"{fact.key}?", f"What is given as {fact.key}?"))
+    return rng.choice(
+        (f"{thing.name}: {fact.key}?", f"{fact.key}?", f"What is given as {fact.key}?")
+    )
 
 
 def _answer(rng: Random, thing: Thing, fact: Fact, full: bool) -> str:
@@ -39,7 +41,9 @@ def question_task(rng: Random) -> Task:
     domain, notation = choose_domain(rng), choose_notation(rng, keyed=True)
     keys = who_and_what(rng, domain)
     over_text, full, unknown = rng.random() < 0.6, rng.random() < 0.25, rng.choice(_UNKNOWN)
-    first, reply = rng.choice((("Q", "A"), ("Question", "Answer"), ("question", "answer"), ("Ask", "Reply"), ("", "-")))
+    first, reply = rng.choice(
+        (("Q", "A"), ("Question", "Answer"), ("question", "answer"), ("Ask", "Reply"), ("", "-"))
+    )
 
     def draw(rng: Random) -> Example:
         thing = draw_thing(rng, domain, least=2, most=5)
@@ -50,16 +54,25 @@ def question_task(rng: Random) -> Task:
             absent = [
                 facet
                 for facet in domain.facets
-                if facet.ask and not any(set(facet.keys) & set(known.facet.keys) for known in thing.facts)
+                if facet.ask
+                and not any(set(facet.keys) & set(known.facet.keys) for known in thing.facts)
             ]
             if absent:
-                asked, answer = rng.choice(rng.choice(absent).ask).replace("{n}", thing.name), unknown
+                asked, answer = (
+                    rng.choice(rng.choice(absent).ask).replace("{n}", thing.name),
+                    unknown,
+                )
         question = f"{first}: {asked}" if first else asked
         return Example(f"{about}\n{question}", answer, (answer,) if answer == fact.value else ())
 
     return Task(
         draw,
-        ("Answer the question.", "Read and answer.", "Questions and answers", "Answer from the text."),
+        (
+            "Answer the question.",
+            "Read and answer.",
+            "Questions and answers",
+            "Answer from the text.",
+        ),
         ("Text", "Passage", "Context", "Given", "Read"),
         (reply,),
         most=5,
@@ -71,7 +84,13 @@ def dialogue_task(rng: Random) -> Task:
     domain, notation = choose_domain(rng), choose_notation(rng, keyed=True)
     keys = who_and_what(rng, domain)
     first, reply = rng.choice(
-        (("Q: ", "A: "), ("Question: ", "Answer: "), ("- ", "  "), ("Visitor: ", "Guide: "), ("", ""))
+        (
+            ("Q: ", "A: "),
+            ("Question: ", "Answer: "),
+            ("- ", "  "),
+            ("Visitor: ", "Guide: "),
+            ("", ""),
+        )
     )
 
     def draw(rng: Random) -> Example:
@@ -79,7 +98,11 @@ def dialogue_task(rng: Random) -> Task:
         about = restate(rng, thing) if rng.random() < 0.6 else notation(pairs_of(rng, thing, keys))
         asked = rng.sample(thing.facts, min(len(thing.facts), rng.randint(2, 4)))
         lines = [f"{first}{_question(rng, thing, fact)}\n{reply}{fact.value}" for fact in asked]
-        return Example(about, "\n".join(lines), tuple(fact.value for fact in asked if fact.value not in ("yes", "no")))
+        return Example(
+            about,
+            "\n".join(lines),
+            tuple(fact.value for fact in asked if fact.value not in ("yes", "no")),
+        )
 
     return Task(draw, ("Questions about a text", "Read and answer."), most=2)
 
@@ -89,7 +112,9 @@ def which_task(rng: Random) -> Task:
     domain = choose_domain(rng)
     keys = who_and_what(rng, domain)[0], None
     notation, between = choose_notation(rng, keyed=True), rng.choice(("\n", "\n\n"))
-    phrase = rng.choice(("Which one has {k} {v}?", "{k} {v}: which one?", "{k} = {v}", "Find {k}: {v}."))
+    phrase = rng.choice(
+        ("Which one has {k} {v}?", "{k} {v}: which one?", "{k} = {v}", "Find {k}: {v}.")
+    )
 
     def draw(rng: Random) -> Example:
         things = [draw_thing(rng, domain, least=1, most=2) for _ in range(rng.randint(2, 4))]
@@ -98,6 +123,14 @@ def which_task(rng: Random) -> Task:
         listed = between.join(notation(pairs_of(rng, thing, keys)) for thing in things)
         if sum(fact.value in (f.value for f in thing.facts) for thing in things) > 1:
             return draw(rng)
-        return Example(f"{listed}\n{phrase.format(k=fact.key, v=fact.value)}", chosen.name, (chosen.name,))
+        return Example(
+            f"{listed}\n{phrase.format(k=fact.key, v=fact.value)}", chosen.name, (chosen.name,)
+        )
 
-    return Task(draw, ("Find the entry.", "Look it up."), ("List", "Data", "Entries"), ("Answer", "Name"), most=3)
+    return Task(
+        draw,
+        ("Find the entry.", "Look it up."),
+        ("List", "Data", "Entries"),
+        ("Answer", "Name"),
+        most=3,
+    )

@@ -1,4 +1,6 @@
-"""Records and the sentences that restate them: the skill of saying in words what a record says in keys and values."""
+"""Records and the sentences that restate them: the skill of saying in words what a record says in
+keys and values.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +15,18 @@ from edgeprefix.demo.pretraining.synthetic.phrases import article, join, sentenc
 from edgeprefix.demo.pretraining.synthetic.places import EATING, KIND_KEYS, PLACE_KIND_KEYS, PLACES
 from edgeprefix.demo.pretraining.synthetic.task import Example, Task
 
-_PLACED = ("In ", "Near", "Close", "Next", "Just", "Not far", "At ", "Located", "Set in", "Situated")
+_PLACED = (
+    "In ",
+    "Near",
+    "Close",
+    "Next",
+    "Just",
+    "Not far",
+    "At ",
+    "Located",
+    "Set in",
+    "Situated",
+)
 
 
 class Fact(NamedTuple):
@@ -71,12 +84,16 @@ def fill(template: str, value: str, subject: str) -> str:
 
 
 def _elide(verbs: list[str]) -> list[str]:
-    """Leave out a repeated "is" or "has": "is cheap and is near the mill" becomes "is cheap and near the mill"."""
+    """Leave out a repeated "is" or "has": "is cheap and is near the mill" becomes "is cheap and
+    near the mill".
+    """
     told = verbs[:1]
     for before, verb in pairwise(verbs):
         first = verb.split()[0]
         shared = (
-            first in ("is", "has") and before.split()[0] == first and verb.split()[1] not in ("been", "done", "existed")
+            first in ("is", "has")
+            and before.split()[0] == first
+            and verb.split()[1] not in ("been", "done", "existed")
         )
         told.append(verb.partition(" ")[2] if shared else verb)
     return told
@@ -121,7 +138,10 @@ class _Writer:
 
     def text(self, kind: str, facts: Sequence[Fact], subject: str = "it") -> list[str]:
         """Return one fragment of this kind for each fact."""
-        return [fill(self.rng.choice(getattr(fact.phrases, kind)), fact.value, subject) for fact in facts]
+        return [
+            fill(self.rng.choice(getattr(fact.phrases, kind)), fact.value, subject)
+            for fact in facts
+        ]
 
     def has(self, kind: str) -> bool:
         """Whether a fact with a fragment of this kind is still to be told."""
@@ -133,16 +153,21 @@ class _Writer:
         return " ".join([*pre, self.thing.noun, *self.posts(posts)])
 
     def posts(self, most: int) -> list[str]:
-        """Return phrases that follow a noun, no two with the same first word, relative clauses last."""
+        """Return phrases that follow a noun, no two with the same first word, relative clauses
+        last.
+        """
         chosen: dict[str, str] = {}
         for fact in self.take("post", most):
             text = self.text("post", [fact])[0]
-            if text.split()[0] in chosen or (text.startswith(("that", "where")) and "that" in chosen):
+            if text.split()[0] in chosen or (
+                text.startswith(("that", "where")) and "that" in chosen
+            ):
                 self.left.append(fact)
             else:
                 chosen["that" if text.startswith("where") else text.split()[0]] = text
         return sorted(
-            chosen.values(), key=lambda text: (text.startswith(("that", "where")), text.split()[0].endswith("ing"))
+            chosen.values(),
+            key=lambda text: (text.startswith(("that", "where")), text.split()[0].endswith("ing")),
         )
 
     def opening(self) -> str:
@@ -161,15 +186,21 @@ class _Writer:
         if roll < 0.2 and copula == "is" and start.startswith(_PLACED):
             return sentence(f"{start}there is {article(self.noun_phrase(0))} called {name}")
         if roll < 0.3:
-            return sentence(f"{start}{name} {copula} {article(self.noun_phrase(rng.randint(0, 2)))}")
+            return sentence(
+                f"{start}{name} {copula} {article(self.noun_phrase(rng.randint(0, 2)))}"
+            )
         if roll < 0.42 and self.has("verb"):
             phrase = article(self.noun_phrase(rng.choice((0, 0, 1))))
             return sentence(
-                f"{name}, {phrase}, {self.predicate(name)}" if self.has("verb") else f"{name} {copula} {phrase}"
+                f"{name}, {phrase}, {self.predicate(name)}"
+                if self.has("verb")
+                else f"{name} {copula} {phrase}"
             )
         if roll < 0.5 and copula == "is":
             after = self.posts(1) if rng.random() < 0.5 else []
-            return sentence(" ".join([f"There is {article(self.noun_phrase(0))} called {name}", *after]))
+            return sentence(
+                " ".join([f"There is {article(self.noun_phrase(0))} called {name}", *after])
+            )
         if roll < 0.65 and self.has("verb") and many:
             return sentence(f"{name} {self.predicate(name)}")
         if roll < 0.72 and self.has("verb"):
@@ -197,7 +228,9 @@ class _Writer:
         return _predicates(self.rng, facts, subject) if facts else f"is {article(self.thing.noun)}"
 
     def subject(self, noun_told: bool) -> str:
-        """Return a way to name the thing again; if nobody has said what it is, rather by its noun."""
+        """Return a way to name the thing again; if nobody has said what it is, rather by
+        its noun.
+        """
         thing = self.thing
         if not noun_told and not thing.domain.plain and self.rng.random() < 0.75:
             return f"The {thing.noun}"
@@ -208,7 +241,11 @@ class _Writer:
         """Return a sentence that tells one to three of the facts left."""
         subject, name = self.subject(noun_told), self.thing.name
         if noun_told and self.rng.random() < 0.45 and self.has("full"):
-            again = name if self.thing.domain.plain else self.rng.choice((name, f"this {self.thing.noun}"))
+            again = (
+                name
+                if self.thing.domain.plain
+                else self.rng.choice((name, f"this {self.thing.noun}"))
+            )
             return sentence(self.text("full", self.take("full", 1), again)[0])
         front = self.take("front", 1) if self.rng.random() < 0.12 and len(self.left) > 1 else []
         facts = self.take("verb", self.rng.choice((1, 2, 2, 3)))
@@ -216,7 +253,11 @@ class _Writer:
             told = _predicates(self.rng, facts, subject)
             return sentence(f"{self.text('front', front)[0]}, {_lower_start(subject, name)} {told}")
         self.left += front
-        return sentence(f"{subject} {_predicates(self.rng, facts, subject)}") if facts else self.remainder(subject)
+        return (
+            sentence(f"{subject} {_predicates(self.rng, facts, subject)}")
+            if facts
+            else self.remainder(subject)
+        )
 
     def remainder(self, subject: str) -> str:
         """Tell one fact that has no predicate, in whatever form it has."""
@@ -225,10 +266,14 @@ class _Writer:
             return sentence(self.text("full", [fact], thing.name)[0])
         if fact.phrases.pre:
             return sentence(
-                f"{subject} {thing.domain.copula} {article(self.text('pre', [fact])[0] + ' ' + thing.noun)}"
+                f"{subject} {thing.domain.copula} "
+                f"{article(self.text('pre', [fact])[0] + ' ' + thing.noun)}"
             )
         if fact.phrases.post:
-            return sentence(f"{subject} {thing.domain.copula} {article(thing.noun)} {self.text('post', [fact])[0]}")
+            return sentence(
+                f"{subject} {thing.domain.copula} {article(thing.noun)} "
+                f"{self.text('post', [fact])[0]}"
+            )
         raise ValueError(f"the facet {fact.key!r} has no fragment for {fact.value!r}")
 
 
@@ -242,7 +287,9 @@ def restate(rng: Random, thing: Thing) -> str:
 
 
 def pairs_of(rng: Random, thing: Thing, keys: tuple[str, str | None]) -> Pairs:
-    """Return the record of `thing` as pairs; `keys` are those of the name and, unless `None`, of the kind."""
+    """Return the record of `thing` as pairs; `keys` are those of the name and, unless `None`, of
+    the kind.
+    """
     name_key, kind_key = keys
     rest = [(fact.key, fact.value) for fact in thing.facts]
     if kind_key:
@@ -255,7 +302,9 @@ def who_and_what(rng: Random, domain: Domain) -> tuple[str, str | None]:
     taken = {key for facet in domain.facets for key in facet.keys}
     free = [key for key in (PLACE_KIND_KEYS if domain in PLACES else KIND_KEYS) if key not in taken]
     shown = not domain.plain and (len(domain.nouns) > 1 or domain in PLACES)
-    return rng.choice([key for key in domain.name_keys if key not in taken]), rng.choice(free) if shown else None
+    return rng.choice([key for key in domain.name_keys if key not in taken]), rng.choice(
+        free
+    ) if shown else None
 
 
 def _record_example(
@@ -268,7 +317,9 @@ def _record_example(
 
 
 def record_task(rng: Random, *, back: bool = False) -> Task:
-    """Return the task "record to text", or with `back` "text to record", for one domain and one notation."""
+    """Return the task "record to text", or with `back` "text to record", for one domain and one
+    notation.
+    """
     domain = choose_domain(rng)
     domains = EATING if domain in EATING and rng.random() < 0.7 else (domain,)
     notation, keys = choose_notation(rng), who_and_what(rng, domain)
@@ -324,7 +375,9 @@ def conversion_task(rng: Random) -> Task:
 
 
 def restatement(rng: Random) -> Task:
-    """Return the task of saying the same facts again in other words, or of describing several things in a row."""
+    """Return the task of saying the same facts again in other words, or of describing several
+    things in a row.
+    """
     domain = choose_domain(rng)
 
     def draw(rng: Random) -> Example:

@@ -1,11 +1,19 @@
-"""Rewriting pairs: tense, person, voice, negation, politeness, formality, notes and full sentences."""
+"""Rewriting pairs: tense, person, voice, negation, politeness, formality, notes and full
+sentences.
+"""
 
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
 from edgeprefix.demo.pretraining.synthetic import names, words
-from edgeprefix.demo.pretraining.synthetic.phrases import article, capital, number_words, sentence, uncapital
+from edgeprefix.demo.pretraining.synthetic.phrases import (
+    article,
+    capital,
+    number_words,
+    sentence,
+    uncapital,
+)
 from edgeprefix.demo.pretraining.synthetic.task import Example, Materials, Task
 
 
@@ -69,8 +77,28 @@ teach/teaches/taught/taught/teaching: the class, the children, a course, the new
 choose/chooses/chose/chosen/choosing: the colour, a name, the winner, a seat
 """.strip().splitlines()
 )
-_TIMES = ("today", "tomorrow", "by noon", "this week", "before lunch", "as well", "again", "at once", "on time")
-_PAST_TIMES = ("yesterday", "last week", "on {d}", "in the morning", "at {t}", "last year", "", "", "an hour ago")
+_TIMES = (
+    "today",
+    "tomorrow",
+    "by noon",
+    "this week",
+    "before lunch",
+    "as well",
+    "again",
+    "at once",
+    "on time",
+)
+_PAST_TIMES = (
+    "yesterday",
+    "last week",
+    "on {d}",
+    "in the morning",
+    "at {t}",
+    "last year",
+    "",
+    "",
+    "an hour ago",
+)
 
 
 def _object(rng: Random, verb: Verb) -> str:
@@ -166,13 +194,19 @@ def grammar_task(rng: Random, materials: Materials) -> Task:
         clause = _clause(rng)
         target = sentence(_FORMS[second](clause))
         if question:
-            target = sentence(_phrase(f"did {clause.subject} {clause.verb.base}", clause.thing, clause.when), "?")
+            target = sentence(
+                _phrase(f"did {clause.subject} {clause.verb.base}", clause.thing, clause.when), "?"
+            )
         return Example(sentence(_FORMS[first](clause)), target, (clause.thing,))
 
     wanted = "as a question" if question else f"in the {second} form"
     return Task(
         draw,
-        (f"Write it {wanted}.", f"{capital(first)} to {'question' if question else second}", "Rewrite the sentence."),
+        (
+            f"Write it {wanted}.",
+            f"{capital(first)} to {'question' if question else second}",
+            "Rewrite the sentence.",
+        ),
         ("Original", "Sentence", "Before", first),
         ("Rewritten", "New", "After", "question" if question else second),
     )
@@ -309,7 +343,11 @@ def _request(rng: Random, blunt: Sequence[str], polite: Sequence[str]) -> Exampl
     source, target = rng.choice(blunt), rng.choice(polite)
     if rest and source.endswith("now."):
         source = blunt[0] if "now" not in blunt[0] else "{vp}."
-    return Example(sentence(source.format(vp=phrase)), sentence(target.format(vp=phrase, ing=ing)), (thing, rest))
+    return Example(
+        sentence(source.format(vp=phrase)),
+        sentence(target.format(vp=phrase, ing=ing)),
+        (thing, rest),
+    )
 
 
 def _remark(rng: Random) -> Example:
@@ -326,7 +364,9 @@ def _remark(rng: Random) -> Example:
 def politeness_task(rng: Random, materials: Materials) -> Task:
     """Return the task of saying something blunt politely, or the other way round."""
     back, remarks = rng.random() < 0.15, rng.random()
-    blunt, polite = (rng.sample(frames, rng.choice((1, 3, len(frames)))) for frames in (_BLUNT, _POLITE))
+    blunt, polite = (
+        rng.sample(frames, rng.choice((1, 3, len(frames)))) for frames in (_BLUNT, _POLITE)
+    )
 
     def draw(rng: Random) -> Example:
         item = _remark(rng) if rng.random() < remarks else _request(rng, blunt, polite)
@@ -406,7 +446,9 @@ rent {m} due {d} => The rent of {m} is due on {d}.
 )
 
 
-def _table_task(rng: Random, table: Sequence[tuple[str, ...]], instructions: Sequence[str], both: bool) -> Task:
+def _table_task(
+    rng: Random, table: Sequence[tuple[str, ...]], instructions: Sequence[str], both: bool
+) -> Task:
     back = both and rng.random() < 0.4
 
     def draw(rng: Random) -> Example:
@@ -424,17 +466,29 @@ def _table_task(rng: Random, table: Sequence[tuple[str, ...]], instructions: Seq
             ("Original", "Long"),
             ("Short", "Rewritten"),
         )
-    return Task(draw, instructions, ("Original", "Draft", "Note", "Before"), ("Rewritten", "Full", "After", "Text"))
+    return Task(
+        draw,
+        instructions,
+        ("Original", "Draft", "Note", "Before"),
+        ("Rewritten", "Full", "After", "Text"),
+    )
 
 
 def formality_task(rng: Random, materials: Materials) -> Task:
     """Return the task of making everyday words formal, or formal words plain."""
-    return _table_task(rng, _FORMAL, ("Make it formal.", "Write it as in a business letter.", "Formal style"), True)
+    return _table_task(
+        rng, _FORMAL, ("Make it formal.", "Write it as in a business letter.", "Formal style"), True
+    )
 
 
 def notes_task(rng: Random, materials: Materials) -> Task:
     """Return the task of making a full sentence of a note, or a note of a sentence."""
-    return _table_task(rng, _NOTES, ("Write it as a full sentence.", "From note to sentence", "Expand the note."), True)
+    return _table_task(
+        rng,
+        _NOTES,
+        ("Write it as a full sentence.", "From note to sentence", "Expand the note."),
+        True,
+    )
 
 
 _CONTRACTIONS = (
@@ -464,7 +518,14 @@ def contraction_task(rng: Random, materials: Materials) -> Task:
         clause = rng.choice(VERBS)
         if long in ("I am", "it is", "they are"):
             rest = rng.choice(
-                ("late", "tired", "at home", f"in {names.town(rng)}", "ready", f"with {names.first_name(rng)}")
+                (
+                    "late",
+                    "tired",
+                    "at home",
+                    f"in {names.town(rng)}",
+                    "ready",
+                    f"with {names.first_name(rng)}",
+                )
             )
         elif long in ("was not", "is not"):
             long, short, rest = f"{names.first_name(rng)} {long}", "", f"in {names.town(rng)}"
@@ -472,7 +533,9 @@ def contraction_task(rng: Random, materials: Materials) -> Task:
         else:
             who = "" if long.startswith("I ") else "she " if long.startswith("does") else "they "
             long, short = f"{who}{long}", f"{who}{short}"
-            rest = _phrase(clause.participle if "have" in long else clause.base, _object(rng, clause), "")
+            rest = _phrase(
+                clause.participle if "have" in long else clause.base, _object(rng, clause), ""
+            )
         first, second = sentence(f"{short} {rest}"), sentence(f"{long} {rest}")
         return Example(second, first, (rest,)) if back else Example(first, second, (rest,))
 
@@ -488,7 +551,11 @@ def lower_task(rng: Random, materials: Materials) -> Task:
     """Return the task of correcting text without capitals and full stops, or of writing text so."""
 
     def draw(rng: Random) -> Example:
-        text = rng.choice(materials.sentences) if rng.random() < 0.4 else sentence(_FORMS["past"](_clause(rng)))
+        text = (
+            rng.choice(materials.sentences)
+            if rng.random() < 0.4
+            else sentence(_FORMS["past"](_clause(rng)))
+        )
         return Example(uncapital(text).lower().rstrip("."), text, (text,))
 
     return Task(

@@ -27,7 +27,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Materials:
-    """Real sentences that tasks may copy, quote and sort: all of them, and those of each known subject."""
+    """Real sentences that tasks may copy, quote and sort: all of them, and those of each known
+    subject.
+    """
 
     sentences: Sequence[str]
     by_subject: Sequence[tuple[str, Sequence[str]]] = ()
@@ -45,12 +47,28 @@ def _labelled(rng: Random, task: Task, examples: Sequence[Example]) -> list[str]
     change = rng.choice((str, str, str, str.upper, str.lower))
     mark = rng.choice((": ", ": ", ": ", " - ", " = ", ":\n", ") "))
     between = rng.choice(("\n", "\n", "\n\n"))
-    return [f"{change(source)}{mark}{item.source}{between}{change(target)}{mark}{item.target}" for item in examples]
+    return [
+        f"{change(source)}{mark}{item.source}{between}{change(target)}{mark}{item.target}"
+        for item in examples
+    ]
 
 
 def _arrows(rng: Random, task: Task, examples: Sequence[Example]) -> list[str]:
     arrow = rng.choice(
-        (" -> ", " => ", "\n-> ", "\n=> ", " --> ", " | ", "\t", "\n= ", " :: ", "\n> ", " ### ", "\n---\n")
+        (
+            " -> ",
+            " => ",
+            "\n-> ",
+            "\n=> ",
+            " --> ",
+            " | ",
+            "\t",
+            "\n= ",
+            " :: ",
+            "\n> ",
+            " ### ",
+            "\n---\n",
+        )
     )
     return [f"{item.source}{arrow}{item.target}" for item in examples]
 
@@ -67,7 +85,10 @@ def _quoted(rng: Random, task: Task, examples: Sequence[Example]) -> list[str]:
 
 def _target_only(rng: Random, task: Task, examples: Sequence[Example]) -> list[str]:
     target, mark = rng.choice(task.target_words), rng.choice((":", ":", " =", ":\n"))
-    return [f"{item.source}\n{target}{mark}{'' if mark.endswith(chr(10)) else ' '}{item.target}" for item in examples]
+    return [
+        f"{item.source}\n{target}{mark}{'' if mark.endswith(chr(10)) else ' '}{item.target}"
+        for item in examples
+    ]
 
 
 _LAYOUTS = (_labelled, _labelled, _labelled, _arrows, _plain, _plain, _plain, _quoted, _target_only)
@@ -88,7 +109,9 @@ def _how_many(rng: Random, task: Task) -> int:
 
 
 def write(rng: Random, task: Task, *, most_characters: int | None = None) -> Document:
-    """Write a document: one task, one layout, one or more examples, at most about `most_characters` long."""
+    """Write a document: one task, one layout, one or more examples, at most about `most_characters`
+    long.
+    """
     most_characters = most_characters or rng.choice((400, 850, 850, 1300))
     examples: list[Example] = []
     size = 0
@@ -102,5 +125,9 @@ def write(rng: Random, task: Task, *, most_characters: int | None = None) -> Doc
     if task.instructions and rng.random() < 0.6:
         blocks = _with_instruction(rng, task, blocks)
     multiline = any("\n" in block for block in blocks)
-    between = "\n\n" if multiline and rng.random() < 0.75 else rng.choice(("\n", "\n\n" if multiline else "\n"))
+    between = (
+        "\n\n"
+        if multiline and rng.random() < 0.75
+        else rng.choice(("\n", "\n\n" if multiline else "\n"))
+    )
     return Document(between.join(blocks), tuple(examples))

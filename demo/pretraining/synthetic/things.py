@@ -3,7 +3,15 @@
 from random import Random
 
 from edgeprefix.demo.pretraining.synthetic import names, words
-from edgeprefix.demo.pretraining.synthetic.facets import Domain, facet, fragments, number, one_of, several, spread
+from edgeprefix.demo.pretraining.synthetic.facets import (
+    Domain,
+    facet,
+    fragments,
+    number,
+    one_of,
+    several,
+    spread,
+)
 
 
 def _pet_name(rng: Random) -> str:
@@ -85,11 +93,21 @@ PRODUCT = Domain(
             one_of("yes", "no"),
             ask="Is {n} in stock?",
             special={
-                "yes": fragments(verb="is in stock|is available now", full="It can be sent at once"),
-                "no": fragments(verb="is out of stock|is not available at the moment", full="It is sold out"),
+                "yes": fragments(
+                    verb="is in stock|is available now", full="It can be sent at once"
+                ),
+                "no": fragments(
+                    verb="is out of stock|is not available at the moment", full="It is sold out"
+                ),
             },
         ),
-        facet("condition|state", one_of("new", "used"), pre="{v}", verb="is {v}", ask="Is {n} new or used?"),
+        facet(
+            "condition|state",
+            one_of("new", "used"),
+            pre="{v}",
+            verb="is {v}",
+            ask="Is {n} new or used?",
+        ),
         facet(
             "room|for|use",
             one_of("kitchen", "garden", "office", "bedroom", "garage", "living room"),
@@ -104,7 +122,13 @@ CAR = Domain(
     ("model", "name", "vehicle"),
     names.brand,
     (
-        facet("colour", one_of(*words.COLOURS), pre="{v}", verb="is painted {v}", ask="What colour is {n}?"),
+        facet(
+            "colour",
+            one_of(*words.COLOURS),
+            pre="{v}",
+            verb="is painted {v}",
+            ask="What colour is {n}?",
+        ),
         facet(
             "year|built",
             names.year,
@@ -142,7 +166,13 @@ CAR = Domain(
             verb="has {v} seats|carries {v} people",
             ask="How many seats does {n} have?",
         ),
-        facet("owner|seller", names.person, post="sold by {v}", verb="belongs to {v}", ask="Who owns {n}?"),
+        facet(
+            "owner|seller",
+            names.person,
+            post="sold by {v}",
+            verb="belongs to {v}",
+            ask="Who owns {n}?",
+        ),
         facet(
             "top speed|speed",
             number(20, 240, "{} km/h"),
@@ -155,7 +185,10 @@ CAR = Domain(
 RECIPE = Domain(
     ("recipe", "dish"),
     ("recipe", "dish", "name"),
-    lambda rng: f"{names.invented(rng, 2)} {rng.choice(('soup', 'pie', 'cake', 'stew', 'salad', 'bread', 'pudding'))}",
+    lambda rng: (
+        f"{names.invented(rng, 2)} "
+        f"{rng.choice(('soup', 'pie', 'cake', 'stew', 'salad', 'bread', 'pudding'))}"
+    ),
     (
         facet(
             "ingredients|needs|you need",
@@ -195,7 +228,11 @@ RECIPE = Domain(
             ask="How hard is {n} to make?",
         ),
         facet(
-            "author|by|cook", names.person, post="by {v}", verb="was written down by {v}", ask="Whose recipe is {n}?"
+            "author|by|cook",
+            names.person,
+            post="by {v}",
+            verb="was written down by {v}",
+            ask="Whose recipe is {n}?",
         ),
         facet(
             "temperature|oven",
@@ -212,7 +249,13 @@ ANIMAL = Domain(
     _pet_name,
     (
         facet("age", number(2, 29, "{} years"), verb="is {v} old", ask="How old is {n}?"),
-        facet("colour|fur", one_of(*words.COLOURS[:8]), pre="{v}", verb="is {v}", ask="What colour is {n}?"),
+        facet(
+            "colour|fur",
+            one_of(*words.COLOURS[:8]),
+            pre="{v}",
+            verb="is {v}",
+            ask="What colour is {n}?",
+        ),
         facet(
             "owner|keeper|belongs to",
             names.person,
@@ -221,7 +264,11 @@ ANIMAL = Domain(
             ask="Who owns {n}?",
         ),
         facet(
-            "weight", number(2, 700, "{} kg"), post="weighing {v}", verb="weighs {v}", ask="How much does {n} weigh?"
+            "weight",
+            number(2, 700, "{} kg"),
+            post="weighing {v}",
+            verb="weighs {v}",
+            ask="How much does {n} weigh?",
         ),
         facet(
             "food|eats|diet",
@@ -231,7 +278,12 @@ ANIMAL = Domain(
         ),
         facet(
             "home|lives|place",
-            spread(names.town, lambda rng: f"the {rng.choice(('barn', 'garden', 'zoo', 'stable', 'kitchen', 'yard'))}"),
+            spread(
+                names.town,
+                lambda rng: (
+                    f"the {rng.choice(('barn', 'garden', 'zoo', 'stable', 'kitchen', 'yard'))}"
+                ),
+            ),
             verb="lives in {v}",
             ask="Where does {n} live?",
         ),
@@ -247,9 +299,12 @@ ANIMAL = Domain(
             one_of("yes", "no"),
             ask="Is {n} good with children?",
             special={
-                "yes": fragments(verb="is good with children|likes children", post="that likes children"),
+                "yes": fragments(
+                    verb="is good with children|likes children", post="that likes children"
+                ),
                 "no": fragments(
-                    verb="is not good with children|does not like children", post="that does not like children"
+                    verb="is not good with children|does not like children",
+                    post="that does not like children",
                 ),
             },
         ),

@@ -39,8 +39,13 @@ THINGS = _split("""
 lion, anchor, oak, mill, bell, crown, heron, fox, barrel, kettle, lantern, rose, swan, wagon, spoon, garden, ship, bear,
 bridge, castle, dove, feather, harp, hound, key, moon, owl, pear, plough, raven, stag, star, thistle, tower, wheel,
 willow, basket, cellar, lemon, olive, pepper, table, orchard, compass, drum, mermaid, clock, candle, otter, badger""")
-COLOURS = _split("red, blue, green, black, white, grey, silver, brown, yellow, orange, pink, purple, navy, cream")
-MATERIALS = _split("steel, oak, cotton, wool, leather, glass, plastic, bamboo, aluminium, linen, rubber, clay, pine")
+COLOURS = _split(
+    "red, blue, green, black, white, grey, silver, brown, yellow, orange, pink, purple, navy, cream"
+)
+MATERIALS = _split(
+    "steel, oak, cotton, wool, leather, glass, plastic, bamboo, aluminium, linen, rubber, clay, "
+    "pine"
+)
 PRODUCTS = _split("""
 kettle, lamp, backpack, jacket, phone, camera, chair, desk, mug, blanket, umbrella, toaster, watch, speaker, tent,
 bicycle, helmet, knife, pillow, radio, printer, keyboard, mattress, suitcase, heater, blender, vase, scarf, torch,
@@ -59,30 +64,55 @@ ANIMALS = _split("""
 dog, cat, horse, goat, parrot, rabbit, tortoise, pony, hamster, donkey, sheep, duck, goose, lizard, hen, pig, turtle,
 mouse, camel, llama, snake, frog, ferret, canary, lamb, cow, pigeon, falcon, seal, penguin""")
 FRUITS = _split(
-    "apple, pear, plum, cherry, lemon, orange, banana, grape, peach, mango, fig, melon, kiwi, apricot, lime"
+    "apple, pear, plum, cherry, lemon, orange, banana, grape, peach, mango, fig, melon, kiwi, "
+    "apricot, lime"
 )
 VEGETABLES = _split(
-    "carrot, onion, potato, bean, pea, leek, cabbage, spinach, turnip, tomato, pepper, radish, garlic, celery"
+    "carrot, onion, potato, bean, pea, leek, cabbage, spinach, turnip, tomato, pepper, radish, "
+    "garlic, celery"
 )
-TOOLS = _split("hammer, saw, drill, spade, rake, axe, wrench, screwdriver, chisel, pliers, shovel, file, ladder, brush")
-INSTRUMENTS = _split("piano, violin, flute, drum, guitar, harp, trumpet, cello, organ, banjo, clarinet, oboe, viola")
-CLOTHES = _split("coat, shirt, hat, scarf, glove, sock, dress, jacket, belt, boot, skirt, jumper, cap, vest, tie")
-VEHICLES = _split("car, bus, train, ship, tram, truck, bicycle, van, ferry, plane, tractor, taxi, boat, scooter, canoe")
-FURNITURE = _split("table, chair, bed, sofa, desk, shelf, stool, wardrobe, bench, cupboard, cabinet, armchair, couch")
-BODY = _split("hand, foot, knee, elbow, shoulder, nose, ear, eye, finger, toe, neck, ankle, wrist, chin, tongue")
+TOOLS = _split(
+    "hammer, saw, drill, spade, rake, axe, wrench, screwdriver, chisel, pliers, shovel, file, "
+    "ladder, brush"
+)
+INSTRUMENTS = _split(
+    "piano, violin, flute, drum, guitar, harp, trumpet, cello, organ, banjo, clarinet, oboe, viola"
+)
+CLOTHES = _split(
+    "coat, shirt, hat, scarf, glove, sock, dress, jacket, belt, boot, skirt, jumper, cap, vest, tie"
+)
+VEHICLES = _split(
+    "car, bus, train, ship, tram, truck, bicycle, van, ferry, plane, tractor, taxi, boat, "
+    "scooter, canoe"
+)
+FURNITURE = _split(
+    "table, chair, bed, sofa, desk, shelf, stool, wardrobe, bench, cupboard, cabinet, armchair, "
+    "couch"
+)
+BODY = _split(
+    "hand, foot, knee, elbow, shoulder, nose, ear, eye, finger, toe, neck, ankle, wrist, chin, "
+    "tongue"
+)
 SUBJECTS = _split("""
 history, chemistry, drawing, French, Spanish, pottery, physics, cooking, biology, photography, creative writing,
 mathematics, singing, gardening, computing, first aid, sewing, philosophy, economics, chess, swimming, yoga, accounting""")
 GENRES = _split("""
 crime, romance, fantasy, horror, comedy, adventure, science fiction, historical, detective, war, travel, mystery""")
-SPORTS = _split("football, rugby, hockey, basketball, handball, volleyball, cricket, water polo, netball, baseball")
+SPORTS = _split(
+    "football, rugby, hockey, basketball, handball, volleyball, cricket, water polo, netball, "
+    "baseball"
+)
 WEATHER = _split(
-    "sunny, cloudy, rainy, foggy, windy, stormy, snowy, dry, misty, overcast, frosty, humid, clear, showery"
+    "sunny, cloudy, rainy, foggy, windy, stormy, snowy, dry, misty, overcast, frosty, humid, "
+    "clear, showery"
 )
 DAYS = _split("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
 MONTHS = _split("""
 January, February, March, April, May, June, July, August, September, October, November, December""")
-LANGUAGES = _split("English, French, German, Spanish, Italian, Arabic, Polish, Hindi, Turkish, Swedish, Dutch, Greek")
+LANGUAGES = _split(
+    "English, French, German, Spanish, Italian, Arabic, Polish, Hindi, Turkish, Swedish, Dutch, "
+    "Greek"
+)
 INGREDIENTS = _split("""
 flour, butter, sugar, eggs, milk, rice, onions, garlic, tomatoes, cheese, lentils, chicken, potatoes, carrots, cream,
 mushrooms, spinach, lemon, ginger, beans, honey, oats, apples, salt, basil, yoghurt, almonds, pepper""")

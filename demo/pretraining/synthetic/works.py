@@ -131,7 +131,12 @@ FILM = Domain(
             verb="was made in {v}|comes from {v}",
             ask="Where was {n} made?",
         ),
-        facet("language", one_of(*words.LANGUAGES), verb="is in {v}|was shot in {v}", ask="Which language is {n} in?"),
+        facet(
+            "language",
+            one_of(*words.LANGUAGES),
+            verb="is in {v}|was shot in {v}",
+            ask="Which language is {n} in?",
+        ),
     ),
 )
 SONG = Domain(
