@@ -2,7 +2,7 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
-ROOMS  := train export runtime demo
+ROOMS  := base train export runtime page demo bench
 
 .PHONY: demo test test-slow test-gpu test-optimum check bench clean
 
@@ -45,4 +45,5 @@ $(VENV)-optimum/installed: pyproject.toml tests/export/optimum_environment.py
 # mypy does not follow the editable install's folder mapping, so it is shown the same package as a tree of links.
 $(VENV)/typecheck:
 	mkdir -p $@/edgeprefix
-	$(foreach room,$(ROOMS),ln -sfn $(CURDIR)/$(room) $@/edgeprefix/$(room);)
+	$(foreach room,$(filter-out bench,$(ROOMS)),ln -sfn $(CURDIR)/$(room) $@/edgeprefix/$(room);)
+	ln -sfn $(CURDIR)/benchmarks/bench $@/edgeprefix/bench

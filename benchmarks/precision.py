@@ -32,11 +32,11 @@ import onnxruntime
 import torch
 from onnxruntime.quantization.neural_compressor.weight_only import quant_tensor_k_quant_cpu
 
+from edgeprefix.base.rounding import dequantise, quantise
 from edgeprefix.export.base import Base, load_base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.precision import to_precision
 from edgeprefix.runtime.contracts.manifest import PRECISIONS, Manifest
-from edgeprefix.runtime.contracts.rounding import dequantise, quantise
 from edgeprefix.runtime.decoding.cache import Cache
 from edgeprefix.runtime.decoding.decoder import Decoder
 from edgeprefix.runtime.decoding.session import open_graph

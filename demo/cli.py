@@ -17,7 +17,7 @@ from rich.table import Table
 from edgeprefix.demo.page import score_text
 from edgeprefix.demo.pipeline import DemoOptions, run_demo
 from edgeprefix.demo.stages import Advance, Watch
-from edgeprefix.runtime.page.units import size_text, time_text
+from edgeprefix.page.units import size_text, time_text
 
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

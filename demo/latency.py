@@ -1,5 +1,5 @@
 """How long a token and a first token take in the runtime; what a prefix costs is timed by
-runtime/measuring/swaps.py.
+benchmarks/bench/swaps.py.
 """
 
 from __future__ import annotations

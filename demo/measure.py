@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.bench.swaps import SwapMeter
 from edgeprefix.demo.latency import measure_latency, summary
 from edgeprefix.runtime import Engine, Request
-from edgeprefix.runtime.measuring.swaps import SwapMeter
 
 _MAX_BATCH = 8
 _MAX_LENGTH = 512

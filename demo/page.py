@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from edgeprefix.runtime.page.charts import Bar, Series, bars, curves, log_bars
-from edgeprefix.runtime.page.document import document, facts, side_by_side, tile
-from edgeprefix.runtime.page.units import number_and_unit, size_text, time_text
+from edgeprefix.page.charts import Bar, Series, bars, curves, log_bars
+from edgeprefix.page.document import document, facts, side_by_side, tile
+from edgeprefix.page.units import number_and_unit, size_text, time_text
 
 Report = Mapping[str, Any]
 

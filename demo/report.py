@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.bench.machine_card import RUNTIME_PACKAGES, machine_card, versions
 from edgeprefix.demo.measuring import samples, score
 from edgeprefix.demo.tasks import DemoRow, DemoTask
 from edgeprefix.demo.training import read_curves
 from edgeprefix.export import ParityReport
-from edgeprefix.runtime.measuring.machine_card import RUNTIME_PACKAGES, machine_card, versions
 from edgeprefix.train import Base, TrainResult
 
 _SHOWN_MIXED = 9

@@ -28,11 +28,12 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
+from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export.adapters import ALIBI_POSITIONS, reference_attention
 from edgeprefix.export.refusals import refusal
 from edgeprefix.export.streaming import fill, hollow_model
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
-from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.tokenizer import end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 

@@ -1,4 +1,4 @@
-"""A weight that is quantised block by block when it is written (runtime/contracts/rounding.py has
+"""A weight that is quantised block by block when it is written (base/rounding.py has
 the arithmetic).
 """
 
@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from edgeprefix.base.rounding import Array, Bytes, WeightFormat, quantise
 from edgeprefix.export.weights import dims
-from edgeprefix.runtime.contracts.rounding import Array, Bytes, WeightFormat, quantise
 
 _AT_ONCE = 1 << 24  # numbers
 

@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from tokenizers import Tokenizer
 
+from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.export.base import Base, load_base, quiet_transformers, read_config
 from edgeprefix.export.calibration import measure_scales
 from edgeprefix.export.passes import make_lean
@@ -25,7 +26,6 @@ from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
 from edgeprefix.export.verify import Expected, graph_side, torch_side
 from edgeprefix.export.weights import weight_bytes, write_model
 from edgeprefix.runtime.contracts.cache_scales import LayerScales, save_scales
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.files import atomic_folder
 from edgeprefix.runtime.contracts.manifest import (
     GRAPH_FILE,

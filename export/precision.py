@@ -7,11 +7,11 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgeprefix.base.rounding import FORMATS
 from edgeprefix.export.passes.experts import QuantiseExpertsPass
 from edgeprefix.export.passes.half import HalfPrecisionPass
 from edgeprefix.export.passes.names import NamePass
 from edgeprefix.export.passes.quantise import QuantiseWeightsPass
-from edgeprefix.runtime.contracts.rounding import FORMATS
 
 
 def to_precision(model: ir.Model, precision: str) -> ir.Model:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export.peft import AdapterOptions, is_adapter, prefix_of_adapter
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
-from edgeprefix.runtime.contracts.identity import checkpoint_identity
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.errors import ExportError

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from edgeprefix.base.rounding import FORMATS, SMALLEST_SIDE, WeightFormat, rounded
 from edgeprefix.export.base import Base
 from edgeprefix.export.passes.experts import expert_format
 from edgeprefix.export.trace import survey_layers
-from edgeprefix.runtime.contracts.rounding import FORMATS, SMALLEST_SIDE, WeightFormat, rounded
 
 Array = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeprefix.base.rounding import FORMATS
 from edgeprefix.export.base import Base, load_base, quiet_transformers
 from edgeprefix.export.parity import ParityReport, bounds_of, compare
 from edgeprefix.export.reference import Array, Reference, Row, States, some_tokens
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
-from edgeprefix.runtime.contracts.rounding import FORMATS
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.opening import Room, open_decoder
 from edgeprefix.runtime.errors import BaseMismatchError

@@ -15,10 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "runtime": set(),
-    "train": {"runtime"},
-    "export": {"runtime"},
-    "demo": {"runtime", "train", "export"},
+    "page": set(),
+    "base": {"runtime"},
+    "train": {"base", "runtime"},
+    "export": {"base", "runtime"},
+    "bench": {"runtime", "page"},
+    "demo": {"runtime", "base", "train", "export", "bench", "page"},
 }
+FOLDERS = {package: ROOT / package for package in MAY_IMPORT} | {"bench": ROOT / "benchmarks/bench"}
 RUNTIME_BUDGET = {"numpy", "onnxruntime", "tokenizers", "safetensors", "edgeprefix"}
 
 
@@ -34,7 +38,7 @@ def imported_modules(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_imports_run_one_way(room: str) -> None:
     allowed = MAY_IMPORT[room] | {room}
-    for path in sorted((ROOT / room).rglob("*.py")):
+    for path in sorted(FOLDERS[room].rglob("*.py")):
         for module in imported_modules(path):
             if module.startswith("edgeprefix."):
                 target = module.split(".")[1]
@@ -71,10 +75,11 @@ def test_import_budget_of_the_runtime() -> None:
 
 def test_every_folder_with_code_is_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {
-        path.parent.relative_to(ROOT) for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py")
+    packages = {
+        ".".join(("edgeprefix", room, *path.parent.relative_to(folder).parts))
+        for room, folder in FOLDERS.items()
+        for path in folder.rglob("*.py")
     }
-    packages = {"edgeprefix." + ".".join(folder.parts) for folder in folders}
     assert packages == set(settings["packages"]), (
         "list it in pyproject.toml: [tool.setuptools] packages"
     )

@@ -26,8 +26,9 @@ from transformers.cache_utils import DynamicCache
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
-from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base.identity import checkpoint_identity
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer, end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
 from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix

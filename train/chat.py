@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
+from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.errors import CheckpointError, DataError
 

@@ -2,7 +2,7 @@
 will meet.
 
 Every projection is rounded in the format that `export decoder --precision` uses
-(runtime/contracts/rounding.py) and put back as plain numbers. What is not modelled: the kernels
+(base/rounding.py) and put back as plain numbers. What is not modelled: the kernels
 also round activations to 8 bits.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from edgeprefix.runtime.contracts.rounding import FORMATS, SMALLEST_SIDE, rounded
+from edgeprefix.base.rounding import FORMATS, SMALLEST_SIDE, rounded
 
 WEIGHTS = ("checkpoint", *FORMATS)
 

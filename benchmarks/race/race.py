@@ -26,8 +26,8 @@ from benchmarks.race.field import CONTENDERS
 from benchmarks.race.records import Record, RecordFile
 from benchmarks.race.turn import Turn
 from benchmarks.race.worker import Worker
-from edgeprefix.runtime.measuring.machine_card import machine_card, versions
-from edgeprefix.runtime.measuring.memory_bandwidth import SINGLE_BLAS_THREAD
+from edgeprefix.bench.machine_card import machine_card, versions
+from edgeprefix.bench.memory_bandwidth import SINGLE_BLAS_THREAD
 
 NOTHING_DONE_S = 0.1
 
@@ -99,7 +99,7 @@ def memory_bandwidth(threads: int) -> list[float]:
     """Bytes/s that `threads` read from memory, several samples, in a process of its own."""
     job = json.dumps({"threads": threads, "bytes": 1 << 26})
     found = subprocess.run(
-        [sys.executable, "-m", "edgeprefix.runtime.measuring.memory_bandwidth", job],
+        [sys.executable, "-m", "edgeprefix.bench.memory_bandwidth", job],
         check=True, capture_output=True, text=True, env={**os.environ, **SINGLE_BLAS_THREAD},
     )  # fmt: skip
     return [round(sample) for sample in json.loads(found.stdout)["memory"]]

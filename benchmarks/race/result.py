@@ -16,8 +16,8 @@ from benchmarks.race.environments import site_bytes, versions
 from benchmarks.race.field import CONTENDERS
 from benchmarks.race.records import Record, RecordFile
 from benchmarks.race.shapes import SHAPES
+from edgeprefix.bench.weight_bytes import weight_bytes_per_step
 from edgeprefix.runtime.contracts.files import write_atomic
-from edgeprefix.runtime.measuring.weight_bytes import weight_bytes_per_step
 
 Result = dict[str, Any]
 

@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.export.adopt.bundle import adopt
 from edgeprefix.export.base import quiet_transformers, read_config
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import ExportError, MissingExtraError, OutputError

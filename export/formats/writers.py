@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.export.base import read_config
 from edgeprefix.export.formats.llama_cpp import write_llama_cpp
 from edgeprefix.export.formats.onnx_adapter import write_onnx_adapter
 from edgeprefix.export.formats.openvino import write_openvino
 from edgeprefix.export.formats.peft import write_peft
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import ExportError
 

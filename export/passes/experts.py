@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from edgeprefix.base.rounding import SMALLEST_SIDE, WeightFormat
 from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.passes.graph import MICROSOFT, make_node, remove, replace
 from edgeprefix.export.weights import (
@@ -22,7 +23,6 @@ from edgeprefix.export.weights import (
     unique_name,
     weight_of,
 )
-from edgeprefix.runtime.contracts.rounding import SMALLEST_SIDE, WeightFormat
 
 _SMALLEST_BLOCK = 16  # of GatherBlockQuantized
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeprefix.base.rounding import SMALLEST_SIDE, WeightFormat
 from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.passes.graph import MICROSOFT, attribute, make_node, remove, replace, users
 from edgeprefix.export.passes.layout import source_of
 from edgeprefix.export.passes.linear import linear_of
 from edgeprefix.export.weights import computed, constant, dims, shared, unique_name, weight_of
-from edgeprefix.runtime.contracts.rounding import SMALLEST_SIDE, WeightFormat
 
 _ACCURACY_LEVEL = (
     4  # activations are rounded to int8 block by block, which the fast CPU kernels need

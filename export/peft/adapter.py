@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export.base import Base, load_base, read_config
 from edgeprefix.export.peft.config import (
     CONFIG_FILE,
@@ -24,8 +26,7 @@ from edgeprefix.export.peft.kv_layout import unpack_layers
 from edgeprefix.export.peft.tensors import read_prompt
 from edgeprefix.export.streaming import hollow_model
 from edgeprefix.export.trace import survey_layers
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
-from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.contracts.task_pack import TaskPack

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprefix.runtime.contracts.checkpoint import find_checkpoint
+from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.runtime.errors import CheckpointError
 
 
@@ -49,7 +49,7 @@ def test_a_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     program = (
-        "from edgeprefix.runtime.contracts.checkpoint import find_checkpoint; "
+        "from edgeprefix.base.checkpoint import find_checkpoint; "
         "find_checkpoint('org/no-such-model')"
     )
     result = subprocess.run(

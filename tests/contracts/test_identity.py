@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.base.identity import checkpoint_identity
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.errors import CheckpointError
 
 

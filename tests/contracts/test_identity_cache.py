@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from edgeprefix.runtime.contracts import identity
-from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
-from edgeprefix.runtime.contracts.identity_cache import remembered
+from edgeprefix.base import identity
+from edgeprefix.base.identity import checkpoint_identity
+from edgeprefix.base.identity_cache import remembered
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 
 
 @pytest.fixture

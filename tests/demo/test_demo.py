@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.demo.cli import demo_app
 from edgeprefix.demo.pipeline import DemoOptions, run_demo
 from edgeprefix.demo.tasks import TASKS
 from edgeprefix.runtime import Prefix
-from edgeprefix.runtime.contracts.identity import checkpoint_identity
 from edgeprefix.runtime.errors import CheckpointError, OutputError
 from tiny import save_checkpoint, tiny_llama
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeprefix.demo.page import render, score_text
-from edgeprefix.runtime.page.units import size_text, time_text
+from edgeprefix.page.units import size_text, time_text
 
 
 def hand_made_report() -> dict[str, Any]:

@@ -18,12 +18,13 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from typer.testing import CliRunner
 
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export.cli.app import export_app
 from edgeprefix.export.formats.onnx_adapter import write_onnx_adapter
 from edgeprefix.export.formats.openvino import write_openvino
 from edgeprefix.export.formats.writers import FORMATS, write_prefix
 from edgeprefix.runtime import Prefix
-from edgeprefix.runtime.contracts.identity import BaseIdentity, checkpoint_identity
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
 from edgeprefix.runtime.errors import ExportError
 from tiny import tiny_llama

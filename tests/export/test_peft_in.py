@@ -38,10 +38,10 @@ from peft_side import (
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export import export_prefix
 from edgeprefix.export.cli.app import export_app
 from edgeprefix.export.prefix import read_prefix
-from edgeprefix.runtime.contracts.identity import checkpoint_identity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import (
     BaseMismatchError,

@@ -10,6 +10,7 @@ import pytest
 from conftest import MakeBundle, graph_of, ops
 from zoo import tiny_model
 
+from edgeprefix.base.rounding import WeightFormat, dequantise
 from edgeprefix.export.base import Base
 from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.bundle import build_graph, write_bundle
@@ -17,7 +18,6 @@ from edgeprefix.export.precision import to_precision
 from edgeprefix.export.verify import verify
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.contracts.rounding import WeightFormat, dequantise
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export import export_prefix
-from edgeprefix.runtime.contracts.identity import checkpoint_identity
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import BaseMismatchError, ExportError

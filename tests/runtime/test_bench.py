@@ -17,8 +17,8 @@ import pytest
 from bundles import make_prefix
 from pages import assert_stands_alone
 
+from edgeprefix.bench.report import Report
 from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.measuring.report import Report
 
 ROOT = (sys.executable, "-m", "edgeprefix.runtime.cli.root", "bench")
 SMALL = (

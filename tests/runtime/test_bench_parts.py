@@ -13,24 +13,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import assert_stands_alone
 
+from edgeprefix.bench.budget import FEWEST_ROUNDS, Candidate, make_plan, parse_budget
+from edgeprefix.bench.cells import Cell, Grid, Setup, cells_of
+from edgeprefix.bench.child import Child, Worker
+from edgeprefix.bench.choose import choose, parse_sizes, thread_counts
+from edgeprefix.bench.company import CompanyWatch, shares_for
+from edgeprefix.bench.compare import compare, ratio_spread
+from edgeprefix.bench.compare_page import render_comparison
+from edgeprefix.bench.machine_card import machine_card, versions
+from edgeprefix.bench.memory import peak_bytes
+from edgeprefix.bench.memory_bandwidth import read_bandwidth
+from edgeprefix.bench.page import render_report
+from edgeprefix.bench.report import Measurement, Report
+from edgeprefix.bench.result import limit_tokens_per_s
+from edgeprefix.bench.spread import Number, percentiles
+from edgeprefix.bench.weight_bytes import weight_bytes_per_step
+from edgeprefix.page.charts import WIDTH, Bar, Interval, Series, curves, intervals, stacked
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import EdgePrefixError, FileFormatError, RequestError
-from edgeprefix.runtime.measuring.budget import FEWEST_ROUNDS, Candidate, make_plan, parse_budget
-from edgeprefix.runtime.measuring.cells import Cell, Grid, Setup, cells_of
-from edgeprefix.runtime.measuring.child import Child, Worker
-from edgeprefix.runtime.measuring.choose import choose, parse_sizes, thread_counts
-from edgeprefix.runtime.measuring.company import CompanyWatch, shares_for
-from edgeprefix.runtime.measuring.compare import compare, ratio_spread
-from edgeprefix.runtime.measuring.compare_page import render_comparison
-from edgeprefix.runtime.measuring.machine_card import machine_card, versions
-from edgeprefix.runtime.measuring.memory import peak_bytes
-from edgeprefix.runtime.measuring.memory_bandwidth import read_bandwidth
-from edgeprefix.runtime.measuring.page import render_report
-from edgeprefix.runtime.measuring.report import Measurement, Report
-from edgeprefix.runtime.measuring.result import limit_tokens_per_s
-from edgeprefix.runtime.measuring.spread import Number, percentiles
-from edgeprefix.runtime.measuring.weight_bytes import weight_bytes_per_step
-from edgeprefix.runtime.page.charts import WIDTH, Bar, Interval, Series, curves, intervals, stacked
 
 positive = st.floats(0.01, 1e6)
 samples = st.lists(positive, min_size=1, max_size=9)

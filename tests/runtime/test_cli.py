@@ -15,8 +15,8 @@ import pytest
 import typer
 from bundles import make_prefix
 
+from edgeprefix.bench.cli import bench_app
 from edgeprefix.runtime import Prefix, TaskPack
-from edgeprefix.runtime.cli.bench import bench_app
 from edgeprefix.runtime.cli.common import ResultFile
 from edgeprefix.runtime.cli.compile import compile_app
 from edgeprefix.runtime.cli.root import main

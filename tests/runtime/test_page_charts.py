@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgeprefix.runtime.page.charts import WIDTH, Bar, Series, bars, curves, log_bars, ticks
+from edgeprefix.page.charts import WIDTH, Bar, Series, bars, curves, log_bars, ticks
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 import torch
 from rows import record_rows
 
+from edgeprefix.base.rounding import dequantise
 from edgeprefix.export import export_decoder
-from edgeprefix.runtime.contracts.rounding import dequantise
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train import PrefixConfig, TrainConfig, load_base, train_prefix
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama

@@ -14,7 +14,7 @@ import torch
 from rows import label_rows, record_rows
 from transformers import PreTrainedModel
 
-from edgeprefix.runtime.contracts.identity import checkpoint_identity
+from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import BaseMismatchError, TrainingError
 from edgeprefix.train import (

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from edgeprefix.bench.cells import Cell
+from edgeprefix.bench.names import more_is_better
+from edgeprefix.bench.report import Report
+from edgeprefix.bench.spread import Number
 from edgeprefix.runtime.contracts.files import write_atomic
-from edgeprefix.runtime.measuring.cells import Cell
-from edgeprefix.runtime.measuring.names import more_is_better
-from edgeprefix.runtime.measuring.report import Report
-from edgeprefix.runtime.measuring.spread import Number
 
 KIND = "edgeprefix-bench-comparison"
 NOISE = 0.03

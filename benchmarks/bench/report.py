@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.bench.cells import Cell, nearest
+from edgeprefix.bench.spread import Number
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.errors import FileFormatError
-from edgeprefix.runtime.measuring.cells import Cell, nearest
-from edgeprefix.runtime.measuring.spread import Number
 
 KIND = "edgeprefix-bench"
 FORMAT_VERSION = 1

@@ -1,7 +1,7 @@
 """Memory bandwidth as measured: threads that read arrays, each its own, with the dot product of
 numpy's BLAS.
 
-    OPENBLAS_NUM_THREADS=1 python -m edgeprefix.runtime.measuring.memory_bandwidth '{"threads": 2,
+    OPENBLAS_NUM_THREADS=1 python -m edgeprefix.bench.memory_bandwidth '{"threads": 2,
     "bytes": 4000000}'
 
 A decoding step reads all weights once, so bandwidth over weight bytes is what no kernel can beat.
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprefix.bench.machine_card import last_level_cache_bytes
 from edgeprefix.runtime.decoding.machine import available_bytes
-from edgeprefix.runtime.measuring.machine_card import last_level_cache_bytes
 
 _BLAS_VARIABLES = (
     "OPENBLAS_NUM_THREADS",

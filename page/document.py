@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from edgeprefix.runtime.page.style import CSS
+from edgeprefix.page.style import CSS
 
 
 def document(title: str, body: str, *, footer: str) -> str:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeprefix.bench.cells import Cell, Setup, slack
+from edgeprefix.bench.swaps import SwapMeter
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.engine import Engine
-from edgeprefix.runtime.measuring.cells import Cell, Setup, slack
-from edgeprefix.runtime.measuring.swaps import SwapMeter
 from edgeprefix.runtime.request import Request
 
 Samples = dict[str, list[float]]

@@ -4,7 +4,7 @@ better.
 
 from __future__ import annotations
 
-from edgeprefix.runtime.page.units import rate_text, size_text, time_text
+from edgeprefix.page.units import rate_text, size_text, time_text
 
 TITLES = {
     "token_ms_p50": "a token, median",

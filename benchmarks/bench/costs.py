@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprefix.runtime.measuring.budget import Candidate
-from edgeprefix.runtime.measuring.cells import Cell, slack
-from edgeprefix.runtime.measuring.stopwatch import LEAST_ROUND_S
+from edgeprefix.bench.budget import Candidate
+from edgeprefix.bench.cells import Cell, slack
+from edgeprefix.bench.stopwatch import LEAST_ROUND_S
 
 _LONG = 2048  # tokens of context that double the cost of a token
 _COLD_ROUNDS, _THREAD_ROUNDS = 5, 5

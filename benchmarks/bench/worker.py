@@ -1,7 +1,7 @@
 """The measuring process: opens a bundle, then does what its parent asks for, line by line, until
 its input ends.
 
-    python -m edgeprefix.runtime.measuring.worker
+    python -m edgeprefix.bench.worker
 
 Requests and answers are JSON lines: `{"open": SETUP}` → load time and a rough cost of a step;
 `{"measure": CELL}` → one round's samples; at the end of the input the last line tells the peak
@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.bench.cells import Cell, Setup
+from edgeprefix.bench.memory import peak_bytes
+from edgeprefix.bench.stopwatch import Stopwatch, prompt_ids, scratch_folder
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import EdgePrefixError
-from edgeprefix.runtime.measuring.cells import Cell, Setup
-from edgeprefix.runtime.measuring.memory import peak_bytes
-from edgeprefix.runtime.measuring.stopwatch import Stopwatch, prompt_ids, scratch_folder
 from edgeprefix.runtime.request import Request
 
 _PROBE_TOKENS, _PROBE_STEPS = 32, 6

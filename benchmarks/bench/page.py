@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from edgeprefix.runtime.measuring.names import shown, title
-from edgeprefix.runtime.measuring.report import Measurement, Report
-from edgeprefix.runtime.measuring.spread import Number
-from edgeprefix.runtime.page.charts import Bar, Series, bars, curves, log_bars, stacked
-from edgeprefix.runtime.page.document import document, facts, side_by_side, tile
-from edgeprefix.runtime.page.units import number_and_unit, rate_text, size_text, time_text
+from edgeprefix.bench.names import shown, title
+from edgeprefix.bench.report import Measurement, Report
+from edgeprefix.bench.spread import Number
+from edgeprefix.page.charts import Bar, Series, bars, curves, log_bars, stacked
+from edgeprefix.page.document import document, facts, side_by_side, tile
+from edgeprefix.page.units import number_and_unit, rate_text, size_text, time_text
 
 _STYLES = ("prefix", "third", "fourth", "base")
 

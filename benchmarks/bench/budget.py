@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeprefix.bench.cells import Cell
 from edgeprefix.runtime.errors import RequestError
-from edgeprefix.runtime.measuring.cells import Cell
 
 FEWEST_ROUNDS = 3
 """Fewer say nothing about a number's spread."""

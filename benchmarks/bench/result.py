@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from edgeprefix.bench.bench import Findings
+from edgeprefix.bench.cells import Cell, Setup
+from edgeprefix.bench.company import BUSY_SHARE, Shares
+from edgeprefix.bench.machine_card import versions
+from edgeprefix.bench.report import Measurement, Report
 from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.measuring.bench import Findings
-from edgeprefix.runtime.measuring.cells import Cell, Setup
-from edgeprefix.runtime.measuring.company import BUSY_SHARE, Shares
-from edgeprefix.runtime.measuring.machine_card import versions
-from edgeprefix.runtime.measuring.report import Measurement, Report
 
 _WIDE_SPREAD = 0.15  # quartiles that lie further apart, measured on the median
 

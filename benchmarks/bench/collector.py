@@ -4,10 +4,10 @@ says of it.
 
 from __future__ import annotations
 
-from edgeprefix.runtime.measuring.cells import Cell
-from edgeprefix.runtime.measuring.report import Measurement
-from edgeprefix.runtime.measuring.spread import Number, percentiles
-from edgeprefix.runtime.measuring.stopwatch import POOLED, Samples
+from edgeprefix.bench.cells import Cell
+from edgeprefix.bench.report import Measurement
+from edgeprefix.bench.spread import Number, percentiles
+from edgeprefix.bench.stopwatch import POOLED, Samples
 
 
 class Collector:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeprefix.bench.cells import Cell, Grid, cells_of, positions_of
 from edgeprefix.runtime.errors import RequestError
-from edgeprefix.runtime.measuring.cells import Cell, Grid, cells_of, positions_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,24 +14,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from typer.core import TyperGroup
 
-from edgeprefix.runtime.cli.bench_table import print_comparison, print_report
+from edgeprefix.bench.bench import Bench, Tell, on_cpu
+from edgeprefix.bench.budget import parse_budget
+from edgeprefix.bench.cells import Grid, Setup
+from edgeprefix.bench.choose import Choice, choose, parse_sizes, thread_counts
+from edgeprefix.bench.compare import NOISE, compare
+from edgeprefix.bench.compare_page import render_comparison
+from edgeprefix.bench.machine_card import machine_card
+from edgeprefix.bench.page import render_report
+from edgeprefix.bench.report import Report
+from edgeprefix.bench.result import make_report
+from edgeprefix.bench.table import print_comparison, print_report
+from edgeprefix.bench.weight_bytes import weight_bytes_per_step
 from edgeprefix.runtime.cli.common import Bundle, MaxBatch, PrefixFile, Providers, Threads, errors
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.decoding.machine import physical_cores
 from edgeprefix.runtime.errors import RequestError
-from edgeprefix.runtime.measuring.bench import Bench, Tell, on_cpu
-from edgeprefix.runtime.measuring.budget import parse_budget
-from edgeprefix.runtime.measuring.cells import Grid, Setup
-from edgeprefix.runtime.measuring.choose import Choice, choose, parse_sizes, thread_counts
-from edgeprefix.runtime.measuring.compare import NOISE, compare
-from edgeprefix.runtime.measuring.compare_page import render_comparison
-from edgeprefix.runtime.measuring.machine_card import machine_card
-from edgeprefix.runtime.measuring.page import render_report
-from edgeprefix.runtime.measuring.report import Report
-from edgeprefix.runtime.measuring.result import make_report
-from edgeprefix.runtime.measuring.weight_bytes import weight_bytes_per_step
 
 
 class _MeasureOrCompare(TyperGroup):

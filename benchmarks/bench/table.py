@@ -8,11 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from edgeprefix.runtime.measuring.compare import Comparison, Difference
-from edgeprefix.runtime.measuring.names import shown, title
-from edgeprefix.runtime.measuring.report import Measurement, Report
-from edgeprefix.runtime.measuring.spread import Number
-from edgeprefix.runtime.page.units import rate_text, size_text, time_text
+from edgeprefix.bench.compare import Comparison, Difference
+from edgeprefix.bench.names import shown, title
+from edgeprefix.bench.report import Measurement, Report
+from edgeprefix.bench.spread import Number
+from edgeprefix.page.units import rate_text, size_text, time_text
 
 _STYLES = {"better": "green", "worse": "red", "noise": "dim"}
 

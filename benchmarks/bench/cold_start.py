@@ -13,16 +13,16 @@ import sys
 import time
 from typing import Any
 
+from edgeprefix.bench.cells import Setup
+from edgeprefix.bench.memory import peak_bytes
+from edgeprefix.bench.stopwatch import prompt_ids
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import EdgePrefixError
-from edgeprefix.runtime.measuring.cells import Setup
-from edgeprefix.runtime.measuring.memory import peak_bytes
-from edgeprefix.runtime.measuring.stopwatch import prompt_ids
 
 PROGRAM = (
     "import time; began = time.time()\n"
     "import edgeprefix.runtime; imported = time.time()\n"
-    "from edgeprefix.runtime.measuring.cold_start import main; main(began, imported)\n"
+    "from edgeprefix.bench.cold_start import main; main(began, imported)\n"
 )
 
 

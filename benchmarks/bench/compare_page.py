@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from html import escape
 
-from edgeprefix.runtime.measuring.compare import Comparison, Difference
-from edgeprefix.runtime.measuring.names import more_is_better, shown, title
-from edgeprefix.runtime.measuring.page import machine_facts
-from edgeprefix.runtime.measuring.report import Report
-from edgeprefix.runtime.page.charts import Interval, intervals
-from edgeprefix.runtime.page.document import document, facts, side_by_side, tile
+from edgeprefix.bench.compare import Comparison, Difference
+from edgeprefix.bench.names import more_is_better, shown, title
+from edgeprefix.bench.page import machine_facts
+from edgeprefix.bench.report import Report
+from edgeprefix.page.charts import Interval, intervals
+from edgeprefix.page.document import document, facts, side_by_side, tile
 
 _PLOTTED = {
     "decode": "tokens_per_s",

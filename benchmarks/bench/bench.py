@@ -14,16 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgeprefix.bench.budget import Candidate, Plan, make_plan
+from edgeprefix.bench.cells import Cell, Setup, positions_of
+from edgeprefix.bench.child import Answer, Worker, measure_bandwidth, start_cold
+from edgeprefix.bench.collector import Collector
+from edgeprefix.bench.company import CompanyWatch, Shares, shares_for
+from edgeprefix.bench.costs import Costs
+from edgeprefix.bench.spread import Number
 from edgeprefix.runtime.decoding.machine import physical_cores
 from edgeprefix.runtime.decoding.session import CPU
 from edgeprefix.runtime.errors import RequestError
-from edgeprefix.runtime.measuring.budget import Candidate, Plan, make_plan
-from edgeprefix.runtime.measuring.cells import Cell, Setup, positions_of
-from edgeprefix.runtime.measuring.child import Answer, Worker, measure_bandwidth, start_cold
-from edgeprefix.runtime.measuring.collector import Collector
-from edgeprefix.runtime.measuring.company import CompanyWatch, Shares, shares_for
-from edgeprefix.runtime.measuring.costs import Costs
-from edgeprefix.runtime.measuring.spread import Number
 
 Tell = Callable[[float, str], None]
 """Progress: the share that is done, and what is being measured."""

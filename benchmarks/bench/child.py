@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, cast
 
+from edgeprefix.bench import cold_start
+from edgeprefix.bench.cells import Cell, Setup
+from edgeprefix.bench.memory_bandwidth import SINGLE_BLAS_THREAD
+from edgeprefix.bench.stopwatch import Samples
 from edgeprefix.runtime import errors
 from edgeprefix.runtime.errors import EdgePrefixError
-from edgeprefix.runtime.measuring import cold_start
-from edgeprefix.runtime.measuring.cells import Cell, Setup
-from edgeprefix.runtime.measuring.memory_bandwidth import SINGLE_BLAS_THREAD
-from edgeprefix.runtime.measuring.stopwatch import Samples
 
 Answer = dict[str, Any]
 
@@ -104,7 +104,7 @@ class Worker:
     """An open bundle in a process of its own; `measure` takes one round of a cell."""
 
     def __init__(self, setup: Setup) -> None:
-        self._child = Child(["-m", "edgeprefix.runtime.measuring.worker"])
+        self._child = Child(["-m", "edgeprefix.bench.worker"])
         self._setup = setup
         self.facts: Answer = {}
 
@@ -146,7 +146,7 @@ def measure_bandwidth(threads: int, weight_bytes: int) -> Answer:
     """Samples of bytes/s, in a process whose BLAS has one thread."""
     job = json.dumps({"threads": threads, "bytes": weight_bytes})
     with Child(
-        ["-m", "edgeprefix.runtime.measuring.memory_bandwidth", job], environment=SINGLE_BLAS_THREAD
+        ["-m", "edgeprefix.bench.memory_bandwidth", job], environment=SINGLE_BLAS_THREAD
     ) as child:
         return child.finish()
 
