@@ -32,7 +32,7 @@ import numpy as np
 
 from edgeprefix.runtime import Engine, Prefix
 from edgeprefix.runtime.decoding.quiet_ort import ort
-from edgeprefix.runtime.rounding_loss import rounding_loss
+from edgeprefix.runtime.engine.rounding_loss import rounding_loss
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 49152,

@@ -36,9 +36,9 @@ import numpy.typing as npt
 
 from edgeprefix.export import export_decoder
 from edgeprefix.runtime import Engine, Prefix
-from edgeprefix.runtime.compose import compose
 from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
 from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.tasks.compose import compose
 
 Ids = list[int]
 LogProbs = npt.NDArray[np.float32]

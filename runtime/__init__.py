@@ -9,12 +9,13 @@ No torch.
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.contracts.task_pack import GenerationDefaults, TaskPack
 from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.engine.requests import Request
 from edgeprefix.runtime.errors import EdgePrefixError
 from edgeprefix.runtime.generation.options import GenerationOptions
-from edgeprefix.runtime.prefix_store import PrefixInfo
-from edgeprefix.runtime.request import Completion, Piece, Request, Timings, TokenLogprob
-from edgeprefix.runtime.scoring import Scores, TextLogprobs
+from edgeprefix.runtime.scoring.scores import Scores, TextLogprobs
+from edgeprefix.runtime.tasks.prefix_store import PrefixInfo
 from edgeprefix.runtime.version import __version__
+from edgeprefix.runtime.work.completion import Completion, Piece, Timings, TokenLogprob
 
 __all__ = [
     "Completion",

@@ -23,6 +23,19 @@ MAY_IMPORT = {
     "demo": {"runtime", "base", "train", "export", "bench", "page"},
 }
 FOLDERS = {package: ROOT / package for package in MAY_IMPORT} | {"bench": ROOT / "benchmarks/bench"}
+# Inside the runtime, from the ground up: each sub-package sees only itself and those before it.
+FLOORS = (
+    "contracts",
+    "decoding",
+    "work",
+    "scheduling",
+    "generation",
+    "scoring",
+    "tasks",
+    "engine",
+    "cli",
+)
+GROUND = {"errors", "version"}  # modules of `runtime` itself that every floor may import
 RUNTIME_BUDGET = {"numpy", "onnxruntime", "tokenizers", "safetensors", "edgeprefix"}
 
 
@@ -45,6 +58,24 @@ def test_imports_run_one_way(room: str) -> None:
                 assert target in allowed, (
                     f"{path.relative_to(ROOT)} imports {module}: {room} may see {sorted(allowed)}"
                 )
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_the_floors_of_the_runtime_run_one_way(floor: str) -> None:
+    allowed = {*FLOORS[: FLOORS.index(floor) + 1], *GROUND}
+    for path in sorted((ROOT / "runtime" / floor).rglob("*.py")):
+        for module in imported_modules(path):
+            if module.startswith("edgeprefix.runtime"):
+                target = module.removeprefix("edgeprefix.runtime").lstrip(".").split(".")[0]
+                assert target in allowed, (
+                    f"{path.relative_to(ROOT)} imports {module}: {floor} may see {sorted(allowed)}"
+                )
+
+
+def test_all_of_the_runtime_stands_on_a_floor() -> None:
+    folders = {path.parent.name for path in (ROOT / "runtime").glob("*/*.py")}
+    assert folders == set(FLOORS)
+    assert {path.stem for path in (ROOT / "runtime").glob("*.py")} == {"__init__", *GROUND}
 
 
 def test_import_budget_of_the_runtime() -> None:

@@ -18,7 +18,7 @@ from edgeprefix.bench.swaps import SwapMeter
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.engine import Engine
-from edgeprefix.runtime.request import Request
+from edgeprefix.runtime.engine.requests import Request
 
 Samples = dict[str, list[float]]
 """By number: all times of the round, or the one value that it gave."""

@@ -15,7 +15,7 @@ from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.decoding.cache import Cache, SlotMemory
 from edgeprefix.runtime.decoding.device_cache import DeviceCache
 from edgeprefix.runtime.decoding.session import CUDA
-from edgeprefix.runtime.prefix_store import PrefixStore
+from edgeprefix.runtime.tasks.prefix_store import PrefixStore
 
 _SLOTS, _CAPACITY = 8, 512
 

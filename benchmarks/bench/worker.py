@@ -23,8 +23,8 @@ from edgeprefix.bench.cells import Cell, Setup
 from edgeprefix.bench.memory import peak_bytes
 from edgeprefix.bench.stopwatch import Stopwatch, prompt_ids, scratch_folder
 from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.engine.requests import Request
 from edgeprefix.runtime.errors import EdgePrefixError
-from edgeprefix.runtime.request import Request
 
 _PROBE_TOKENS, _PROBE_STEPS = 32, 6
 

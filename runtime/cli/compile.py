@@ -13,16 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprefix.runtime.chat_prefix import chat_beginning
 from edgeprefix.runtime.cli.common import Bundle, Providers, Threads, errors, progress_bar
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.engine.requests import Prompt
+from edgeprefix.runtime.engine.rounding_loss import rounding_loss
 from edgeprefix.runtime.errors import DataError, OutputError
-from edgeprefix.runtime.request import Prompt
-from edgeprefix.runtime.rounding_loss import rounding_loss
+from edgeprefix.runtime.tasks.chat_prefix import chat_beginning
 
 _MEASURED_TOKENS = 32  # of the rounding's loss
 

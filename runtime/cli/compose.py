@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from edgeprefix.runtime.cli.common import errors
-from edgeprefix.runtime.compose import compose
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.errors import OutputError
+from edgeprefix.runtime.tasks.compose import compose
 
 compose_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

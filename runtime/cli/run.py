@@ -26,8 +26,9 @@ from edgeprefix.runtime.cli.common import (
 )
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.engine.requests import Request
 from edgeprefix.runtime.generation.options import Settings
-from edgeprefix.runtime.request import Completion, Request
+from edgeprefix.runtime.work.completion import Completion
 
 run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

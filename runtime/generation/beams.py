@@ -21,9 +21,11 @@ from edgeprefix.runtime.generation import sampling
 from edgeprefix.runtime.generation.options import GenerationOptions
 from edgeprefix.runtime.generation.sampled import Clock, token_logprob
 from edgeprefix.runtime.generation.sampler import Sampler
-from edgeprefix.runtime.request import Completion, TokenLogprob
-from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
+from edgeprefix.runtime.work.completion import Completion, TokenLogprob
+from edgeprefix.runtime.work.resident import ResidentPrefix
+from edgeprefix.runtime.work.slot import Ids, Logits, Slot
+from edgeprefix.runtime.work.ticket import Ticket
+from edgeprefix.runtime.work.work import Start, Turn
 
 _HOPELESS = -1.0e9  # logarithm of the probability of a place in the batch that no beam fills yet
 

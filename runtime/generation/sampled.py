@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from edgeprefix.runtime.generation import sampling
 from edgeprefix.runtime.generation.detokenizer import TextStream
 from edgeprefix.runtime.generation.sampler import Sampler
-from edgeprefix.runtime.request import Completion, Piece, Timings, TokenLogprob
-from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
+from edgeprefix.runtime.work.completion import Completion, Piece, Timings, TokenLogprob
+from edgeprefix.runtime.work.resident import ResidentPrefix
+from edgeprefix.runtime.work.slot import Ids, Logits, Slot
+from edgeprefix.runtime.work.ticket import Ticket
+from edgeprefix.runtime.work.work import Start, Turn
 
 OnPiece = Callable[[Piece], None]
 

@@ -1,1 +1,1 @@
-"""Many requests over one graph: the line, the batch, and what a caller holds while it waits."""
+"""Many requests over one graph: the line, the batch, and the thread that owns both."""

@@ -22,7 +22,8 @@ import numpy as np
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.errors import EdgePrefixError, EngineClosedError, QueueFullError
 from edgeprefix.runtime.scheduling.waiting import WaitingLine
-from edgeprefix.runtime.scheduling.work import Generation, Logits, Slot, Start, Work
+from edgeprefix.runtime.work.slot import Logits, Slot
+from edgeprefix.runtime.work.work import Generation, Start, Work
 
 logger = logging.getLogger(__name__)
 

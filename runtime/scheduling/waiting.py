@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from edgeprefix.runtime.scheduling.work import Work
+from edgeprefix.runtime.work.work import Work
 
 
 class WaitingLine:

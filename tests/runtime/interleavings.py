@@ -25,7 +25,7 @@ from edgeprefix.runtime.decoding.cache import Cache
 from edgeprefix.runtime.decoding.decoder import Decoder
 from edgeprefix.runtime.decoding.session import open_graph
 from edgeprefix.runtime.errors import RequestCancelled
-from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.work.ticket import Ticket
 
 KINDS: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -208,7 +208,7 @@ class Stage:
 
 
 def score_settings(task: str | None) -> Any:
-    from edgeprefix.runtime.scorer import ScoreSettings
+    from edgeprefix.runtime.engine.scorer import ScoreSettings
 
     return ScoreSettings(options=OPTIONS, prefix=task)
 

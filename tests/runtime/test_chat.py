@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from edgeprefix.runtime import Engine
-from edgeprefix.runtime.chat import render_chat
 from edgeprefix.runtime.errors import MissingExtraError, RequestError
+from edgeprefix.runtime.tasks.chat import render_chat
 
 CHATML = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] not in ['system', 'user', "

@@ -16,14 +16,14 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from edgeprefix.runtime import Engine, Prefix
-from edgeprefix.runtime.chat import bundle_chat
-from edgeprefix.runtime.chat_prefix import chat_beginning
 from edgeprefix.runtime.cli.compile import compile_app
 from edgeprefix.runtime.contracts.manifest import Manifest, record_files
 from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import BEGINS
+from edgeprefix.runtime.engine.rounding_loss import compare_distributions, rounding_loss
 from edgeprefix.runtime.errors import DataError, PrefixFileError, PromptTooLongError, RequestError
-from edgeprefix.runtime.rounding_loss import compare_distributions, rounding_loss
+from edgeprefix.runtime.tasks.chat import bundle_chat
+from edgeprefix.runtime.tasks.chat_prefix import chat_beginning
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] "

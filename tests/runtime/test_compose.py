@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from edgeprefix.runtime import Engine, Prefix, TaskPack
 from edgeprefix.runtime.cli.compose import compose_app
-from edgeprefix.runtime.compose import compose
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.positions import Positions, Rotation
 from edgeprefix.runtime.contracts.task_pack import BEGINS
 from edgeprefix.runtime.errors import BaseMismatchError, BundleError, OutputError, RequestError
+from edgeprefix.runtime.tasks.compose import compose
 
 FIRST, SECOND, PROMPT = "The quick brown fox jumps", " over the lazy dog. Where", " is the café?"
 

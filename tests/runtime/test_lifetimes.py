@@ -31,7 +31,7 @@ from edgeprefix.runtime.errors import (
     RequestTimeout,
     UnknownTaskError,
 )
-from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.work.ticket import Ticket
 
 LONG: dict[str, Any] = {"max_new_tokens": 80, "ignore_end": True}
 

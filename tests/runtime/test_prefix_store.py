@@ -15,7 +15,7 @@ from edgeprefix.runtime import Engine
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.decoding.cache import Cache
 from edgeprefix.runtime.errors import CapacityError, PrefixFileError, UnknownTaskError
-from edgeprefix.runtime.prefix_store import PrefixStore
+from edgeprefix.runtime.tasks.prefix_store import PrefixStore
 
 # A position of the tiny llama: 2 layers, keys and values, 2 heads of 16, fp32
 BYTES = 2 * 2 * 2 * 16 * 4

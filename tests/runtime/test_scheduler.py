@@ -22,9 +22,9 @@ from edgeprefix.runtime.errors import (
     RequestError,
     RequestTimeout,
 )
-from edgeprefix.runtime.scheduling.ticket import Ticket
 from edgeprefix.runtime.scheduling.waiting import WaitingLine
-from edgeprefix.runtime.scheduling.work import ResidentPrefix
+from edgeprefix.runtime.work.resident import ResidentPrefix
+from edgeprefix.runtime.work.ticket import Ticket
 
 LONG = {"max_new_tokens": 80, "ignore_end": True}
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeprefix.runtime.chat import Message, bundle_chat
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import RequestError
+from edgeprefix.runtime.tasks.chat import Message, bundle_chat
 
 # Of the private use area: no template and no conversation has it
 _MARK = "\ue000next user message\ue000"

@@ -1,4 +1,4 @@
-"""Log-probabilities instead of text: labels of a classification, tokens of a text, perplexity.
+"""Sums of log-probabilities of several continuations of one context.
 
 The common context is fed once; every option is then fed behind it into the same slot, and options
 that begin alike share that part too.
@@ -7,80 +7,16 @@ that begin alike share that part too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 
-from edgeprefix.runtime.decoding.cache import Array
-from edgeprefix.runtime.errors import NumericalError
-from edgeprefix.runtime.generation import sampling
-from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Ids, Logits, ResidentPrefix, Slot, Start, Turn
-
-
-@dataclass(frozen=True)
-class Scores(Sequence[float]):
-    """One number for each option, in their order: a sum of log-probabilities, or what was made of
-    it.
-
-    >>> scores = Scores(("yes", "no"), (-0.1, -2.4))
-    >>> scores[0], scores.best, round(scores.probabilities["yes"], 2)
-    (-0.1, 'yes', 0.91)
-    """
-
-    options: tuple[str, ...]
-    values: tuple[float, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> float: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[float]: ...
-    def __getitem__(self, index: int | slice) -> float | Sequence[float]:
-        return self.values[index]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def best(self) -> str:
-        """The option with the largest score."""
-        return self.options[max(range(len(self.values)), key=self.values.__getitem__)]
-
-    @property
-    def by_option(self) -> dict[str, float]:
-        """Score by option."""
-        return dict(zip(self.options, self.values, strict=True))
-
-    @property
-    def probabilities(self) -> dict[str, float]:
-        """The scores as probabilities among the options: their softmax."""
-        top = max(self.values)
-        weights = [math.exp(value - top) for value in self.values]
-        return {
-            option: weight / sum(weights)
-            for option, weight in zip(self.options, weights, strict=True)
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextLogprobs:
-    """Log-probability of each token of a text, given all before it."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    """For tokens[1:]: the first has nothing before it that would predict it."""
-
-    @property
-    def total(self) -> float:
-        """Sum of the log-probabilities."""
-        return math.fsum(self.logprobs)
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean negative log-probability; NaN for a single token."""
-        return math.exp(-self.total / len(self.logprobs)) if self.logprobs else math.nan
+from edgeprefix.runtime.scoring.logprobs import finite_logprobs
+from edgeprefix.runtime.work.resident import ResidentPrefix
+from edgeprefix.runtime.work.slot import Ids, Logits, Slot
+from edgeprefix.runtime.work.ticket import Ticket
+from edgeprefix.runtime.work.work import Start, Turn
 
 
 class OptionProbe:
@@ -174,7 +110,7 @@ class OptionProbe:
 
     def _note(self, beginning: tuple[int, ...], logits: Logits) -> None:
         """Keeps what the options need of the logits [V] that follow one of their beginnings."""
-        logprobs = _logprobs(logits)
+        logprobs = finite_logprobs(logits)
         for token in self._following[beginning]:
             self._found[(*beginning, token)] = float(logprobs[token])
 
@@ -211,104 +147,6 @@ def _branches(options: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return [
         one for one, after in zip(fed, (*fed[1:], ()), strict=False) if after[: len(one)] != one
     ]
-
-
-class TextProbe:
-    """Log-probabilities of a text's own tokens: work for the scheduler."""
-
-    lanes = 1
-
-    def __init__(
-        self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[TextLogprobs]
-    ) -> None:
-        self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
-
-    @property
-    def feed_length(self) -> int:
-        """Tokens of the text."""
-        return len(self.tokens)
-
-    def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds the text; each chunk's logits are reduced to one number a token before the next is
-        fed.
-        """
-        found: list[float] = []
-        for chunk in slot.chunks(self.tokens):
-            yield len(chunk)
-            following = self.tokens[len(found) + 1 : len(found) + 1 + len(chunk)]
-            logprobs = _logprobs(slot.feed(chunk)[: len(following)])
-            found += logprobs[np.arange(len(following)), following].tolist()
-        self.ticket.resolve(TextLogprobs(tokens=tuple(self.tokens.tolist()), logprobs=tuple(found)))
-        return None
-
-
-class DistributionProbe:
-    """Log-probabilities of the whole vocabulary after each token of a text, [S, V]: work for the
-    scheduler.
-    """
-
-    lanes = 1
-
-    def __init__(
-        self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[Logits]
-    ) -> None:
-        self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
-
-    @property
-    def feed_length(self) -> int:
-        """Tokens of the text."""
-        return len(self.tokens)
-
-    def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds the text chunk by chunk."""
-        found: list[Logits] = []
-        for chunk in slot.chunks(self.tokens):
-            yield len(chunk)
-            found.append(_logprobs(slot.feed(chunk)))
-        self.ticket.resolve(np.concatenate(found))
-        return None
-
-
-class CompileProbe:
-    """Keys and values of a text: work for the scheduler. The result is packed, the task's own
-    prefix in front included.
-    """
-
-    lanes = 1
-
-    def __init__(
-        self,
-        *,
-        tokens: Ids,
-        prefix: ResidentPrefix | None,
-        ticket: Ticket[list[Array]],
-        progress: Callable[[int], None] | None = None,
-    ) -> None:
-        self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
-        self._progress = progress or (lambda done: None)
-
-    @property
-    def feed_length(self) -> int:
-        """Tokens of the text."""
-        return len(self.tokens)
-
-    def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds the text and reads the slot."""
-        done = 0
-        for count in slot.prefill(self.tokens):
-            self._progress(done)
-            yield count
-            done += count
-        self._progress(done)
-        self.ticket.resolve(slot.read(slot.length))
-        return None
-
-
-def _logprobs(logits: Logits) -> Logits:
-    result = sampling.log_softmax(logits)
-    if result.size and not math.isfinite(float(result.max())):
-        raise NumericalError("the base gave NaN or infinity as a logit; check prefix and precision")
-    return result
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

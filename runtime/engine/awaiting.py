@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
-from edgeprefix.runtime.request import Piece
-from edgeprefix.runtime.scheduling.stream import Submit
-from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.engine.stream import Submit
+from edgeprefix.runtime.work.completion import Piece
+from edgeprefix.runtime.work.ticket import Ticket
 
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprefix.runtime.contracts.prompt import render_prompt
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.engine.requests import Prompt, Request
 from edgeprefix.runtime.errors import PromptTooLongError, RequestError
 from edgeprefix.runtime.generation.beams import BeamGeneration
 from edgeprefix.runtime.generation.detokenizer import TextStream
@@ -22,10 +23,12 @@ from edgeprefix.runtime.generation.lookup import PromptLookup
 from edgeprefix.runtime.generation.options import GenerationOptions, resolve_options, token_limit
 from edgeprefix.runtime.generation.sampled import OnPiece, SampledGeneration, TokenSequence
 from edgeprefix.runtime.generation.sampler import Sampler, Vocabulary
-from edgeprefix.runtime.prefix_store import Loaded, PrefixStore
-from edgeprefix.runtime.request import Completion, Prompt, Request
-from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Generation, Ids, ResidentPrefix
+from edgeprefix.runtime.tasks.prefix_store import Loaded, PrefixStore
+from edgeprefix.runtime.work.completion import Completion
+from edgeprefix.runtime.work.resident import ResidentPrefix
+from edgeprefix.runtime.work.slot import Ids
+from edgeprefix.runtime.work.ticket import Ticket
+from edgeprefix.runtime.work.work import Generation
 
 AS_IT_IS = "{input}"
 

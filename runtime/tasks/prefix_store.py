@@ -28,7 +28,7 @@ from edgeprefix.runtime.errors import (
     PrefixFileError,
     UnknownTaskError,
 )
-from edgeprefix.runtime.scheduling.work import ResidentPrefix
+from edgeprefix.runtime.work.resident import ResidentPrefix
 
 logger = logging.getLogger(__name__)
 

@@ -10,19 +10,17 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from edgeprefix.runtime.contracts.prompt import template_fields
+from edgeprefix.runtime.engine.prepare import AS_IT_IS, Preparer, checked_text
+from edgeprefix.runtime.engine.requests import Prompt
 from edgeprefix.runtime.errors import RequestError
-from edgeprefix.runtime.prefix_store import Loaded
-from edgeprefix.runtime.prepare import AS_IT_IS, Preparer, checked_text
-from edgeprefix.runtime.request import Prompt
-from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Logits, ResidentPrefix, Work
-from edgeprefix.runtime.scoring import (
-    DistributionProbe,
-    OptionProbe,
-    Scores,
-    TextLogprobs,
-    TextProbe,
-)
+from edgeprefix.runtime.scoring.option_probe import OptionProbe
+from edgeprefix.runtime.scoring.scores import Scores, TextLogprobs
+from edgeprefix.runtime.scoring.text_probes import DistributionProbe, TextProbe
+from edgeprefix.runtime.tasks.prefix_store import Loaded
+from edgeprefix.runtime.work.resident import ResidentPrefix
+from edgeprefix.runtime.work.slot import Logits
+from edgeprefix.runtime.work.ticket import Ticket
+from edgeprefix.runtime.work.work import Work
 
 CONTENT_FREE = "N/A"  # Zhao et al. 2021, "Calibrate Before Use"
 

@@ -18,7 +18,6 @@ from typing import TypeVar, Unpack
 
 import numpy as np
 
-from edgeprefix.runtime.chat import Message, bundle_chat
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import BEGINS, TaskPack
@@ -29,19 +28,22 @@ from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.freed_memory import give_back_freed_memory
 from edgeprefix.runtime.decoding.opening import Room, open_decoder
 from edgeprefix.runtime.decoding.session import Provider
+from edgeprefix.runtime.engine.prepare import AS_IT_IS, Preparer
+from edgeprefix.runtime.engine.requests import Prompt, Request
+from edgeprefix.runtime.engine.scorer import Scorer, ScoreSettings, Scoring
+from edgeprefix.runtime.engine.stream import PieceStream
 from edgeprefix.runtime.errors import RequestError
 from edgeprefix.runtime.generation.options import Settings
 from edgeprefix.runtime.generation.sampled import OnPiece
-from edgeprefix.runtime.prefix_store import PrefixInfo, PrefixStore
-from edgeprefix.runtime.prepare import AS_IT_IS, Preparer
-from edgeprefix.runtime.request import Completion, Piece, Prompt, Request
 from edgeprefix.runtime.scheduling.scheduler import CHUNK_TOKENS, Scheduler
-from edgeprefix.runtime.scheduling.stream import PieceStream
-from edgeprefix.runtime.scheduling.ticket import Ticket
-from edgeprefix.runtime.scheduling.work import Logits
-from edgeprefix.runtime.scorer import Scorer, ScoreSettings, Scoring
-from edgeprefix.runtime.scoring import CompileProbe, Scores, TextLogprobs
-from edgeprefix.runtime.watcher import FolderWatcher
+from edgeprefix.runtime.scoring.scores import Scores, TextLogprobs
+from edgeprefix.runtime.scoring.text_probes import CompileProbe
+from edgeprefix.runtime.tasks.chat import Message, bundle_chat
+from edgeprefix.runtime.tasks.prefix_store import PrefixInfo, PrefixStore
+from edgeprefix.runtime.tasks.watcher import FolderWatcher
+from edgeprefix.runtime.work.completion import Completion, Piece
+from edgeprefix.runtime.work.slot import Logits
+from edgeprefix.runtime.work.ticket import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -336,7 +338,7 @@ class Engine:
 
     async def agenerate(self, request: Request) -> Completion:
         """`generate` for asyncio; cancelling the task cancels the request."""
-        from edgeprefix.runtime.scheduling.awaiting import result_of
+        from edgeprefix.runtime.engine.awaiting import result_of
 
         return await result_of(self._submit(request))
 
@@ -351,7 +353,7 @@ class Engine:
     ) -> AsyncIterator[Piece]:
         """`stream` for asyncio: `async for piece in engine.astream(...)`."""
         request = Request(prompt, prefix=prefix, template=template, timeout_s=timeout_s, **settings)
-        from edgeprefix.runtime.scheduling.awaiting import stream_pieces
+        from edgeprefix.runtime.engine.awaiting import stream_pieces
 
         return stream_pieces(lambda on_piece: self._submit(request, on_piece=on_piece))
 

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from edgeprefix.runtime.errors import EdgePrefixError, PrefixFileError, UnknownTaskError
-from edgeprefix.runtime.prefix_store import PREFIX_PATTERN, PrefixStore
+from edgeprefix.runtime.tasks.prefix_store import PREFIX_PATTERN, PrefixStore
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
 
-from edgeprefix.runtime.request import Completion, Piece
-from edgeprefix.runtime.scheduling.ticket import Ticket
+from edgeprefix.runtime.work.completion import Completion, Piece
+from edgeprefix.runtime.work.ticket import Ticket
 
 Submit = Callable[[Callable[[Piece], None]], Ticket[Completion]]
 """Submits a request whose pieces go to the callable given."""

@@ -1,0 +1,1 @@
+"""What scheduler and generations both speak of: work, ticket, slot, resident prefix, completion."""
