@@ -11,10 +11,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeprefix.runtime.errors import CheckpointError, MissingExtraError
+from edgeprefix.base.config import read_config
+from edgeprefix.base.hub import download
+from edgeprefix.runtime.errors import CheckpointError
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 
 
 class Checkpoint(NamedTuple):
@@ -24,54 +25,39 @@ class Checkpoint(NamedTuple):
     name: str
 
 
-def find_checkpoint(base: str | Path) -> Checkpoint:
+def find_checkpoint(base: str | Path, *, revision: str | None = None) -> Checkpoint:
     """The checkpoint of a base, given as a folder or as a hub id (downloaded, or found in the hub's
-    own cache).
+    own cache; what cannot be a base is refused before its weights are fetched).
 
-    Raises CheckpointError when it is neither, MissingExtraError when a hub id is given and
-    huggingface_hub is not installed.
+    `revision` is a hub id's branch, tag or commit; its main branch when not given. Raises
+    CheckpointError when it is neither folder nor hub id, UnsupportedBaseError when it is of a kind
+    that cannot be a base.
 
     >>> find_checkpoint("checkpoints/base").name  # doctest: +SKIP
     'base'
     """
     folder = Path(base).expanduser()
+    if folder.exists() and revision is not None:
+        raise CheckpointError(
+            f"base {base} is on this machine, and revision {revision} is one of the hub's; leave "
+            "the revision out"
+        )
     if folder.is_dir():
         return Checkpoint(folder, folder.resolve().name)
     if folder.exists():
-        raise CheckpointError(
-            f"base {base} is a file; give the checkpoint's folder, or a hub id such as org/model"
-        )
+        raise CheckpointError(_file_refusal(folder, base))
     if folder.is_absolute() or not _HUB_ID.fullmatch(str(base)):
         raise CheckpointError(
             f"base {base}: no such folder; give the folder of a checkpoint, or a hub id such as "
             "org/model"
         )
-    return Checkpoint(_download(str(base)), str(base))
+    return Checkpoint(download(str(base), revision, read_config), str(base))
 
 
-def _download(hub_id: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download  # not at the top: the runtime needs no hub
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
+def _file_refusal(file: Path, base: str | Path) -> str:
+    if file.suffix.lower() == ".gguf":
+        return (
+            f"base {base} is a GGUF file, which this version cannot read; give the folder or the "
+            "hub id of the checkpoint that it was made of"
         )
-    except ImportError as error:
-        raise MissingExtraError(
-            f"base {hub_id} is no folder, and hub ids need huggingface_hub; type: pip install "
-            "'edgeprefix[export]'"
-        ) from error
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OSError,
-        ValueError,
-    ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"base {hub_id} is neither a folder nor a model on the hub that can be had: {reason}"
-        ) from error
+    return f"base {base} is a file; give the checkpoint's folder, or a hub id such as org/model"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeprefix.base.identity_cache import remembered
+from edgeprefix.base.weight_files import INDEX_FILE, StoredTensor, tensor_table, weight_files
 from edgeprefix.runtime.contracts.files import read_json
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.errors import CheckpointError
@@ -37,20 +37,22 @@ _IGNORED_CONFIG_KEYS = frozenset(
 _IGNORED_TOKENIZER_KEYS = frozenset({"version", "truncation", "padding"})
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
 _CHUNK_BYTES = 1 << 22
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 
 
 def checkpoint_identity(folder: str | Path, *, name: str | None = None) -> BaseIdentity:
-    """The identity of a local checkpoint folder (config.json, *.safetensors, tokenizer files).
+    """The identity of a local checkpoint folder: config.json, the weights that are loaded
+    (weight_files.py), tokenizer files.
 
     It is computed once and remembered as long as none of these files changes (identity_cache.py).
     Raises CheckpointError when the folder has no config.json or no safetensors weights, or when one
     is damaged.
     """
     folder = Path(folder)
+    _read_json(folder / "config.json")  # a folder that is no model is told so, before its weights
     files = [
         folder / "config.json",
-        *sorted(folder.glob("*.safetensors")),
+        folder / INDEX_FILE,
+        *weight_files(folder),
         *(folder / file for file in _TOKENIZER_FILES),
     ]
     parts = remembered(folder, files, lambda: _hashes(folder))
@@ -68,55 +70,22 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _weights_hash(folder: Path) -> str:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(
-            f"{folder} has no *.safetensors weights; save the model with save_pretrained(), which "
-            "writes them"
-        )
-    tensors: dict[str, tuple[Path, str, list[int], int, int]] = {}
-    for file in files:
-        for tensor, (dtype, shape, start, end) in _tensor_table(file).items():
-            if tensor in tensors:
+    tensors: dict[str, tuple[Path, StoredTensor]] = {}
+    for file in weight_files(folder):
+        for name, tensor in tensor_table(file).items():
+            if name in tensors:
                 raise CheckpointError(
-                    f"{folder}: tensor {tensor} is in both {tensors[tensor][0].name} and "
-                    f"{file.name}"
+                    f"{folder}: tensor {name} is in both {tensors[name][0].name} and {file.name}"
                 )
-            tensors[tensor] = (file, dtype, shape, start, end)
+            tensors[name] = (file, tensor)
     digest = hashlib.sha256()
-    for tensor in sorted(tensors):
-        file, dtype, shape, start, end = tensors[tensor]
-        digest.update(json.dumps([tensor, dtype, shape]).encode())
+    for name in sorted(tensors):
+        file, tensor = tensors[name]
+        digest.update(json.dumps([name, tensor.dtype, tensor.shape]).encode())
         with open(file, "rb") as stream:
-            for chunk in _read_range(stream, start, end, file):
+            for chunk in _read_range(stream, tensor.start, tensor.end, file):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _tensor_table(file: Path) -> dict[str, tuple[str, list[int], int, int]]:
-    """Name → (dtype, shape, first byte, end byte) from a safetensors header; positions count from
-    the file's start.
-    """
-    try:
-        with open(file, "rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ValueError("header length out of range")
-            header = json.loads(stream.read(length))
-        return {
-            name: (
-                entry["dtype"],
-                entry["shape"],
-                8 + length + entry["data_offsets"][0],
-                8 + length + entry["data_offsets"][1],
-            )
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except (struct.error, ValueError, KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(
-            f"{file} is no readable safetensors file: {error}; download or save it again"
-        ) from error
 
 
 def _read_range(stream: BinaryIO, start: int, end: int, file: Path) -> Iterator[bytes]:

@@ -21,11 +21,11 @@ from pathlib import Path
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.errors import OutputError
 
-_RULES = 1  # to be raised whenever the same files would give another identity
+_RULES = 2  # to be raised whenever the same files would give another identity
 _SETTLED_S = 2.0  # the coarsest clock of a file system in use (FAT)
 
 Stamps = dict[str, list[int]]
-"""File name → size in bytes, times of content and of inode change in ns, inode, device."""
+"""File → size in bytes, times of content and of inode change in ns, inode, device."""
 
 
 def remembered(
@@ -78,7 +78,7 @@ def _stamps(files: Sequence[Path]) -> Stamps:
     for file in files:
         with contextlib.suppress(OSError):
             facts = file.stat()
-            found[file.name] = [
+            found[str(file)] = [
                 facts.st_size,
                 facts.st_mtime_ns,
                 facts.st_ctime_ns,

@@ -1,5 +1,5 @@
 """How a bundle rounds weights: the exporter writes these formats, and the trainer may train against
-them.
+them. Which weights are rounded is for rounded_weights.py to say.
 
 A weight [K, N] is cut along K into blocks; each block of each column has a scale and, unless the
 format is symmetric, a zero point: number = (step − zero point) · scale. Packed, it is [N, blocks,
@@ -17,9 +17,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
-
-SMALLEST_SIDE = 32
-"""Narrower matrices (a router's) stay as they are: they are cheap, and their errors are not."""
 
 _SMALLEST_BLOCK = 16  # of MatMulNBits
 

@@ -32,10 +32,10 @@ sys.path.insert(0, str(ROOT / "tests" / "export"))
 
 from zoo import TooLargeError, model_types, tiny_config, tiny_model  # noqa: E402  (lies with the tests)
 
+from edgeprefix.base import Base  # noqa: E402
+from edgeprefix.base.refusals import ENCODERS, refusal  # noqa: E402
 from edgeprefix.export.adapters import ADAPTERS, REWRITTEN  # noqa: E402
-from edgeprefix.export.base import Base  # noqa: E402
 from edgeprefix.export.bundle import build_graph, write_bundle  # noqa: E402
-from edgeprefix.export.refusals import ENCODERS, refusal  # noqa: E402
 from edgeprefix.export.verify import verify  # noqa: E402
 from edgeprefix.runtime.contracts.identity import BaseIdentity  # noqa: E402
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE  # noqa: E402

@@ -31,7 +31,7 @@ import onnxruntime
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from edgeprefix.export.base import Base
+from edgeprefix.base import Base
 from edgeprefix.export.bundle import write_bundle
 from edgeprefix.export.passes import PASSES, make_lean
 from edgeprefix.export.precision import to_precision

@@ -32,8 +32,8 @@ import onnxruntime
 import torch
 from onnxruntime.quantization.neural_compressor.weight_only import quant_tensor_k_quant_cpu
 
+from edgeprefix.base import Base, load_base
 from edgeprefix.base.rounding import dequantise, quantise
-from edgeprefix.export.base import Base, load_base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.precision import to_precision
 from edgeprefix.runtime.contracts.manifest import PRECISIONS, Manifest

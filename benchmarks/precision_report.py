@@ -30,8 +30,8 @@ import numpy as np
 import onnxruntime
 import torch
 
+from edgeprefix.base import Base, load_base
 from edgeprefix.export import export_decoder
-from edgeprefix.export.base import Base, load_base
 from edgeprefix.runtime import Engine, Request
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.rows import read_rows

@@ -23,7 +23,7 @@ from edgeprefix.demo.tasks import TASKS, DemoRow, DemoTask, Part, make_rows, wri
 from edgeprefix.demo.training import train_task
 from edgeprefix.runtime.contracts.files import atomic_folder
 from edgeprefix.runtime.errors import CheckpointError
-from edgeprefix.train import Base, TrainResult, load_base
+from edgeprefix.train import FrozenModel, TrainResult, load_base
 
 EMBEDDED_BASE = Path(__file__).parent / "base"
 
@@ -116,7 +116,7 @@ def _write_rows(folder: Path, options: DemoOptions, stages: Stages) -> Rows:
     return written
 
 
-def _train(run: _Run, base: Base, task: DemoTask) -> TrainResult:
+def _train(run: _Run, base: FrozenModel, task: DemoTask) -> TrainResult:
     with run.stages.stage(f"train {task.name}") as advance:
         return train_task(
             base,
@@ -169,7 +169,7 @@ def _job(run: _Run, bundle: Path, prefixes: dict[str, Path], *, base_alone: bool
 
 def _findings(
     run: _Run,
-    base: Base,
+    base: FrozenModel,
     trained: dict[str, TrainResult],
     prefixes: dict[str, Path],
     bundles: dict[str, BundleFindings],

@@ -14,7 +14,7 @@ from edgeprefix.demo.measuring import samples, score
 from edgeprefix.demo.tasks import DemoRow, DemoTask
 from edgeprefix.demo.training import read_curves
 from edgeprefix.export import ParityReport
-from edgeprefix.train import Base, TrainResult
+from edgeprefix.train import FrozenModel, TrainResult
 
 _SHOWN_MIXED = 9
 _PACKAGES = (*RUNTIME_PACKAGES, "torch", "transformers", "onnx", "sacrebleu")
@@ -48,7 +48,7 @@ class BundleFindings:
 class Findings:
     """All that a run found."""
 
-    base: Base
+    base: FrozenModel
     base_name: str
     base_source: str
     tasks: Sequence[TaskFindings]

@@ -11,7 +11,14 @@ from typing import Any
 from edgeprefix.demo.recipes import Recipe
 from edgeprefix.demo.stages import Advance
 from edgeprefix.demo.tasks import DemoTask
-from edgeprefix.train import Base, PrefixConfig, Progress, TrainConfig, TrainResult, train_prefix
+from edgeprefix.train import (
+    FrozenModel,
+    PrefixConfig,
+    Progress,
+    TrainConfig,
+    TrainResult,
+    train_prefix,
+)
 
 _LICENCE = "Apache-2.0"
 
@@ -21,7 +28,7 @@ class _Stopped(Exception):
 
 
 def train_task(
-    base: Base,
+    base: FrozenModel,
     task: DemoTask,
     recipe: Recipe,
     *,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from edgeprefix.base.max_positions import ALIBI_POSITIONS
 from edgeprefix.export.calls import AttentionCall
 
 Attend = Callable[..., Tensor]
@@ -161,14 +162,6 @@ ADAPTERS: dict[str, tuple[str, str, Replacement]] = {
 """Model type → class of its attention layer, method, replacement."""
 
 
-def reference_attention(model_type: str) -> str:
-    """The implementation of attention in transformers that a graph is compared with.
-
-    Eager is the plainest, but for Falcon, where it adds linear biases twice (transformers 5.23).
-    """
-    return "sdpa" if model_type == "falcon" else "eager"
-
-
 def has_adapter(model: PreTrainedModel) -> bool:
     """Whether the model's family is one of those with an adapter."""
     return model.config.model_type in ADAPTERS
@@ -272,6 +265,3 @@ def _alibi(model: Any, builder: str) -> Tensor:
         :, 0
     ]
     return table
-
-
-ALIBI_POSITIONS = 8192  # linear biases have no limit of their own; the table needs one

@@ -12,8 +12,10 @@ from typing import Any
 import onnx_ir as ir
 from tokenizers import Tokenizer
 
+from edgeprefix.base import Base, load_base, read_config
 from edgeprefix.base.checkpoint import find_checkpoint
-from edgeprefix.export.base import Base, load_base, quiet_transformers, read_config
+from edgeprefix.base.quiet import quiet_transformers
+from edgeprefix.base.streaming import hollow_model, untouched
 from edgeprefix.export.calibration import measure_scales
 from edgeprefix.export.passes import make_lean
 from edgeprefix.export.passes.cache import QuantiseCachePass
@@ -21,7 +23,6 @@ from edgeprefix.export.positions import survey_positions
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
 from edgeprefix.export.smoke import smoke_base
-from edgeprefix.export.streaming import hollow_model, untouched
 from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
 from edgeprefix.export.verify import Expected, graph_side, torch_side
 from edgeprefix.export.weights import weight_bytes, write_model
@@ -54,6 +55,7 @@ def export_decoder(
     base: str | Path,
     out: str | Path,
     *,
+    revision: str | None = None,
     precision: str = "fp32",
     cache: str | None = None,
     force: bool = False,
@@ -63,12 +65,12 @@ def export_decoder(
 ) -> Manifest:
     """Exports a base as a bundle folder: graph, weights, tokenizer and manifest.
 
-    `precision` is fp32, fp16 (for GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and
-    values in 8 bits (CPU, ONNX Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16
-    weights. The bundle is compared with torch before it takes its place, unless `verify` is false;
-    with `smoke` a two-layer copy is exported and verified first. An existing folder is replaced
-    only with `force`, and only by a whole bundle. Raises CheckpointError, ExportError, ParityError,
-    OutputError.
+    `revision` is the branch, tag or commit of a base from the hub. `precision` is fp32, fp16 (for
+    GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
+    Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. The bundle is
+    compared with torch before it takes its place, unless `verify` is false; with `smoke` a
+    two-layer copy is exported and verified first. An existing folder is replaced only with `force`,
+    and only by a whole bundle. Raises CheckpointError, ExportError, ParityError, OutputError.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
     """
@@ -84,8 +86,8 @@ def export_decoder(
     with atomic_folder(out, force=force) as folder:
         progress("load", 0.0)
         if smoke:
-            _smoke_test(base)
-        loaded = load_base(base)
+            _smoke_test(base, revision)
+        loaded = load_base(base, revision=revision)
         if loaded.tokenizer is None:
             raise CheckpointError(
                 f"{base} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the "
@@ -113,11 +115,11 @@ def export_decoder(
         return manifest
 
 
-def _smoke_test(base: str | Path) -> None:
+def _smoke_test(base: str | Path, revision: str | None) -> None:
     """Exports two layers in a folder that is thrown away. Raises ExportError, ParityError."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        small = smoke_base(read_config(find_checkpoint(base).folder), folder)
+        small = smoke_base(read_config(find_checkpoint(base, revision=revision).folder), folder)
         layers, graph = build_graph(small)
         manifest = write_bundle(
             small, layers, to_precision(graph, "fp32"), folder, precision="fp32"
@@ -189,7 +191,6 @@ def base_manifest(
     cache_dtype: str,
 ) -> Manifest:
     """What is to be said of a base and of the files that stand in the bundle's folder."""
-    config = base.config
     return Manifest(
         base=base.identity,
         model_type=str(base.model.config.model_type),
@@ -199,8 +200,8 @@ def base_manifest(
         precision=precision,
         cache_dtype=cache_dtype,
         end_ids=base.end_ids,
-        begin_id=_single(getattr(config, "bos_token_id", None)),
-        pad_id=_single(getattr(config, "pad_token_id", None)),
+        begin_id=base.begin_id,
+        pad_id=base.pad_id,
         chat_template=base.chat_template,
         positions=_positions(base),
         files=record_files(folder),
@@ -223,12 +224,6 @@ def _vocabulary(model: ir.Model, config: Any) -> int:
     shape = model.graph.outputs[0].shape
     size = shape[-1] if shape is not None else None
     return size if isinstance(size, int) else int(config.vocab_size)
-
-
-def _single(ids: Any) -> int | None:
-    return (
-        ids[0] if isinstance(ids, (list, tuple)) and ids else ids if isinstance(ids, int) else None
-    )
 
 
 def verified_manifest(folder: Path, manifest: Manifest, expected: Expected) -> Manifest:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeprefix.export.base import Base, quiet_transformers
+from edgeprefix.base import Base
+from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.export.reference import Reference, some_tokens
 from edgeprefix.runtime.contracts.cache_scales import LARGEST_STEP, LayerScales
 

@@ -22,7 +22,7 @@ def to_precision(model: ir.Model, precision: str) -> ir.Model:
         passes: list[ir.passes.InPlacePass] = [HalfPrecisionPass()]
     elif precision in FORMATS:
         form = FORMATS[precision]
-        passes = [QuantiseWeightsPass(form.body, form.head), QuantiseExpertsPass(form.body)]
+        passes = [QuantiseWeightsPass(form), QuantiseExpertsPass(form)]
     else:
         passes = []
     ir.passes.Sequential(*passes, common.RemoveUnusedNodesPass(), NamePass())(model)

@@ -26,6 +26,7 @@ def export_prefix(
     out: str | Path,
     *,
     base: str | Path | None = None,
+    revision: str | None = None,
     dtype: str = "fp32",
     task: str | None = None,
     prompt: str | None = None,
@@ -34,17 +35,18 @@ def export_prefix(
     """Writes the prefix of a training run or a PEFT adapter as a prefix file, whole or not at all;
     gives it back.
 
-    `run`, `base`, `task`, `prompt` and `task_id` are those of `read_prefix`. `dtype` is fp32, fp16,
-    bf16 or int8. Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError,
-    TemplateError, OutputError.
+    `run`, `base`, `revision`, `task`, `prompt` and `task_id` are those of `read_prefix`. `dtype` is
+    fp32, fp16, bf16 or int8. Raises ExportError, PrefixFileError, CheckpointError,
+    BaseMismatchError, TemplateError, OutputError.
 
     >>> export_prefix("runs/e2e", "e2e.safetensors", dtype="fp16")  # doctest: +SKIP
     """
     if dtype not in DTYPES:
         raise ExportError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    exported = read_prefix(run, base=base, task=task, prompt=prompt, task_id=task_id).with_dtype(
-        dtype
+    prefix = read_prefix(
+        run, base=base, revision=revision, task=task, prompt=prompt, task_id=task_id
     )
+    exported = prefix.with_dtype(dtype)
     exported.save(out)
     return exported
 
@@ -53,6 +55,7 @@ def read_prefix(
     run: str | Path,
     *,
     base: str | Path | None = None,
+    revision: str | None = None,
     task: str | None = None,
     prompt: str | None = None,
     task_id: int | None = None,
@@ -60,19 +63,20 @@ def read_prefix(
     """The prefix of a training run's folder, of a prefix file, or of a PEFT adapter's folder.
 
     `base` is what the prefix must belong to; a PEFT adapter, which knows its base by name only,
-    needs it where that name leads nowhere. `task` and `prompt` replace the task's name and prompt
-    template. `task_id` chooses among the tasks of a PEFT multitask adapter. Raises ExportError,
-    PrefixFileError, CheckpointError, BaseMismatchError, TemplateError.
+    needs it where that name leads nowhere. `revision` is the hub's branch, tag or commit. `task`
+    and `prompt` replace the task's name and prompt template. `task_id` chooses among the tasks of a
+    PEFT multitask adapter. Raises ExportError, PrefixFileError, CheckpointError, BaseMismatchError,
+    TemplateError.
     """
     folder = Path(run)
     if not (folder / RUN_PREFIX).is_file() and is_adapter(folder):
         options = AdapterOptions(task=task, prompt=prompt, task_id=task_id)
-        return prefix_of_adapter(folder, base=base, options=options)
+        return prefix_of_adapter(folder, base=base, revision=revision, options=options)
     if task_id is not None:
         raise ExportError(f"{run} is no PEFT adapter and holds one task; leave the task id out")
     prefix = _renamed(Prefix.load(_prefix_of(folder)), task, prompt)
     if base is not None:
-        checkpoint_identity(find_checkpoint(base).folder).require_same(
+        checkpoint_identity(find_checkpoint(base, revision=revision).folder).require_same(
             prefix.base, what=f"prefix {prefix.name!r}"
         )
     return prefix

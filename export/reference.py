@@ -8,18 +8,17 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from edgeprefix.base.rounding import FORMATS, SMALLEST_SIDE, WeightFormat, rounded
-from edgeprefix.export.base import Base
-from edgeprefix.export.passes.experts import expert_format
+from edgeprefix.base import Base
+from edgeprefix.base.rounded_weights import Role, RoundedWeight, rounded_rows, rounded_weights
+from edgeprefix.base.rounding import FORMATS, WeightFormat
 from edgeprefix.export.trace import survey_layers
 
 Array = npt.NDArray[np.float32]
@@ -42,9 +41,6 @@ _TEXT = (
     "coiled, and the only sound is the slow knocking of the hulls against the wood. It is the "
     "best hour of the day, she says. "
 )
-
-
-_AT_ONCE = 1 << 24  # numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +69,7 @@ class Reference:
         """Logits [V] of every token of the row; with `weights` int8 or int4 the base's own are
         rounded as in such a bundle.
         """
-        with _rounded_weights(self._model, weights) if weights else contextlib.nullcontext():
+        with _rounded(self._model, weights) if weights else contextlib.nullcontext():
             out = self._run(row.tokens, row.states)
         return list(out.logits[0].float().numpy())
 
@@ -133,19 +129,19 @@ def some_tokens(base: Base, count: int) -> Ids:
 
 
 @contextlib.contextmanager
-def _rounded_weights(model: PreTrainedModel, precision: str) -> Iterator[None]:
-    """Within the block every matrix that the exporter rounds is rounded while its module runs, and
+def _rounded(model: PreTrainedModel, precision: str) -> Iterator[None]:
+    """Within the block every weight that the exporter rounds is rounded while its module runs, and
     only then.
     """
-    form, whole = FORMATS[precision], cast(Any, model)
-    head, embedding = whole.get_output_embeddings(), whole.get_input_embeddings()
-    handles: list[Any] = [embedding.register_forward_hook(_RoundingRows(form.head))]
-    for module in model.modules():
-        if module is head or not isinstance(module, nn.Embedding):
-            rounding = _Rounding(module, form.head if module is head else form.body)
-            handles.append(module.register_forward_pre_hook(rounding.before))
+    handles: list[Any] = []
+    for weight in rounded_weights(model, FORMATS[precision]):
+        if weight.role is Role.EMBEDDING:
+            handles.append(weight.module.register_forward_hook(_RoundingRows(weight.format)))
+        else:
+            rounding = _Rounding(weight)
+            handles.append(weight.module.register_forward_pre_hook(rounding.before))
             handles.append(
-                module.register_forward_hook(rounding.after, prepend=True, always_call=True)
+                weight.module.register_forward_hook(rounding.after, prepend=True, always_call=True)
             )
     try:
         yield
@@ -164,54 +160,27 @@ class _RoundingRows:
 
     def __call__(self, module: nn.Module, arguments: object, rows: Tensor) -> Tensor:
         """As a forward hook; rows [B, S, width]."""
-        return _by_rows(
-            rows.flatten(0, -2), self._form, torch.empty_like(rows).flatten(0, -2)
-        ).view(rows.shape)
+        return rounded_rows(rows.flatten(0, -2), self._form).view(rows.shape)
 
 
 class _Rounding:
-    """Rounds a module's matrices before it runs, and puts back its own afterwards."""
+    """Rounds a weight before its module runs, and puts back the module's own afterwards."""
 
-    def __init__(self, module: nn.Module, form: WeightFormat) -> None:
-        self._form, self._columns = form, isinstance(module, Conv1D)  # whose weight lies as [K, N]
-        # A big base's module makes an fp32 copy for each run; nobody else sees what is written into
-        # it.
-        self._copies = {
-            name
-            for name, weight in module.named_parameters(recurse=False)
-            if weight.dtype != torch.float32
-        }
-        self._kept: dict[str, Tensor] = {}
+    def __init__(self, weight: RoundedWeight) -> None:
+        self._weight = weight
+        # A big base's module makes an fp32 copy for each run; nobody else sees what is written
+        # into it.
+        self._copied = weight.parameter.dtype != torch.float32
+        self._kept: Tensor | None = None
 
-    def before(self, module: nn.Module, *_: Any) -> None:
+    def before(self, *_: Any) -> None:
         """As a forward pre-hook."""
-        for name, parameter in module.named_parameters(recurse=False):
-            if form := self._format(parameter):
-                self._kept[name] = parameter.data
-                # [N, K]
-                weight = parameter.data.T if self._columns else parameter.data.flatten(0, -2)
-                numbers = _by_rows(
-                    weight, form, weight if name in self._copies else torch.empty_like(weight)
-                )
-                parameter.data = numbers.T if self._columns else numbers.view(parameter.shape)
+        parameter = self._weight.parameter
+        self._kept = parameter.data
+        parameter.data = self._weight.numbers(parameter.data, in_place=self._copied)
 
-    def after(self, module: nn.Module, *_: Any) -> None:
+    def after(self, *_: Any) -> None:
         """As a forward hook."""
-        for name, weight in self._kept.items():
-            getattr(module, name).data = weight
-        self._kept.clear()
-
-    def _format(self, weight: Tensor) -> WeightFormat | None:
-        """How a matrix, or experts [E, N, K], are rounded; None for what stays as it is."""
-        if weight.dim() == 3:
-            return expert_format(self._form, tuple(weight.shape))
-        return self._form if weight.dim() == 2 and min(weight.shape) >= SMALLEST_SIDE else None
-
-
-def _by_rows(weight: Tensor, form: WeightFormat, out: Tensor) -> Tensor:
-    """Rounds a weight [N, K] along K into `out`, some rows at a time."""
-    count = max(1, _AT_ONCE // weight.shape[1])
-    for start in range(0, len(weight), count):
-        rows = weight[start : start + count].numpy()
-        out[start : start + count] = torch.from_numpy(rounded(np.ascontiguousarray(rows.T), form)).T
-    return out
+        if self._kept is not None:
+            self._weight.parameter.data = self._kept
+        self._kept = None

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from edgeprefix.export.adapters import reference_attention
-from edgeprefix.export.base import Base, quiet_transformers
+from edgeprefix.base import Base
+from edgeprefix.base.attention import reference_attention
+from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 
 _loader: Any = AutoModelForCausalLM
@@ -30,6 +31,7 @@ def smoke_base(config: Any, folder: Path) -> Base:
             _cut(config),
             dtype=torch.float32,
             attn_implementation=reference_attention(config.model_type),
+            trust_remote_code=False,
         )
     identity = BaseIdentity(
         name=f"two layers of {config.model_type}",

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from edgeprefix.base.mapped import give_back
+from edgeprefix.base.refusals import refusal
 from edgeprefix.export.calls import AttentionCall
 from edgeprefix.export.interception import intercepted
-from edgeprefix.export.mapped import give_back
-from edgeprefix.export.refusals import refusal
 from edgeprefix.export.rotary import RotaryPlan, RotaryTable, rotation_bypassed
 from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.errors import ExportError

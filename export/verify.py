@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeprefix.base import Base, load_base
+from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.rounding import FORMATS
-from edgeprefix.export.base import Base, load_base, quiet_transformers
 from edgeprefix.export.parity import ParityReport, bounds_of, compare
 from edgeprefix.export.reference import Array, Reference, Row, States, some_tokens
 from edgeprefix.runtime.contracts.manifest import Manifest
@@ -33,9 +34,13 @@ _WIDE = 2048  # windows from here on are not exceeded: torch would take minutes
 
 
 def verify(
-    bundle: str | Path, base: str | Path | Base, *, prefix: Prefix | str | Path | None = None
+    bundle: str | Path,
+    base: str | Path | Base,
+    *,
+    revision: str | None = None,
+    prefix: Prefix | str | Path | None = None,
 ) -> ParityReport:
-    """Compares a bundle with its base in torch.
+    """Compares a bundle with its base in torch (`revision`: branch, tag or commit of the hub).
 
     `prefix` is a prefix file to verify with; without one, a random prefix with the scale of the
     base's own keys and values is used. Raises BundleError, CheckpointError, BaseMismatchError (the
@@ -44,7 +49,7 @@ def verify(
     """
     manifest = Manifest.load(bundle)
     manifest.check_files(bundle)
-    loaded = base if isinstance(base, Base) else load_base(base)
+    loaded = base if isinstance(base, Base) else load_base(base, revision=revision)
     manifest.base.require_same(loaded.identity, what="the given --base")
     given = Prefix.load(prefix) if isinstance(prefix, (str, Path)) else prefix
     if given is not None:

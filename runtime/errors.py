@@ -22,7 +22,8 @@ and exits with 1
 ├── ProviderError               an execution provider that is missing or lacks a kernel
 ├── TrainingError               training cannot start or go on
 ├── ExportError                 a base cannot be exported
-│   └── ParityError             the exported graph differs from torch
+│   ├── ParityError             the exported graph differs from torch
+│   └── UnsupportedBaseError    a base that can take no prefix; also a TrainingError
 └── MissingExtraError           an optional part of edgeprefix is not installed
 
 A message says what was got, what was expected and what to do next.
@@ -117,6 +118,10 @@ class ExportError(EdgePrefixError):
 
 class ParityError(ExportError):
     """The exported graph differs from torch by more than its precision's bound."""
+
+
+class UnsupportedBaseError(ExportError, TrainingError):
+    """A base of a kind that can neither be trained on nor exported; the message names the kind."""
 
 
 class MissingExtraError(EdgePrefixError):

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from transformers.utils import chat_template_utils
 
-from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base import find_checkpoint
+from edgeprefix.base.chat_template import read_chat_template
+from edgeprefix.base.tokenizer import load_tokenizer, special_tokens
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.errors import CheckpointError, DataError
 
@@ -26,20 +30,27 @@ CONVERSATION_PROMPT = "{input}"
 already.
 """
 _MARK = "edgeprefix-input-mark"
+_templates: Any = chat_template_utils  # whose types say that a rendering is a text
 _ROLES = ("system", "user", "assistant", "tool")
 
 
-def chat_prompt(base: str | Path, *, system: str | None = None, field: str = "input") -> str:
+def chat_prompt(
+    base: str | Path,
+    *,
+    revision: str | None = None,
+    system: str | None = None,
+    field: str = "input",
+) -> str:
     """The template for one user message `{field}`, up to where the assistant begins to speak.
 
     Raises CheckpointError when the base has no chat template, or one that cannot hold a system
     message that was given.
     """
-    tokenizer = _chat_tokenizer(base)
+    chat = _Chat.of(base, revision)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": _MARK})
     try:
-        text = _render(tokenizer, messages)
+        text = chat.render(messages)
     except ValueError as error:
         raise CheckpointError(
             f"the chat template of {base} does not take these messages: {error}"
@@ -48,19 +59,7 @@ def chat_prompt(base: str | Path, *, system: str | None = None, field: str = "in
         raise CheckpointError(
             f"the chat template of {base} drops a message; give --prompt instead of --chat"
         )
-    return (
-        _without_own_start(text, tokenizer)
-        .replace("{", "{{")
-        .replace("}", "}}")
-        .replace(_MARK, f"{{{field}}}")
-    )
-
-
-def _without_own_start(text: str, tokenizer: Any) -> str:
-    """A leading BOS is left out where encoding adds one anyway, lest there be two."""
-    start = tokenizer.bos_token
-    adds = bool(start) and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-    return text.removeprefix(start) if adds else text
+    return text.replace("{", "{{").replace("}", "}}").replace(_MARK, f"{{{field}}}")
 
 
 def holds_conversations(path: Path) -> bool:
@@ -77,7 +76,7 @@ def holds_conversations(path: Path) -> bool:
 
 
 def conversation_rows(
-    base: str | Path, path: Path, *, system: str | None = None
+    base: str | Path, path: Path, *, revision: str | None = None, system: str | None = None
 ) -> list[dict[str, str]]:
     """Rows for `train_prefix` with CONVERSATION_PROMPT: "input" is all up to the assistant's last
     turn, "target" that turn.
@@ -86,12 +85,12 @@ def conversation_rows(
     and line of what is no conversation that ends with the assistant, CheckpointError when the base
     has no chat template.
     """
-    tokenizer = _chat_tokenizer(base)
+    chat = _Chat.of(base, revision)
     rows = read_rows(path, required=[MESSAGES], structured=[MESSAGES])
-    return [_conversation(tokenizer, row, system) for row in rows]
+    return [_conversation(chat, row, system) for row in rows]
 
 
-def _conversation(tokenizer: Any, row: Row, system: str | None) -> dict[str, str]:
+def _conversation(chat: _Chat, row: Row, system: str | None) -> dict[str, str]:
     messages = _parsed(row[MESSAGES])
     problem = _problem(messages)
     if problem is not None:
@@ -102,12 +101,12 @@ def _conversation(tokenizer: Any, row: Row, system: str | None) -> dict[str, str
     if system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
     try:
-        text = _render(tokenizer, messages[:-1])
+        text = chat.render(messages[:-1])
     except ValueError as error:
         raise DataError(
             f"{row.place}: the base's chat template does not take this conversation: {error}"
         ) from error
-    return {"input": _without_own_start(text, tokenizer), "target": messages[-1]["content"]}
+    return {"input": text, "target": messages[-1]["content"]}
 
 
 def _parsed(text: str) -> Any:
@@ -133,22 +132,36 @@ def _problem(messages: Any) -> str | None:
     return None
 
 
-def _chat_tokenizer(base: str | Path) -> Any:
-    tokenizer: Any = AutoTokenizer.from_pretrained(find_checkpoint(base).folder)
-    if not getattr(tokenizer, "chat_template", None):
-        raise CheckpointError(f"base {base} has no chat template; give --prompt instead of --chat")
-    return tokenizer
+@dataclass(frozen=True)
+class _Chat:
+    """What a base says of conversations: its template, and the tokens that this may name."""
 
+    template: str
+    tokens: Mapping[str, str]
+    tokenizer: Tokenizer
 
-def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
-    """The text up to where the assistant begins to speak. Raises ValueError with the template's own
-    words.
-    """
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
+    @classmethod
+    def of(cls, base: str | Path, revision: str | None) -> _Chat:
+        folder = find_checkpoint(base, revision=revision).folder
+        template, tokenizer = read_chat_template(folder), load_tokenizer(folder)
+        if template is None or tokenizer is None:
+            lacks = "chat template" if template is None else "tokenizer"
+            raise CheckpointError(f"base {base} has no {lacks}; give --prompt instead of --chat")
+        return cls(template, special_tokens(folder), tokenizer)
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text up to where the assistant begins to speak, without a begin token that encoding
+        adds anyway. Raises ValueError with the template's own words.
+        """
+        try:
+            texts, _ = _templates.render_jinja_template(
+                [list(messages)],
+                chat_template=self.template,
+                add_generation_prompt=True,
+                **self.tokens,
             )
-        )
-    except Exception as error:  # templates raise what they like, jinja2.TemplateError for one
-        raise ValueError(str(error)) from error
+        except Exception as error:  # templates raise what they like, jinja2.TemplateError for one
+            raise ValueError(str(error)) from error
+        begin = self.tokens.get("bos_token")
+        adds = begin is not None and self.tokenizer.encode("a").tokens[:1] == [begin]
+        return str(texts[0]).removeprefix(begin or "") if adds else str(texts[0])

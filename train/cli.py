@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from edgeprefix.runtime.errors import DataError
-from edgeprefix.train.base import Base
 from edgeprefix.train.chat import (
     CONVERSATION_PROMPT,
     chat_prompt,
@@ -22,6 +21,7 @@ from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.loop import Progress as Step
+from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.processes import join_processes
 from edgeprefix.train.sources import TARGET, DataSource
 from edgeprefix.train.trainer import TrainResult, train_prefix
@@ -45,6 +45,9 @@ def train(
     ],
     task: Annotated[str, typer.Option(help="Name of the task.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help="Validation rows; a tenth of the data when not given.")
     ] = None,
@@ -192,7 +195,7 @@ def train(
         recompute=recompute,
         tensorboard=tensorboard,
     )
-    rows = _rows(base, data, validation, prompt=prompt, chat=chat, system=system)
+    rows = _rows(base, data, validation, revision=revision, prompt=prompt, chat=chat, system=system)
     main = join_processes().main
     console = Console(stderr=True, quiet=not main)
     with _Display(console) as display:
@@ -200,6 +203,7 @@ def train(
             base,
             rows.train,
             rows.validation,
+            revision=revision,
             task=task,
             out=out,
             prefix=prefix_config,
@@ -230,18 +234,27 @@ class _Rows(NamedTuple):
 
 
 def _rows(
-    base: str, data: str, validation: str | None, *, prompt: str, chat: bool, system: str | None
+    base: str,
+    data: str,
+    validation: str | None,
+    *,
+    revision: str | None,
+    prompt: str,
+    chat: bool,
+    system: str | None,
 ) -> _Rows:
     if not chat:
         if system is not None:
             raise typer.BadParameter("--system goes with --chat")
         return _Rows(data, validation, prompt.replace("\\n", "\n").replace("\\t", "\t"))
     if not holds_conversations(Path(data)):
-        return _Rows(data, validation, chat_prompt(base, system=system))
-    held_out = (
-        None if validation is None else conversation_rows(base, Path(validation), system=system)
-    )
-    return _Rows(conversation_rows(base, Path(data), system=system), held_out, CONVERSATION_PROMPT)
+        return _Rows(data, validation, chat_prompt(base, revision=revision, system=system))
+
+    def read(file: str) -> DataSource:
+        return conversation_rows(base, Path(file), revision=revision, system=system)
+
+    held_out = None if validation is None else read(validation)
+    return _Rows(read(data), held_out, CONVERSATION_PROMPT)
 
 
 def _teacher(text: str | None, file: Path | None) -> str | None:
@@ -276,7 +289,7 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def plan(self, plan: Plan, report: DataReport, base: Base) -> None:
+    def plan(self, plan: Plan, report: DataReport, base: FrozenModel) -> None:
         self._console.print(_plan_text(plan, report, base))
         for warning in report.warnings():
             self._console.print(f"[yellow]note:[/yellow] {warning}")
@@ -297,7 +310,7 @@ class _Display:
         )
 
 
-def _plan_text(plan: Plan, report: DataReport, base: Base) -> str:
+def _plan_text(plan: Plan, report: DataReport, base: FrozenModel) -> str:
     return (
         f"base {base.identity} · {base.parameters:,} weights, frozen, {base.precision} on "
         f"{base.device}\n"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train.base import Base
 from edgeprefix.train.config import AUTO, PrefixConfig, TrainConfig
 from edgeprefix.train.data import TrainingData
+from edgeprefix.train.model import FrozenModel
 
 _LENGTH = 100
 _SHORTEST_ROOM = 16  # positions that must stay for the text
@@ -53,7 +53,7 @@ class Plan:
     max_tokens: int
 
 
-def choose_length(prefix: PrefixConfig, base: Base, file_length: int | None) -> int:
+def choose_length(prefix: PrefixConfig, base: FrozenModel, file_length: int | None) -> int:
     """P: as asked, else as in the prefix file, else the measured default within a quarter of the
     base's positions.
     """
@@ -72,7 +72,7 @@ def choose_length(prefix: PrefixConfig, base: Base, file_length: int | None) -> 
     return length
 
 
-def choose_max_tokens(train: TrainConfig, base: Base, length: int) -> int:
+def choose_max_tokens(train: TrainConfig, base: FrozenModel, length: int) -> int:
     """Longest prompt + target: what fits behind the prefix, or less when asked for."""
     return min(base.max_positions - length, train.max_tokens or 2**31)
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train.attention import KeyValues
-from edgeprefix.train.base import Base
 from edgeprefix.train.batches import collate
 from edgeprefix.train.data import Example
+from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.record import RunFolder
 
 TEACHER_FILE = "teacher.safetensors"
@@ -36,7 +36,7 @@ OnTeacher = Callable[[int, int], None]
 class Teacher:
     """What the base says with the long text in front, for given examples."""
 
-    def __init__(self, base: Base, text: str) -> None:
+    def __init__(self, base: FrozenModel, text: str) -> None:
         ids = base.tokenizer.encode_prompt(text)
         if not ids:
             raise TrainingError(
@@ -134,7 +134,7 @@ def divergence(logits: Tensor, ids: Tensor, logs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def teacher_divergence(
-    base: Base, prefix: KeyValues, examples: Sequence[Example], teacher: Teacher
+    base: FrozenModel, prefix: KeyValues, examples: Sequence[Example], teacher: Teacher
 ) -> float:
     """Mean KL per target position over many examples."""
     total, count = 0.0, 0

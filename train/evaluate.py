@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from edgeprefix.runtime.errors import MissingExtraError, TrainingError
 from edgeprefix.train.attention import KeyValues
-from edgeprefix.train.base import Base
 from edgeprefix.train.batches import collate, in_length_order
 from edgeprefix.train.data import Example
+from edgeprefix.train.model import FrozenModel
 
 _BATCH = 32
 _GENERATED_TOKENS_MARGIN = 1.5  # generation may run this much longer than the longest target
@@ -25,7 +25,7 @@ HIGHER_IS_BETTER = {"loss": False, "kl": False, "accuracy": True, "bleu": True, 
 
 @torch.no_grad()
 def target_loss(
-    base: Base, prefix: KeyValues, examples: Sequence[Example], *, batch_size: int = _BATCH
+    base: FrozenModel, prefix: KeyValues, examples: Sequence[Example], *, batch_size: int = _BATCH
 ) -> float:
     """Mean cross-entropy per target token, in nats; an empty `prefix` measures the base alone."""
     total, count = 0.0, 0
@@ -38,7 +38,10 @@ def target_loss(
 
 
 def label_log_likelihoods(
-    base: Base, prefix: KeyValues, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+    base: FrozenModel,
+    prefix: KeyValues,
+    prompts: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
 ) -> Tensor:
     """log p(label | prompt), summed over the label's tokens: [prompts, labels], differentiable in
     the prefix.
@@ -58,7 +61,7 @@ def label_log_likelihoods(
 
 @torch.no_grad()
 def label_accuracy(
-    base: Base, prefix: KeyValues, examples: Sequence[Example], labels: Sequence[str]
+    base: FrozenModel, prefix: KeyValues, examples: Sequence[Example], labels: Sequence[str]
 ) -> float:
     """Share of rows whose own label has the highest likelihood among all labels."""
     encoded = [base.tokenizer.encode_target(label) for label in labels]
@@ -70,7 +73,7 @@ def label_accuracy(
 
 
 def scores_behind_one_prompt(
-    base: Base, prefix: KeyValues, prompt: Sequence[int], labels: Sequence[Sequence[int]]
+    base: FrozenModel, prefix: KeyValues, prompt: Sequence[int], labels: Sequence[Sequence[int]]
 ) -> Tensor:
     """`label_log_likelihoods` of one prompt, [labels]; it is read once, and stands before all
     labels like a longer prefix.
@@ -82,7 +85,7 @@ def scores_behind_one_prompt(
 
 @torch.no_grad()
 def generate(
-    base: Base, prefix: KeyValues, prompts: Sequence[Sequence[int]], *, max_new_tokens: int
+    base: FrozenModel, prefix: KeyValues, prompts: Sequence[Sequence[int]], *, max_new_tokens: int
 ) -> list[list[int]]:
     """Greedy continuations without their end token, for prompts of any lengths.
 
@@ -105,7 +108,7 @@ def generate(
 
 
 def _generate_equal(
-    base: Base, prefix: KeyValues, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    base: FrozenModel, prefix: KeyValues, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[list[int]]:
     """Greedy decoding of prompts of one length, with the model's own cache and attention."""
     ends = torch.tensor(base.tokenizer.end_ids, dtype=torch.long, device=base.device)
@@ -132,7 +135,7 @@ def _generate_equal(
 
 
 def generation_metric(
-    base: Base, prefix: KeyValues, examples: Sequence[Example], metric: str
+    base: FrozenModel, prefix: KeyValues, examples: Sequence[Example], metric: str
 ) -> float:
     """BLEU (sacrebleu, lower-cased, 13a; rows with the same prompt are each other's references) or
     share of exact matches.
@@ -176,7 +179,7 @@ def bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
 
 def measure(
-    base: Base,
+    base: FrozenModel,
     prefix: KeyValues,
     examples: Sequence[Example],
     *,

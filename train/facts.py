@@ -47,7 +47,12 @@ def run_facts(
         "edgeprefix": __version__,
         "task": setting.task,
         "settings": dict(settings),
-        "base": {**base.identity.to_json(), "source": base.source, "parameters": base.parameters},
+        "base": {
+            **base.identity.to_json(),
+            "source": base.source,
+            "revision": base.revision,
+            "parameters": base.parameters,
+        },
         "data": dataclasses.asdict(setting.data.report),
         "baseline": dict(baseline),
         "search": setting.search,

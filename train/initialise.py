@@ -15,16 +15,16 @@ from torch import Tensor
 
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train.base import Base
 from edgeprefix.train.batches import text_of_rows
 from edgeprefix.train.config import PrefixConfig
 from edgeprefix.train.data import Example
+from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.parametrisation import PrefixTensors, random_prefix
 from edgeprefix.train.units import Unit
 
 
 def start_prefix(
-    base: Base,
+    base: FrozenModel,
     config: PrefixConfig,
     *,
     length: int,
@@ -51,7 +51,7 @@ def start_prefix(
 
 
 def start_embeddings(
-    base: Base, config: PrefixConfig, *, length: int, examples: Sequence[Example], seed: int
+    base: FrozenModel, config: PrefixConfig, *, length: int, examples: Sequence[Example], seed: int
 ) -> Tensor:
     """Input embeddings [P, width] for prompt tuning: of a text, of random words, or noise of the
     embedding table's size.
@@ -67,7 +67,7 @@ def start_embeddings(
 
 
 def _text_ids(
-    base: Base, text: str | None, length: int, examples: Sequence[Example], seed: int
+    base: FrozenModel, text: str | None, length: int, examples: Sequence[Example], seed: int
 ) -> list[int]:
     """`length` ids: the text, repeated or cut, or training rows with their targets one after
     another.
@@ -82,7 +82,7 @@ def _text_ids(
     return text_of_rows(examples, length, f"{seed}/text")
 
 
-def _from_file(base: Base, path: str, length: int) -> PrefixTensors:
+def _from_file(base: FrozenModel, path: str, length: int) -> PrefixTensors:
     prefix = Prefix.load(Path(path))
     base.identity.require_same(prefix.base, what=f"prefix {path}")
     if prefix.length != length:

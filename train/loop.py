@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from edgeprefix.runtime.errors import CapacityError, TrainingError
-from edgeprefix.train.base import Base
 from edgeprefix.train.batches import Batches, groups_of_like_length
 from edgeprefix.train.checkpoint import CHECKPOINT, Checkpoint, Progressed, checkpoint_bytes
 from edgeprefix.train.config import TrainConfig
 from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.evaluate import HIGHER_IS_BETTER
+from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import NAdamW, schedule
 from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fold, load_parameters
@@ -65,7 +65,7 @@ ProgressCallback = Callable[[Progress], None]
 class Job:
     """All that the loop works with."""
 
-    base: Base
+    base: FrozenModel
     data: TrainingData
     held_out: Sequence[Example]
     """The validation rows that are measured."""
@@ -186,7 +186,7 @@ def _step(job: Job, batches: Batches) -> float:
     return math.nan
 
 
-def _group_tokens(base: Base) -> int:
+def _group_tokens(base: FrozenModel) -> int:
     if base.route == "packed":
         return _PACKED_TOKENS
     return _CPU_TOKENS if base.device.type == "cpu" else _GPU_TOKENS

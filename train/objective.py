@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgeprefix.train.attention import KeyValues
-from edgeprefix.train.base import Base
 from edgeprefix.train.batches import collate
 from edgeprefix.train.data import Example
 from edgeprefix.train.distill import Teacher, divergence, teacher_divergence
 from edgeprefix.train.evaluate import label_log_likelihoods, measure, target_loss
+from edgeprefix.train.model import FrozenModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """The loss and the metric of a run, by name, with what they need."""
 
-    base: Base
+    base: FrozenModel
     name: str
     metric_name: str
     labels: tuple[str, ...] = ()

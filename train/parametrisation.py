@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeprefix.train.base import Base, LayerShape
+from edgeprefix.train.model import FrozenModel, LayerShape
 from edgeprefix.train.units import Unit
 
 PrefixTensors = list[tuple[Tensor, Tensor]]
@@ -129,7 +129,7 @@ class PromptTuned:
     values.
     """
 
-    def __init__(self, base: Base, start: Tensor) -> None:
+    def __init__(self, base: FrozenModel, start: Tensor) -> None:
         """`start` [P, width]: the embeddings to begin with; they are trained in units of their own
         spread.
         """

@@ -1,38 +1,38 @@
 """The base's weights as a quantised bundle holds them, so that a prefix can be trained on what it
 will meet.
 
-Every projection is rounded in the format that `export decoder --precision` uses
-(base/rounding.py) and put back as plain numbers. What is not modelled: the kernels
-also round activations to 8 bits.
+Every weight that `export decoder --precision` rounds (base/rounded_weights.py) is rounded in the
+same format and put back as plain numbers. What is not modelled: the kernels also round activations
+to 8 bits.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from edgeprefix.base.rounding import FORMATS, SMALLEST_SIDE, rounded
+from edgeprefix.base.mapped import give_back
+from edgeprefix.base.rounded_weights import rounded_weights
+from edgeprefix.base.rounding import FORMATS
+from edgeprefix.train.precision import is_matrix
 
 WEIGHTS = ("checkpoint", *FORMATS)
 
 
 @torch.no_grad()
-def round_weights(model: Any, weights: str) -> None:
-    """Rounds a model's projections in place to `weights`, "int8" or "int4"; a tied embedding is
-    rounded with the head.
+def round_weights(model: Any, weights: str, precision: str = "fp32") -> None:
+    """Rounds a model's weights to `weights`, "int8" or "int4"; an embedding that is tied to the
+    head is rounded once. Matrices that are to be multiplied in `precision` bf16 are kept so.
     """
-    head = model.get_output_embeddings()
-    form = FORMATS[weights]
-    for module in model.modules():
-        if not isinstance(module, nn.Linear | Conv1D) or min(module.weight.shape) < SMALLEST_SIDE:
-            continue
-        weight = module.weight.detach().float()
-        columns = weight.numpy() if isinstance(module, Conv1D) else weight.T.numpy()  # [K, N]
-        numbers = torch.from_numpy(
-            rounded(np.ascontiguousarray(columns), form.head if module is head else form.body)
-        )
-        module.weight.copy_(numbers if isinstance(module, Conv1D) else numbers.T)
+    done: set[nn.Parameter] = set()
+    for weight in rounded_weights(model, FORMATS[weights]):
+        parameter = weight.parameter
+        if parameter not in done:  # rows of a tied table are rounded the same way in both its roles
+            stored = parameter.data
+            numbers = weight.numbers(stored)
+            half = precision == "bf16" and is_matrix(weight.module, parameter)
+            parameter.data = numbers.bfloat16() if half else numbers
+            give_back(stored)
+            done.add(parameter)

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeprefix.train.base import Base
 from edgeprefix.train.batches import Batches, sample
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.distill import Teacher
+from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.objective import Objective
 from edgeprefix.train.processes import Processes
 
@@ -22,7 +22,7 @@ from edgeprefix.train.processes import Processes
 class Setting:
     """The inputs of a run, all resolved."""
 
-    base: Base
+    base: FrozenModel
     data: TrainingData
     plan: Plan
     prefix: PrefixConfig

@@ -14,7 +14,6 @@ import torch
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train.base import Base, load_base
 from edgeprefix.train.checkpoint import Progressed, load_checkpoint
 from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport, load_data
@@ -22,7 +21,9 @@ from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, pl
 from edgeprefix.train.distill import OnTeacher, Teacher
 from edgeprefix.train.facts import packed_prefix, prefix_layers, run_facts, run_settings
 from edgeprefix.train.initialise import prefix_file_length, start_embeddings, start_prefix
+from edgeprefix.train.loading import load_base
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
+from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.optimiser import NAdamW
 from edgeprefix.train.parametrisation import Direct, Parametrisation, PromptTuned, Reparametrised
 from edgeprefix.train.plot import draw_curve
@@ -36,7 +37,7 @@ from edgeprefix.train.units import measure_units
 
 DEFAULT_PROMPT = "{input}\n"
 
-PlanCallback = Callable[[Plan, DataReport, Base], None]
+PlanCallback = Callable[[Plan, DataReport, FrozenModel], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +66,11 @@ class TrainResult:
 
 
 def train_prefix(
-    base: str | Path | Base,
+    base: str | Path | FrozenModel,
     data: DataSource,
     validation: DataSource | None = None,
     *,
+    revision: str | None = None,
     task: str,
     out: str | Path,
     prefix: PrefixConfig | None = None,
@@ -89,7 +91,8 @@ def train_prefix(
     """Trains a prefix for `task` over a frozen base and writes the RUN folder `out` (see
     docs/training.md).
 
-    `data` and `validation` are JSONL or CSV files, Hugging Face data sets (train/sources.py), or
+    `revision` is the branch, tag or commit of a base from the hub. `data` and `validation` are
+    JSONL or CSV files, Hugging Face data sets (train/sources.py), or
     rows, with the fields of `prompt` and what is to be learnt in the field `target`. Without
     `validation` a tenth of the rows is set apart. `teacher` is a long text prompt that the prefix
     shall stand for: training then follows what the base says with that text in front. `search_s`
@@ -108,9 +111,10 @@ def train_prefix(
     run = RunFolder.open(out, resume=resume, force=force, writes=processes.main)
     loaded = (
         base
-        if isinstance(base, Base)
+        if isinstance(base, FrozenModel)
         else load_base(
             base,
+            revision=revision,
             precision=train.precision,
             device=train.device,
             weights=train.weights,

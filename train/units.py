@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from edgeprefix.train.attention import queries_watched
-from edgeprefix.train.base import Base
 from edgeprefix.train.batches import rows_of_tokens, text_of_rows
 from edgeprefix.train.data import Example
+from edgeprefix.train.model import FrozenModel
 
 _TOKENS = 2048  # of training rows, read to measure
 _SMALLEST = 1e-4  # a spread below it counts as this
@@ -37,7 +37,9 @@ class Unit(NamedTuple):
     value: float
 
 
-def measure_units(base: Base, examples: Sequence[Example], *, length: int, seed: int) -> list[Unit]:
+def measure_units(
+    base: FrozenModel, examples: Sequence[Example], *, length: int, seed: int
+) -> list[Unit]:
     """Every layer's units, from a seeded sample of training rows behind a prefix of `length`
     positions.
 
@@ -56,7 +58,7 @@ def measure_units(base: Base, examples: Sequence[Example], *, length: int, seed:
     return units
 
 
-def _spreads(base: Base, rows: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
+def _spreads(base: FrozenModel, rows: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
     """Root mean squares of each layer's keys and values over texts."""
     squares = [[0.0, 0.0, 0.0, 0.0] for _ in base.layers]  # sums and counts of keys, of values
     for row in rows:
@@ -73,7 +75,7 @@ def _spreads(base: Base, rows: Sequence[Sequence[int]]) -> list[tuple[float, flo
 
 @torch.no_grad()
 def _query_moments(
-    base: Base, prefix: Sequence[tuple[Tensor, Tensor]], rows: Sequence[Sequence[int]]
+    base: FrozenModel, prefix: Sequence[tuple[Tensor, Tensor]], rows: Sequence[Sequence[int]]
 ) -> dict[int, Tensor]:
     """Sums over tokens and grouped heads of q qᵀ, [H, D, D] by layer; queries as they meet the
     prefix's keys.

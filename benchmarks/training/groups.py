@@ -24,7 +24,7 @@ from cells import METRIC, Cell
 from data import PROMPT, missing, rows_of
 from run import ROOT, machine, today
 
-from edgeprefix.train import Base, load_base
+from edgeprefix.train import FrozenModel, load_base
 from edgeprefix.train.batches import groups_of_like_length
 from edgeprefix.train.data import Example, load_data
 from edgeprefix.train.objective import Objective
@@ -74,7 +74,7 @@ def medians(options: argparse.Namespace, precision: str) -> dict[str, float]:
     mixed = random.Random(0).sample(list(data.train), len(data.train))
     batches = [mixed[at : at + BATCH] for at in range(0, len(mixed), BATCH)]
     padded, packed = (dataclasses.replace(base, route=route) for route in ("shared", "packed"))
-    ways: dict[str, tuple[Base, list[list[list[Example]]]]] = {
+    ways: dict[str, tuple[FrozenModel, list[list[list[Example]]]]] = {
         "padded": (padded, [[batch] for batch in batches])
     }
     for name, reader, sizes in (
@@ -87,7 +87,7 @@ def medians(options: argparse.Namespace, precision: str) -> dict[str, float]:
                 [groups_of_like_length(batch, tokens) for batch in batches],
             )
 
-    def seconds(reader: Base, plan: Sequence[Sequence[Sequence[Example]]]) -> float:
+    def seconds(reader: FrozenModel, plan: Sequence[Sequence[Sequence[Example]]]) -> float:
         objective = Objective(base=reader, name="target", metric_name="loss")
         began = time.perf_counter()
         for groups in plan:

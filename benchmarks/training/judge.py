@@ -15,7 +15,7 @@ from cells import METRIC, Cell
 from data import PROMPT, PROSE_TOKENS, Rows, prose
 
 from edgeprefix.runtime import Prefix
-from edgeprefix.train import Base, load_base
+from edgeprefix.train import FrozenModel, load_base
 from edgeprefix.train.data import load_data
 from edgeprefix.train.evaluate import measure, target_loss
 
@@ -30,7 +30,9 @@ def judged(cell: Cell, rows: Rows, base: Path, prefix: Prefix | None) -> dict[st
     return task_scores(cell, rows, loaded, prefix) | {"prose_loss": _prose_loss(loaded)}
 
 
-def task_scores(cell: Cell, rows: Rows, base: Base, prefix: Prefix | None) -> dict[str, float]:
+def task_scores(
+    cell: Cell, rows: Rows, base: FrozenModel, prefix: Prefix | None
+) -> dict[str, float]:
     """Held-out loss per target token in nats, and the task's metric."""
     tensors = [] if prefix is None else adapter_tensors(prefix)
     data = load_data(
@@ -55,7 +57,7 @@ def adapter_tensors(prefix: Prefix) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 @torch.no_grad()
-def _prose_loss(base: Base) -> float | None:
+def _prose_loss(base: FrozenModel) -> float | None:
     """Mean loss per token of general text, as the weights now are, with nothing in front."""
     text = prose()
     if text is None:

@@ -18,7 +18,7 @@ import torch
 from cells import Cell
 from data import PROMPT, Rows
 
-from edgeprefix.train import Base, load_base
+from edgeprefix.train import FrozenModel, load_base
 from edgeprefix.train.data import Example, TrainingData, load_data
 from edgeprefix.train.prompt_dropout import PromptDropout
 
@@ -89,7 +89,7 @@ def train_theirs(
     return saved, adapter, facts
 
 
-def _adapted(model: Any, cell: Cell, base: Base, data: TrainingData) -> Any:
+def _adapted(model: Any, cell: Cell, base: FrozenModel, data: TrainingData) -> Any:
     if cell.method == "full":
         return model
     from peft import CartridgeConfig, LoraConfig, PrefixTuningConfig, get_peft_model

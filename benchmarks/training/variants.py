@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgeprefix.train import (
-    Base,
     batches,
     loop,
     objective,
@@ -27,6 +26,7 @@ from edgeprefix.train import (
     units,
 )
 from edgeprefix.train.data import Example
+from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.prompt_dropout import PromptDropout
 
 _LIKE_LENGTHS = 16  # batches' worth of rows that are sorted together
@@ -78,7 +78,7 @@ def low_mass(logit: float) -> None:
     """
     start = trainer.start_prefix
 
-    def shifted(base: Base, *positional: Any, **named: Any) -> parametrisation.PrefixTensors:
+    def shifted(base: FrozenModel, *positional: Any, **named: Any) -> parametrisation.PrefixTensors:
         prefix = start(base, *positional, **named)
         moments, means = _query_statistics(base, prefix, named["examples"])
         moved = []
@@ -218,7 +218,7 @@ VARIANTS: dict[str, Callable[..., None]] = {
 
 @torch.no_grad()
 def _query_statistics(
-    base: Base, prefix: parametrisation.PrefixTensors, examples: Sequence[Example]
+    base: FrozenModel, prefix: parametrisation.PrefixTensors, examples: Sequence[Example]
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Second moments [H, D, D] and means [H, D] of the queries by layer."""
     seen: dict[int, list[Tensor]] = {}

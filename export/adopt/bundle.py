@@ -7,11 +7,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from edgeprefix.base import Base, load_base
+from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.export.adopt.precision import precision_of
 from edgeprefix.export.adopt.rehearsal import rehearse
 from edgeprefix.export.adopt.signature import Signature, read_signature
 from edgeprefix.export.adopt.source import Source, open_source
-from edgeprefix.export.base import Base, load_base, quiet_transformers
 from edgeprefix.export.bundle import base_manifest, verified_manifest
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.verify import torch_side
@@ -25,24 +26,25 @@ def adopt(
     out: str | Path,
     *,
     base: str | Path,
+    revision: str | None = None,
     file: str | None = None,
     link: bool = False,
     force: bool = False,
 ) -> Manifest:
     """Makes a bundle of a decoder that another exporter wrote; the graph stays as it is.
 
-    `base` is the checkpoint that it was exported from. `file` names the graph where the folder
-    holds several. With `link` the files are hard links instead of copies: no space, but whoever
-    changes one changes both. The bundle is compared with torch before it takes its place. An
-    existing folder is replaced only with `force`. Raises CheckpointError, ExportError (names what
-    the graph cannot do), ParityError, OutputError.
+    `base` is the checkpoint that it was exported from (`revision`: the hub's). `file` names the
+    graph where the folder holds several. With `link` the files are hard links instead of copies: no
+    space, but whoever changes one changes both. The bundle is compared with torch before it takes
+    its place. An existing folder is replaced only with `force`. Raises CheckpointError, ExportError
+    (names what the graph cannot do), ParityError, OutputError.
 
     >>> adopt("onnx/", "bundle", base="checkpoints/base", file="model_q4.onnx")  # doctest: +SKIP
     """
     source = open_source(onnx_folder, file)
     signature = read_signature(source)
     with atomic_folder(out, force=force) as folder:
-        loaded = load_base(base)
+        loaded = load_base(base, revision=revision)
         _require_same_kind(source, loaded)
         manifest = _taken(source, signature, loaded, folder, link=link)
         manifest.save(folder)

@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeprefix.base import read_config
 from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.export.adopt.bundle import adopt
-from edgeprefix.export.base import quiet_transformers, read_config
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import ExportError, MissingExtraError, OutputError
@@ -22,8 +23,11 @@ from edgeprefix.runtime.errors import ExportError, MissingExtraError, OutputErro
 _TASK = "text-generation-with-past"
 
 
-def export_with_optimum(base: str | Path, out: str | Path, *, force: bool = False) -> Manifest:
-    """Exports a base with Optimum, in fp32, and makes a bundle of the result.
+def export_with_optimum(
+    base: str | Path, out: str | Path, *, revision: str | None = None, force: bool = False
+) -> Manifest:
+    """Exports a base (`revision`: the hub's) with Optimum, in fp32, and makes a bundle of the
+    result.
 
     Raises MissingExtraError without Optimum, ExportError when it refuses the base, and what `adopt`
     raises.
@@ -31,7 +35,7 @@ def export_with_optimum(base: str | Path, out: str | Path, *, force: bool = Fals
     >>> manifest = export_with_optimum("checkpoints/base", "bundle")  # doctest: +SKIP
     """
     require_optimum()
-    target, checkpoint = Path(out), find_checkpoint(base)
+    target, checkpoint = Path(out), find_checkpoint(base, revision=revision)
     read_config(checkpoint.folder)  # what can be no base is refused before minutes are spent
     if target.exists() and not force:
         raise OutputError(
@@ -44,7 +48,7 @@ def export_with_optimum(base: str | Path, out: str | Path, *, force: bool = Fals
         prefix=f".{target.name}.", suffix=".optimum", dir=target.parent
     ) as name:
         _run_optimum(checkpoint.folder, Path(name))
-        return adopt(name, target, base=base, link=True, force=force)
+        return adopt(name, target, base=base, revision=revision, link=True, force=force)
 
 
 def require_optimum() -> None:
@@ -67,7 +71,13 @@ def _run_optimum(checkpoint: Path, folder: Path) -> None:
 
     with quiet_transformers(), _quiet():
         try:
-            main_export(str(checkpoint), output=str(folder), task=_TASK, do_validation=False)
+            main_export(
+                str(checkpoint),
+                output=str(folder),
+                task=_TASK,
+                do_validation=False,
+                trust_remote_code=False,
+            )
         except (ValueError, KeyError, NotImplementedError, RuntimeError, TypeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ExportError(f"Optimum cannot export {checkpoint}: {reason}") from error

@@ -31,6 +31,9 @@ def adopt_command(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
+    ] = None,
     file: Annotated[
         str | None,
         typer.Option(
@@ -46,5 +49,7 @@ def adopt_command(
     """Make a bundle of an ONNX decoder that you already have; compared with torch before it is
     done.
     """
-    manifest = adopt(onnx_folder, out, base=base, file=file, link=link, force=force)
+    manifest = adopt(
+        onnx_folder, out, base=base, revision=revision, file=file, link=link, force=force
+    )
     typer.echo(summary(out, manifest))

@@ -41,6 +41,9 @@ def decoder_command(
         str, typer.Argument(metavar="BASE", help="Folder of a checkpoint, or a hub id.")
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="Weights: fp32, fp16 (GPU), int8 or int4.")
     ] = Precision.FP32,
@@ -69,13 +72,14 @@ def decoder_command(
                 "goes with neither --precision, --cache nor --smoke: Optimum writes fp32",
                 param_hint="--backend optimum",
             )
-        manifest = export_with_optimum(base, out, force=force)
+        manifest = export_with_optimum(base, out, revision=revision, force=force)
         typer.echo(summary(out, manifest))
         return
     with stage_bar(quiet) as report:
         manifest = export_decoder(
             base,
             out,
+            revision=revision,
             precision=precision.value,
             cache=None if cache is None else cache.value,
             force=force,

@@ -55,6 +55,9 @@ def prefix_command(
             help="Check that the prefix belongs to this base; a PEFT adapter names one itself.",
         ),
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
+    ] = None,
     format: Annotated[  # noqa: A002  # the option's name
         Format, typer.Option("--format", help="For which runtime: see docs/formats.md.")
     ] = Format.EDGEPREFIX,
@@ -89,9 +92,13 @@ def prefix_command(
     another.
     """
     template = None if prompt is None else prompt.replace("\\n", "\n").replace("\\t", "\t")
-    prefix = read_prefix(run, base=base, task=task, prompt=template, task_id=task_id)
+    prefix = read_prefix(
+        run, base=base, revision=revision, task=task, prompt=template, task_id=task_id
+    )
     chosen = FORMATS[format.value] if dtype is None else dtype.value
-    write_prefix(prefix, out, format=format.value, dtype=chosen, base=base, force=force)
+    write_prefix(
+        prefix, out, format=format.value, dtype=chosen, base=base, revision=revision, force=force
+    )
     typer.echo(
         f"{out}: {_kind(format)}, task {prefix.name}, {prefix.length} positions, base "
         f"{prefix.base}, {_bytes(out):,} bytes"

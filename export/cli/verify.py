@@ -17,6 +17,9 @@ def verify_command(
     base: Annotated[
         str, typer.Option("--base", metavar="BASE", help="The checkpoint it was made of.")
     ],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
+    ] = None,
     prefix: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prefix file to verify with.")
     ] = None,
@@ -27,7 +30,7 @@ def verify_command(
     """Compare BUNDLE with torch: prefill, chunks, decode, prefix, mixed rows, long text. Exit 1
     when it differs.
     """
-    report = verify(bundle, base, prefix=prefix)
+    report = verify(bundle, base, revision=revision, prefix=prefix)
     if json_out is not None:
         write_atomic(json_out, (json.dumps(report.to_json(), indent=2) + "\n").encode())
     typer.echo(report.to_text())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeprefix.base import read_config
 from edgeprefix.base.checkpoint import find_checkpoint
-from edgeprefix.export.base import read_config
 from edgeprefix.export.formats.llama_cpp import write_llama_cpp
 from edgeprefix.export.formats.onnx_adapter import write_onnx_adapter
 from edgeprefix.export.formats.openvino import write_openvino
@@ -30,13 +30,14 @@ def write_prefix(
     format: str = "edgeprefix",  # noqa: A002  # the command's own word
     dtype: str | None = None,
     base: str | None = None,
+    revision: str | None = None,
     force: bool = False,
 ) -> None:
     """Writes a prefix in one of FORMATS, whole or not at all. See docs/formats.md.
 
     `dtype` defaults to the format's own. `base` is the checkpoint: llama.cpp's format needs its
-    configuration, PEFT's folder names it. `force` replaces an existing PEFT folder. Raises
-    ExportError, PrefixFileError, CheckpointError, OutputError.
+    configuration (of the hub's `revision`), PEFT's folder names it. `force` replaces an existing
+    PEFT folder. Raises ExportError, PrefixFileError, CheckpointError, OutputError.
     """
     if format not in FORMATS:
         raise ExportError(f"format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
@@ -56,7 +57,8 @@ def write_prefix(
                 "the format llama.cpp depends on the architecture of the base: give it with "
                 "--base BASE"
             )
-        write_llama_cpp(prefix, out, read_config(find_checkpoint(base).folder), dtype=chosen)
+        folder = find_checkpoint(base, revision=revision).folder
+        write_llama_cpp(prefix, out, read_config(folder), dtype=chosen)
 
 
 def _require_fp32(dtype: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeprefix.base.rounded_weights import SMALLEST_SIDE
 from edgeprefix.export.passes.graph import remove, users
 from edgeprefix.export.passes.layout import LAYOUT_OPS, Labels, columns, source_of
 from edgeprefix.export.passes.linear import Linear, linear_behind, pack
@@ -28,7 +29,7 @@ class _Part:
 
 class PackQkvPass(ir.passes.InPlacePass):
     """Q, K and V inputs of each attention node become one packed input, where nothing but layout
-    stands before them.
+    stands before them, and none is so narrow that it stays unrounded when the others are rounded.
 
     Requires: canonical projections. Ensures: a packed node has no separate keys and values.
     """
@@ -43,6 +44,7 @@ class PackQkvPass(ir.passes.InPlacePass):
                 if (
                     len(found) == 3
                     and len({part.linear.source for part in found}) == 1
+                    and all(part.linear.width >= SMALLEST_SIDE for part in found)
                     and _used_only_by(node, found)
                 ):
                     _pack(model.graph, node, found)

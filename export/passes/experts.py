@@ -4,14 +4,14 @@ token has chosen theirs.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from edgeprefix.base.rounding import SMALLEST_SIDE, WeightFormat
+from edgeprefix.base.rounded_weights import Role, format_of
+from edgeprefix.base.rounding import QuantisedFormat, WeightFormat
 from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.passes.graph import MICROSOFT, make_node, remove, replace
 from edgeprefix.export.weights import (
@@ -24,21 +24,6 @@ from edgeprefix.export.weights import (
     weight_of,
 )
 
-_SMALLEST_BLOCK = 16  # of GatherBlockQuantized
-
-
-def expert_format(form: WeightFormat, shape: tuple[int, ...]) -> WeightFormat | None:
-    """How the experts [E, N, K] are rounded along K when projections are rounded in `form`; None
-    when they are not.
-    """
-    block = form.block
-    # GatherBlockQuantized cannot cut off what is padded
-    while block > _SMALLEST_BLOCK and shape[-1] % block:
-        block //= 2
-    if min(shape[1:]) < SMALLEST_SIDE or shape[-1] % block:
-        return None
-    return dataclasses.replace(form, block=block)
-
 
 class QuantiseExpertsPass(ir.passes.InPlacePass):
     """GatherND of a constant [E, N, K] becomes GatherBlockQuantized, where a block divides K.
@@ -46,7 +31,7 @@ class QuantiseExpertsPass(ir.passes.InPlacePass):
     Requires: nothing. Ensures: nothing; matrices that no block divides stay in floating point.
     """
 
-    def __init__(self, form: WeightFormat) -> None:
+    def __init__(self, form: QuantisedFormat) -> None:
         self._form = form
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -54,8 +39,10 @@ class QuantiseExpertsPass(ir.passes.InPlacePass):
         changed = False
         for node in list(model.graph):
             tensor = weight_of(node.inputs[0], rank=3) if node.op_type == "GatherND" else None
-            form = None if tensor is None else expert_format(self._form, dims(tensor))
-            if tensor is not None and form is not None:
+            if tensor is None:
+                continue
+            form = format_of(Role.EXPERTS, dims(tensor), self._form)
+            if form is not None:
                 _quantise(model.graph, node, tensor, form)
                 changed = True
         return ir.passes.PassResult(model, changed)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgeprefix.base.rounded_weights import SMALLEST_SIDE
 from edgeprefix.export.passes.graph import (
     attribute,
     is_op,
@@ -137,15 +138,15 @@ class MergeSiblingsPass(ir.passes.InPlacePass):
     """Projections of one input become one projection and a Split: gate and up, or queries, keys and
     values.
 
-    Requires: canonical projections (CanonicalLinearPass). Ensures: no two mergeable projections
-    share an input.
+    Narrow ones (a router) stay apart: they are not rounded when the rest is. Requires: canonical
+    projections (CanonicalLinearPass). Ensures: no two mergeable projections share an input.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrites in place."""
         groups: dict[ir.Value, list[Linear]] = {}
         for node in model.graph:
-            if (linear := linear_of(node)) is not None and linear.width >= _SMALLEST_WIDTH:
+            if (linear := linear_of(node)) is not None and linear.width >= SMALLEST_SIDE:
                 groups.setdefault(linear.source, []).append(linear)
         siblings = [group for group in groups.values() if len(group) > 1]
         for group in siblings:
@@ -172,11 +173,6 @@ class EliminateLayoutPass(ir.passes.InPlacePass):
                     changed = True
                     break
         return ir.passes.PassResult(model, changed)
-
-
-_SMALLEST_WIDTH = (
-    16  # a router's few columns stay apart: it keeps its precision when the rest is quantised
-)
 
 
 def pack(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], *, like: ir.Value) -> ir.Value:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeprefix.base.rounding import SMALLEST_SIDE, WeightFormat
+from edgeprefix.base.rounded_weights import Role, format_of
+from edgeprefix.base.rounding import QuantisedFormat, WeightFormat
 from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.passes.graph import MICROSOFT, attribute, make_node, remove, replace, users
 from edgeprefix.export.passes.layout import source_of
@@ -20,15 +21,15 @@ _ACCURACY_LEVEL = (
 
 
 class QuantiseWeightsPass(ir.passes.InPlacePass):
-    """Projections in the `body` format, the vocabulary projection and the embedding in the `head`
-    format.
+    """Projections, the vocabulary projection and tables of token embeddings, each as
+    base/rounded_weights.py says.
 
-    Requires: canonical projections. Ensures: no projection of a large constant weight is left in
+    Requires: canonical projections. Ensures: no projection that is to be rounded is left in
     floating point.
     """
 
-    def __init__(self, body: WeightFormat, head: WeightFormat) -> None:
-        self._body, self._head = body, head
+    def __init__(self, form: QuantisedFormat) -> None:
+        self._form = form
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrites in place."""
@@ -36,14 +37,12 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
         heads: dict[ir.Value, tuple[BlockwiseWeight, ir.Value, ir.Value, ir.Value | None]] = {}
         changed = False
         for node in list(graph):
-            weight = _quantisable(node)
-            if weight is None or weight.const_value is None:
+            weight, form = _projected(node), self._format(node)
+            if weight is None or weight.const_value is None or form is None:
                 continue
             is_head = _is_head(node)
             quantised = BlockwiseWeight(
-                weight.const_value,
-                self._head if is_head else self._body,
-                bool(attribute(node, "transB", 0)),
+                weight.const_value, form, bool(attribute(node, "transB", 0))
             )
             stored = _store(graph, str(weight.name), quantised)
             _replace_projection(graph, node, quantised, stored)
@@ -56,9 +55,17 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         """No large projection is left in floating point."""
-        left = [node.name for node in model.graph if _quantisable(node) is not None]
+        left = [node.name for node in model.graph if self._format(node) is not None]
         if left:
             raise ir.passes.PostconditionError(f"projections were not quantised: {left[:3]}")
+
+    def _format(self, node: ir.Node) -> WeightFormat | None:
+        """How a node's weight is rounded, None for what is no projection or stays as it is."""
+        weight = _projected(node)
+        if weight is None or weight.const_value is None:
+            return None
+        role = Role.HEAD if _is_head(node) else Role.PROJECTION
+        return format_of(role, dims(weight.const_value), self._form)
 
     def _embed(
         self,
@@ -74,20 +81,22 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
             or not _is_token_ids(node.inputs[1])
         ):
             return False
+        form = format_of(Role.EMBEDDING, dims(table.const_value), self._form)
+        if form is None:
+            return False
         if table not in heads:
-            quantised = BlockwiseWeight(table.const_value, self._head, transposed=True)
+            quantised = BlockwiseWeight(table.const_value, form, transposed=True)
             heads[table] = (quantised, *_store(graph, str(table.name), quantised))
         _replace_embedding(graph, node, *heads[table])
         return True
 
 
-def _quantisable(node: ir.Node) -> ir.Value | None:
-    """The weight of a projection that is worth quantising."""
+def _projected(node: ir.Node) -> ir.Value | None:
+    """The constant matrix by which a node multiplies, None when it does no such thing."""
     if node.op_type not in ("MatMul", "Gemm") or node.domain != "":
         return None
     weight = node.inputs[1]
-    tensor = weight_of(weight, rank=2)
-    return weight if tensor is not None and min(dims(tensor)) >= SMALLEST_SIDE else None
+    return weight if weight_of(weight, rank=2) is not None else None
 
 
 def _is_head(node: ir.Node) -> bool:

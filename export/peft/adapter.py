@@ -7,13 +7,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from edgeprefix.base import Base, load_base, read_config
 from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.base.identity import checkpoint_identity
-from edgeprefix.export.base import Base, load_base, read_config
+from edgeprefix.base.streaming import hollow_model
 from edgeprefix.export.peft.config import (
     CONFIG_FILE,
     TENSOR_FILE,
@@ -24,7 +25,6 @@ from edgeprefix.export.peft.embeddings import run_over_embeddings
 from edgeprefix.export.peft.fit import require_layers_fit, require_room, require_width_fits
 from edgeprefix.export.peft.kv_layout import unpack_layers
 from edgeprefix.export.peft.tensors import read_prompt
-from edgeprefix.export.streaming import hollow_model
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
@@ -32,7 +32,12 @@ from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 
-_DEFAULT_REVISIONS = (None, "main")
+
+class _Source(NamedTuple):
+    """Where the base is: a folder or hub id, and the hub's revision."""
+
+    base: str | Path
+    revision: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,29 +59,35 @@ def is_adapter(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CONFIG_FILE, TENSOR_FILE))
 
 
-def prefix_of_adapter(folder: Path, *, base: str | Path | None, options: AdapterOptions) -> Prefix:
+def prefix_of_adapter(
+    folder: Path,
+    *,
+    base: str | Path | None,
+    revision: str | None = None,
+    options: AdapterOptions,
+) -> Prefix:
     """The adapter as a prefix of its base, in fp32: its greedy text is that of PEFT's generate over
     the base in fp32.
 
-    `base` is a folder or hub id; None takes the one that the adapter names.
+    `base` is a folder or hub id (`revision`: the hub's); None takes the one that the adapter names.
     Raises ExportError, CheckpointError, BaseMismatchError, TemplateError, PrefixFileError.
     """
     config = read_adapter_config(folder)
     pack = _task_pack(config, options)
     prompt = read_prompt(folder, config, task_id=options.task_id)
-    source = _base_of(folder, config) if base is None else base
+    source = _base_of(folder, config, revision) if base is None else _Source(base, revision)
     states = _computed_states if config.stores_embeddings else _stored_states
     identity, layers = states(folder, config, prompt, source)
     return Prefix(name=options.task or _name_of(folder), base=identity, layers=layers, pack=pack)
 
 
 def _stored_states(
-    folder: Path, config: AdapterConfig, prompt: Tensor, source: str | Path
+    folder: Path, config: AdapterConfig, prompt: Tensor, source: _Source
 ) -> tuple[BaseIdentity, tuple[PrefixLayer, ...]]:
     """Keys and values as the adapter stores them: of the base only the shape is needed, so its
     weights are hashed, not loaded.
     """
-    local, name = find_checkpoint(source)
+    local, name = find_checkpoint(source.base, revision=source.revision)
     identity = checkpoint_identity(local, name=name)
     base = Base(
         folder=local, identity=identity, model=hollow_model(read_config(local)), tokenizer=None
@@ -90,37 +101,38 @@ def _stored_states(
 
 
 def _computed_states(
-    folder: Path, config: AdapterConfig, prompt: Tensor, source: str | Path
+    folder: Path, config: AdapterConfig, prompt: Tensor, source: _Source
 ) -> tuple[BaseIdentity, tuple[PrefixLayer, ...]]:
     """Keys and values that the base computes over the adapter's embeddings."""
-    base = load_base(source)
+    base = load_base(source.base, revision=source.revision)
     table: Any = base.model.get_input_embeddings()
     require_width_fits(folder, config, prompt, base.identity, int(table.weight.shape[1]))
     require_room(folder, config, base.identity, base.max_positions)
     return base.identity, run_over_embeddings(base, survey_layers(base.model), prompt)
 
 
-def _base_of(folder: Path, config: AdapterConfig) -> str:
-    """The base that the adapter names. Raises ExportError or CheckpointError when there is none to
-    be had.
+def _base_of(folder: Path, config: AdapterConfig, revision: str | None) -> _Source:
+    """The base that the adapter names, in the revision that it names unless another is given.
+    Raises ExportError or CheckpointError when there is none to be had.
     """
     if config.base is None:
         raise ExportError(
             f"{folder} does not say which base it was trained on; give it with --base"
         )
-    if config.revision not in _DEFAULT_REVISIONS:
+    stated = None if config.revision == "main" else config.revision
+    if stated is not None and Path(config.base).expanduser().is_dir():
         raise ExportError(
-            f"{folder} was trained on revision {config.revision} of {config.base}; download that "
-            "revision and give its "
-            "folder with --base"
+            f"{folder} was trained on revision {stated} of {config.base}, which is a folder here; "
+            "give the folder of that revision, or the model's hub id, with --base"
         )
+    source = _Source(config.base, stated if revision is None else revision)
     try:
-        find_checkpoint(config.base)
+        find_checkpoint(source.base, revision=source.revision)
     except CheckpointError as error:
         raise CheckpointError(
             f"{folder} names its base, but {error}; or give the base with --base"
         ) from error
-    return config.base
+    return source
 
 
 def _task_pack(config: AdapterConfig, options: AdapterOptions) -> TaskPack:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from edgeprefix.export.base import Base, quiet_transformers
+from edgeprefix.base import Base
+from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.export.trace import Layer
 from edgeprefix.runtime.contracts.prefix_file import Array, PrefixLayer
 

@@ -15,21 +15,6 @@ from tokenizers import Tokenizer
 from edgeprefix.runtime.errors import BundleError
 
 
-def end_ids_of(*sources: object) -> tuple[int, ...]:
-    """The `eos_token_id` of the first source that has one, as a tuple; empty when none has.
-
-    Trainer and exporter give the same sources in the same order (generation settings, then
-    configuration), so that a target is closed in training by the token that scoring expects.
-    """
-    for source in sources:
-        ids = getattr(source, "eos_token_id", None)
-        if ids is not None:
-            return (
-                tuple(int(token) for token in ids) if isinstance(ids, list | tuple) else (int(ids),)
-            )
-    return ()
-
-
 class TextTokenizer:
     """Wraps a `tokenizers.Tokenizer` with edgeprefix's rules.
 

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import zoo`
 
-from edgeprefix.export.base import Base, load_base
+from edgeprefix.base import Base, load_base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.calibration import measure_scales
 from edgeprefix.export.precision import to_precision

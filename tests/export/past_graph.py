@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from edgeprefix.export.base import quiet_transformers
+from edgeprefix.base.quiet import quiet_transformers
 
 
 class _Decoder(nn.Module):

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from past_graph import export_past_graph
 from typer.testing import CliRunner
 
+from edgeprefix.base import Base
 from edgeprefix.export.adopt import adopt
-from edgeprefix.export.base import Base
 from edgeprefix.export.cli.app import export_app
 from edgeprefix.runtime import Engine, Prefix, Request
 from edgeprefix.runtime.contracts.manifest import Manifest
@@ -164,7 +164,7 @@ def test_engine_gives_the_same_tokens_as_with_its_own_graph(
 
 
 def test_gpt2_with_learned_positions(gpt2_base: Path, tmp_path: Path) -> None:
-    from edgeprefix.export.base import load_base
+    from edgeprefix.base import load_base
 
     base = load_base(gpt2_base)
     manifest = adopt(optimum_folder(base, tmp_path / "onnx"), tmp_path / "bundle", base=gpt2_base)

@@ -12,8 +12,8 @@ import pytest
 from conftest import MakeBundle, graph_of
 from zoo import tiny_model
 
+from edgeprefix.base import Base
 from edgeprefix.export import export_decoder, verify
-from edgeprefix.export.base import Base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.calibration import measure_scales
 from edgeprefix.runtime import Engine, Prefix

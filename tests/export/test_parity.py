@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 from zoo import WINDOW, tiny_model
 
-from edgeprefix.export.base import Base
+from edgeprefix.base import Base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.verify import verify

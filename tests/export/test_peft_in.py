@@ -354,7 +354,7 @@ def test_a_base_that_cannot_be_found(
         settings(base_model_name_or_path=""),
         "does not say which base it was trained on.*--base",
     )
-    refuse("prompt", settings(revision="v2"), "revision v2 of .*tiny-llama; download that revision")
+    refuse("prompt", settings(revision="v2"), "revision v2 of .*tiny-llama, which is a folder")
     assert read_prefix(saved["prompt"], base=llama_base).base == checkpoint_identity(llama_base)
 
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import MakeBundle, graph_of, ops
 from zoo import tiny_model
 
+from edgeprefix.base import Base
 from edgeprefix.base.rounding import WeightFormat, dequantise
-from edgeprefix.export.base import Base
 from edgeprefix.export.blockwise import BlockwiseWeight
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.precision import to_precision

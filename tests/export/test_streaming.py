@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from zoo import tiny_model
 
-from edgeprefix.export.base import load_base
+from edgeprefix.base import load_base
+from edgeprefix.base.mapped import give_back
+from edgeprefix.base.streaming import hollow_model
 from edgeprefix.export.bundle import build_graph, export_decoder, write_bundle
-from edgeprefix.export.mapped import give_back
 from edgeprefix.export.rotary import plan_rotary
-from edgeprefix.export.streaming import hollow_model
 from edgeprefix.export.trace import survey_layers
 from tiny import save_checkpoint, tiny_llama
 
@@ -38,7 +38,7 @@ def test_a_hollow_model_takes_no_memory_and_behaves_the_same() -> None:
 
 
 def test_streamed_torch_computes_in_fp32(half_base: Path) -> None:
-    whole, streamed = (load_base(half_base, stream=stream) for stream in (False, True))
+    whole, streamed = (load_base(half_base, hold=hold) for hold in ("fp32", "streamed"))
     ids = torch.arange(20)[None]
     assert torch.equal(whole.model(ids).logits, streamed.model(ids).logits)
     assert {parameter.dtype for parameter in streamed.model.parameters()} == {torch.bfloat16}
@@ -46,13 +46,15 @@ def test_streamed_torch_computes_in_fp32(half_base: Path) -> None:
 
 @pytest.mark.slow
 def test_streamed_bundles_are_the_same_bytes(half_base: Path, tmp_path: Path) -> None:
-    for stream in (False, True):
-        base, folder = load_base(half_base, stream=stream), tmp_path / str(stream)
+    for hold in ("fp32", "streamed"):
+        base, folder = load_base(half_base, hold=hold), tmp_path / hold
         folder.mkdir()
         layers, graph = build_graph(base)
         write_bundle(base, layers, graph, folder, precision="fp32")
     for name in ("decoder.onnx", "decoder.onnx.data"):
-        assert (tmp_path / "True" / name).read_bytes() == (tmp_path / "False" / name).read_bytes()
+        assert (tmp_path / "streamed" / name).read_bytes() == (
+            tmp_path / "fp32" / name
+        ).read_bytes()
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import MakeBundle
 
+from edgeprefix.base import Base
 from edgeprefix.export import verify
-from edgeprefix.export.base import Base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.parity import BOUNDS, ParityReport, compare
 from edgeprefix.export.precision import to_precision

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from edgeprefix.export.adapters import reference_attention
+from edgeprefix.base.attention import reference_attention
 
 VOCABULARY = 384
 POSITIONS = 256

@@ -9,9 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import rows` from this folder
 
-from edgeprefix.train import Base, load_base
+from edgeprefix.train import FrozenModel, load_base
 
 
 @pytest.fixture(scope="session")
-def llama(llama_base: Path) -> Base:
+def llama(llama_base: Path) -> FrozenModel:
     return load_base(llama_base, precision="fp32")

@@ -21,9 +21,9 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from edgeprefix.train import Base, load_base
+from edgeprefix.train import FrozenModel, load_base
 from edgeprefix.train import attention as attention_module
-from edgeprefix.train import base as base_module
+from edgeprefix.train import model as model_module
 from tiny import VOCABULARY, randomise, save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 P = 5
@@ -78,14 +78,14 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FrozenModel:
     folder = save_checkpoint(
         MODELS[request.param](), tmp_path_factory.mktemp("bases") / request.param
     )
     return load_base(folder, precision="fp32")
 
 
-def random_prefix(base: Base) -> list[tuple[Tensor, Tensor]]:
+def random_prefix(base: FrozenModel) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     return [
         (
@@ -101,7 +101,7 @@ def random_ids(*shape: int, seed: int = 2) -> Tensor:
 
 
 def logits_and_gradients(
-    base: Base, ids: Tensor, *, route: str, lengths: Sequence[int] | None = None
+    base: FrozenModel, ids: Tensor, *, route: str, lengths: Sequence[int] | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     """Of all tokens that are no padding."""
     prefix = random_prefix(base)
@@ -126,7 +126,7 @@ def assert_equal(one: tuple[Tensor, list[Tensor]], other: tuple[Tensor, list[Ten
     "lengths", [(20, 20, 20), (3, 20, 11), (1, 2, 4, 5, 8, 9, 10, 12, 13, 19, 20)], ids=str
 )
 def test_logits_and_gradients_equal_the_models_own_attention(
-    base: Base, lengths: Sequence[int]
+    base: FrozenModel, lengths: Sequence[int]
 ) -> None:
     ids = random_ids(len(lengths), 20)
     assert base.route == "packed"
@@ -138,7 +138,7 @@ def test_logits_and_gradients_equal_the_models_own_attention(
 
 @pytest.mark.parametrize("route", ["packed", "shared"])
 def test_long_texts_take_the_kernel_that_stores_no_scores(
-    llama: Base, monkeypatch: pytest.MonkeyPatch, route: str
+    llama: FrozenModel, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
     ids, lengths = random_ids(3, 30), (7, 30, 29)
     stored = logits_and_gradients(llama, ids, route=route, lengths=lengths)
@@ -147,7 +147,7 @@ def test_long_texts_take_the_kernel_that_stores_no_scores(
 
 
 def test_packed_rows_carry_no_padding_up_to_a_limit(
-    llama: Base, monkeypatch: pytest.MonkeyPatch
+    llama: FrozenModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model reads as many tokens as there are, in one row; where they are many, it reads padded
     rows again.
@@ -161,7 +161,7 @@ def test_packed_rows_carry_no_padding_up_to_a_limit(
             packed = llama.logits(
                 random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4)
             )
-            monkeypatch.setattr(base_module, "_MOST_PACKED", 34)
+            monkeypatch.setattr(model_module, "_MOST_PACKED", 34)
             padded = llama.logits(
                 random_prefix(llama), random_ids(3, 30), torch.tensor([0, 31]), lengths=(1, 30, 4)
             )
@@ -193,7 +193,7 @@ def test_a_model_that_takes_no_positions_is_not_packed(
     assert_equal(logits_and_gradients(base, ids, route=base.route, lengths=lengths), expected)
 
 
-def test_only_the_wanted_rows_are_projected_and_they_are_exact(base: Base) -> None:
+def test_only_the_wanted_rows_are_projected_and_they_are_exact(base: FrozenModel) -> None:
     ids = random_ids(2, 9, seed=3)
     rows = torch.tensor([0, 7, 17])
     with torch.no_grad():
@@ -201,7 +201,7 @@ def test_only_the_wanted_rows_are_projected_and_they_are_exact(base: Base) -> No
         torch.testing.assert_close(base.logits(prefix, ids, rows), base.logits(prefix, ids)[rows])
 
 
-def test_what_stands_behind_a_row_does_not_change_it(base: Base) -> None:
+def test_what_stands_behind_a_row_does_not_change_it(base: FrozenModel) -> None:
     """Rows are padded on the right without a mask; a causal model must not notice."""
     ids = random_ids(1, 9, seed=4)
     padded = torch.cat([ids, torch.ones(1, 4, dtype=torch.long)], dim=1)
@@ -212,7 +212,7 @@ def test_what_stands_behind_a_row_does_not_change_it(base: Base) -> None:
         )
 
 
-def test_text_after_the_bases_own_keys_and_values_equals_the_whole_text(base: Base) -> None:
+def test_text_after_the_bases_own_keys_and_values_equals_the_whole_text(base: FrozenModel) -> None:
     """The prefix made of a text's keys and values stands for that text: positions and rotation are
     right.
     """

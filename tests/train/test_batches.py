@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rows import record_rows
 from torch import Tensor
 
-from edgeprefix.train import Base
+from edgeprefix.train import FrozenModel
 from edgeprefix.train.batches import Batches, collate, groups_of_like_length
 from edgeprefix.train.data import Example, load_data
 from edgeprefix.train.objective import Objective
@@ -79,7 +79,7 @@ def test_rows_of_one_label_come_in_an_order_of_the_seed() -> None:
     assert len(orders) == 4
 
 
-def test_groups_give_the_batchs_gradient(llama: Base) -> None:
+def test_groups_give_the_batchs_gradient(llama: FrozenModel) -> None:
     rows = [{"input": "river " * (1 + index), "target": f"yes {index}"} for index in range(8)]
     data = load_data(
         rows, record_rows(2), tokenizer=llama.tokenizer, prompt="{input}\n", max_tokens=200

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from rows import label_rows, record_rows, write_jsonl
 
 from edgeprefix.runtime.errors import DataError, TemplateError
-from edgeprefix.train import Base
+from edgeprefix.train import FrozenModel
 from edgeprefix.train.batches import Batches, collate, in_length_order, sample
 from edgeprefix.train.data import load_data
 
 
-def test_targets_end_with_the_end_token_and_prompts_do_not(llama: Base) -> None:
+def test_targets_end_with_the_end_token_and_prompts_do_not(llama: FrozenModel) -> None:
     data = load_data(
         record_rows(4),
         record_rows(2, start=50),
@@ -29,14 +29,14 @@ def test_targets_end_with_the_end_token_and_prompts_do_not(llama: Base) -> None:
         assert llama.tokenizer.decode(example.target) == example.text
 
 
-def test_a_bad_row_names_file_and_line(llama: Base, tmp_path: Path) -> None:
+def test_a_bad_row_names_file_and_line(llama: FrozenModel, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "train.jsonl", record_rows(3))
     path.write_text(path.read_text() + '{"input": "no target here"}\n')
     with pytest.raises(DataError, match=r"train\.jsonl:4: field 'target' is missing"):
         load_data(path, None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99)
 
 
-def test_a_template_field_that_rows_lack_is_named(llama: Base) -> None:
+def test_a_template_field_that_rows_lack_is_named(llama: FrozenModel) -> None:
     with pytest.raises(DataError, match="training row 1 has no 'question'"):
         load_data(
             record_rows(3), None, tokenizer=llama.tokenizer, prompt="{question}", max_tokens=99
@@ -47,7 +47,7 @@ def test_a_template_field_that_rows_lack_is_named(llama: Base) -> None:
         )
 
 
-def test_truncation_cuts_the_prompts_beginning_and_is_reported(llama: Base) -> None:
+def test_truncation_cuts_the_prompts_beginning_and_is_reported(llama: FrozenModel) -> None:
     whole = load_data(
         record_rows(4),
         record_rows(2, start=9),
@@ -74,7 +74,7 @@ def test_truncation_cuts_the_prompts_beginning_and_is_reported(llama: Base) -> N
         load_data(record_rows(4), None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=3)
 
 
-def test_duplicates_and_leakage_are_reported(llama: Base) -> None:
+def test_duplicates_and_leakage_are_reported(llama: FrozenModel) -> None:
     train = [*record_rows(5), *record_rows(2)]
     data = load_data(
         train, record_rows(4, start=3), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99
@@ -86,7 +86,7 @@ def test_duplicates_and_leakage_are_reported(llama: Base) -> None:
     assert "2 training rows are exact duplicates" in warnings
 
 
-def test_without_validation_rows_a_tenth_is_set_apart_without_leakage(llama: Base) -> None:
+def test_without_validation_rows_a_tenth_is_set_apart_without_leakage(llama: FrozenModel) -> None:
     # Every prompt twice: both copies must go to the same side
     rows = record_rows(30) + record_rows(30)
     data = load_data(rows, None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99, seed=3)
@@ -100,7 +100,7 @@ def test_without_validation_rows_a_tenth_is_set_apart_without_leakage(llama: Bas
     assert again.validation == data.validation
 
 
-def test_a_target_that_is_no_label_is_named(llama: Base) -> None:
+def test_a_target_that_is_no_label_is_named(llama: FrozenModel) -> None:
     rows = [*label_rows(4), {"input": "x", "target": "maybe"}]
     with pytest.raises(
         DataError, match=r"5: target 'maybe' is none of the labels \(yes, no\); 1 such rows"

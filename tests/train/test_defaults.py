@@ -9,13 +9,13 @@ import dataclasses
 import pytest
 from rows import label_rows, record_rows
 
-from edgeprefix.train import Base, PrefixConfig, TrainConfig
+from edgeprefix.train import FrozenModel, PrefixConfig, TrainConfig
 from edgeprefix.train.data import load_data
 from edgeprefix.train.defaults import Plan, plan
 
 
 def planned(
-    base: Base,
+    base: FrozenModel,
     count: int,
     *,
     labels: tuple[str, ...] = (),
@@ -52,7 +52,7 @@ def planned(
     ],
 )
 def test_start_rate_dropout_and_steps_follow_from_the_rows(
-    llama: Base,
+    llama: FrozenModel,
     count: int,
     labels: tuple[str, ...],
     init: str,
@@ -68,7 +68,7 @@ def test_start_rate_dropout_and_steps_follow_from_the_rows(
     assert chosen.metric == ("accuracy" if labels else "loss")
 
 
-def test_a_prefix_that_follows_a_teacher_is_not_one_of_few_rows(llama: Base) -> None:
+def test_a_prefix_that_follows_a_teacher_is_not_one_of_few_rows(llama: FrozenModel) -> None:
     chosen = planned(llama, 40, distilled=True)
     assert (chosen.init, chosen.lr, chosen.dropout, chosen.prompt_dropout) == (
         "random",
@@ -79,7 +79,7 @@ def test_a_prefix_that_follows_a_teacher_is_not_one_of_few_rows(llama: Base) -> 
     assert (chosen.objective, chosen.metric) == ("distill", "kl")
 
 
-def test_what_was_asked_for_stays(llama: Base) -> None:
+def test_what_was_asked_for_stays(llama: FrozenModel) -> None:
     chosen = planned(
         llama,
         50,

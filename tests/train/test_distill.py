@@ -12,7 +12,14 @@ from rows import record_rows
 
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train import Base, PrefixConfig, TrainConfig, TrainResult, load_base, train_prefix
+from edgeprefix.train import (
+    FrozenModel,
+    PrefixConfig,
+    TrainConfig,
+    TrainResult,
+    load_base,
+    train_prefix,
+)
 from edgeprefix.train.data import encode_example
 from edgeprefix.train.distill import TEACHER_FILE, Teacher, divergence, teacher_divergence
 from edgeprefix.train.record import RunFolder
@@ -21,7 +28,7 @@ TEXT = "name: Ann | city: Rome | food: pasta | price: cheap -> Ann eats cheap pa
 CONFIG = TrainConfig(steps=25, lr=0.3, batch_size=8, precision="fp32")
 
 
-def distil(base: Path | Base, out: Path, **changes: object) -> TrainResult:
+def distil(base: Path | FrozenModel, out: Path, **changes: object) -> TrainResult:
     settings: dict[str, object] = {
         "teacher": TEXT,
         "prefix": PrefixConfig(length=6),
@@ -45,7 +52,9 @@ def test_the_prefix_comes_nearer_to_the_teacher(llama_base: Path, tmp_path: Path
     assert Prefix.load(result.prefix_path).pack.recipe["teacher_tokens"] > 30
 
 
-def test_the_teachers_own_keys_and_values_diverge_by_nothing(llama: Base, tmp_path: Path) -> None:
+def test_the_teachers_own_keys_and_values_diverge_by_nothing(
+    llama: FrozenModel, tmp_path: Path
+) -> None:
     teacher = Teacher(llama, TEXT)
     examples = [
         encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)
@@ -68,7 +77,7 @@ def test_the_divergence_is_at_most_the_one_over_all_tokens() -> None:
 
 
 def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(
-    llama: Base, tmp_path: Path
+    llama: FrozenModel, tmp_path: Path
 ) -> None:
     run, path = RunFolder(tmp_path), tmp_path / TEACHER_FILE
     examples = [

@@ -10,7 +10,7 @@ import torch
 from test_attention import random_prefix
 from transformers import PreTrainedModel
 
-from edgeprefix.train import Base, load_base
+from edgeprefix.train import FrozenModel, load_base
 from edgeprefix.train.data import encode_example
 from edgeprefix.train.evaluate import (
     bleu,
@@ -24,7 +24,7 @@ from edgeprefix.train.evaluate import (
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 
-def test_generation_equals_reading_everything_anew_for_each_token(llama: Base) -> None:
+def test_generation_equals_reading_everything_anew_for_each_token(llama: FrozenModel) -> None:
     prompts = [
         llama.tokenizer.encode_prompt(text)
         for text in ("the river", "a fox", "name: Ann | city: Rome")
@@ -42,7 +42,7 @@ def test_generation_equals_reading_everything_anew_for_each_token(llama: Base) -
             assert output == slow
 
 
-def test_label_likelihoods_are_sums_of_token_log_probabilities(llama: Base) -> None:
+def test_label_likelihoods_are_sums_of_token_log_probabilities(llama: FrozenModel) -> None:
     prompt = llama.tokenizer.encode_prompt("please help")
     labels = [llama.tokenizer.encode_target(text) for text in ("yes", "no thanks")]
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_label_likelihoods_are_sums_of_token_log_probabilities(llama: Base) -> N
             assert float(score) == pytest.approx(expected, rel=1e-4)
 
 
-def test_accuracy_counts_the_likeliest_label(llama: Base) -> None:
+def test_accuracy_counts_the_likeliest_label(llama: FrozenModel) -> None:
     prefix = [(key.detach(), value.detach()) for key, value in random_prefix(llama)]
     labels = ["yes", "no", "maybe"]
     prompts = ["a", "the quick fox", "where is it", "log in"]
@@ -102,7 +102,7 @@ def test_a_prompt_that_is_read_once_scores_its_labels_as_one_that_is_read_with_e
         )
 
 
-def test_loss_without_a_prefix_is_the_bases_own(llama: Base) -> None:
+def test_loss_without_a_prefix_is_the_bases_own(llama: FrozenModel) -> None:
     example = encode_example(llama.tokenizer, "the river", " is near")
     ids = torch.tensor([[*example.prompt, *example.target]])
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_loss_without_a_prefix_is_the_bases_own(llama: Base) -> None:
     assert target_loss(llama, [], [example]) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_bleu_takes_every_rows_references_together(llama: Base) -> None:
+def test_bleu_takes_every_rows_references_together(llama: FrozenModel) -> None:
     assert bleu(
         ["the cat sat on the mat"], [["a dog ran", "The cat sat on the mat"]]
     ) == pytest.approx(100)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rows import label_rows
 
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train import Base, TrainConfig
+from edgeprefix.train import FrozenModel, TrainConfig
 from edgeprefix.train.batches import Batches
 from edgeprefix.train.data import Example, load_data
 from edgeprefix.train.prompt_dropout import PromptDropout
@@ -71,7 +71,7 @@ def test_what_is_left_out_follows_from_seed_and_step() -> None:
     assert sorted(row.prompt for row in read(0, 3, share=0.0)) == sorted(row.prompt for row in rows)
 
 
-def test_a_teacher_wants_whole_prompts(llama: Base) -> None:
+def test_a_teacher_wants_whole_prompts(llama: FrozenModel) -> None:
     from edgeprefix.train import PrefixConfig
     from edgeprefix.train.defaults import plan
 

@@ -12,13 +12,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import BloomConfig, BloomForCausalLM
 
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train import Base, PrefixConfig, TrainConfig, load_base, train_prefix
+from edgeprefix.train import FrozenModel, PrefixConfig, TrainConfig, load_base, train_prefix
 from tiny import VOCABULARY, randomise, save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 MODELS = {"llama": tiny_llama, "gpt2": tiny_gpt2, "mistral": tiny_mistral}
 
 
-def gradients(base: Base) -> tuple[list[Tensor], int]:
+def gradients(base: FrozenModel) -> tuple[list[Tensor], int]:
     """Gradients of a loss in the prefix, and the bytes that the forward pass kept."""
     generator = torch.Generator().manual_seed(3)
     prefix = [

@@ -11,7 +11,7 @@ import torch
 from rows import record_rows
 from torch import Tensor
 
-from edgeprefix.train import Base, load_base
+from edgeprefix.train import FrozenModel, load_base
 from edgeprefix.train.attention import queries_watched
 from edgeprefix.train.batches import rows_of_tokens
 from edgeprefix.train.data import Example, load_data
@@ -21,7 +21,7 @@ from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 LENGTH = 6
 
 
-def examples_of(base: Base) -> tuple[Example, ...]:
+def examples_of(base: FrozenModel) -> tuple[Example, ...]:
     return tuple(
         load_data(
             record_rows(),
@@ -34,7 +34,7 @@ def examples_of(base: Base) -> tuple[Example, ...]:
 
 
 @torch.no_grad()
-def queries_of(base: Base, examples: tuple[Example, ...]) -> dict[int, Tensor]:
+def queries_of(base: FrozenModel, examples: tuple[Example, ...]) -> dict[int, Tensor]:
     """All queries by layer and key/value head, [H, N, D], over training rows behind a prefix of the
     same length.
     """
@@ -75,7 +75,7 @@ def test_scores_vary_alike_in_every_direction(make, tmp_path: Path) -> None:  # 
         )
 
 
-def test_values_are_measured_in_the_bases_own_spread(llama: Base) -> None:
+def test_values_are_measured_in_the_bases_own_spread(llama: FrozenModel) -> None:
     examples = examples_of(llama)
     units = measure_units(llama, examples, length=LENGTH, seed=0)
     rows = rows_of_tokens(examples, 2048, "0/units")
@@ -84,8 +84,8 @@ def test_values_are_measured_in_the_bases_own_spread(llama: Base) -> None:
         assert unit.value == pytest.approx(float(values.square().mean().sqrt()), rel=1e-4)
 
 
-def test_a_base_that_hides_its_queries_keeps_the_keys_own_spread(llama: Base) -> None:
-    hidden = Base(**{**vars(llama), "route": "cache"})
+def test_a_base_that_hides_its_queries_keeps_the_keys_own_spread(llama: FrozenModel) -> None:
+    hidden = FrozenModel(**{**vars(llama), "route": "cache"})
     for unit, shape in zip(
         measure_units(hidden, examples_of(llama), length=LENGTH, seed=0), llama.layers, strict=True
     ):

@@ -22,21 +22,22 @@ try:
 except ImportError:  # transformers 4, which Optimum needs
     from transformers.modeling_utils import no_init_weights  # type: ignore[attr-defined,no-redef]
 
-from edgeprefix.export.adapters import reference_attention
-from edgeprefix.export.mapped import give_back
+from edgeprefix.base.attention import reference_attention
+from edgeprefix.base.mapped import give_back
 
 _loader: Any = AutoModelForCausalLM
 
 
-def hollow_model(config: Any) -> PreTrainedModel:
+def hollow_model(config: Any, *, fast_attention: bool = False) -> PreTrainedModel:
     """The model of a configuration in fp32: real buffers, and parameters that take no memory.
 
     A matrix is one random column, repeated: enough to rehearse how the model rotates and where it
-    attends.
+    attends. With `fast_attention` transformers chooses how it attends, else it is the plainest way.
     """
+    attention = None if fast_attention else reference_attention(config.model_type)
     with no_init_weights(), _hollow_parameters():
         model = _loader.from_config(
-            config, dtype=torch.float32, attn_implementation=reference_attention(config.model_type)
+            config, dtype=torch.float32, attn_implementation=attention, trust_remote_code=False
         )
     model.tie_weights()
     ready: PreTrainedModel = model.eval().requires_grad_(False)
@@ -53,7 +54,7 @@ def untouched(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def fill(model: PreTrainedModel, state: Mapping[str, Tensor]) -> PreTrainedModel:
-    """Puts the checkpoint's tensors into a hollow model; each module computes with them in fp32.
+    """Puts the checkpoint's tensors into a hollow model, in their own dtype.
 
     Buffers that the checkpoint does not hold keep what the model computed in fp32.
     """
@@ -63,10 +64,14 @@ def fill(model: PreTrainedModel, state: Mapping[str, Tensor]) -> PreTrainedModel
         for name, buffer in model.named_buffers():
             if name in state:
                 buffer.copy_(state[name])
+    return model
+
+
+def compute_in_full(model: PreTrainedModel) -> None:
+    """Lets each module turn its own parameters into fp32 while its forward runs."""
     for module in model.modules():
         if any(parameter.dtype != torch.float32 for parameter in module.parameters(recurse=False)):
             _compute_in_full(module)
-    return model
 
 
 def _compute_in_full(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, processors
 
-from edgeprefix.export.base import load_base as load_for_export
+from edgeprefix.base import load_base as load_for_export
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.train import load_base as load_for_training
 
