@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from edgeprefix.runtime.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.decoding.cache_plan import CachePlan
@@ -52,7 +51,7 @@ Template = Annotated[
     str | None, typer.Option("--template", help="Prompt template that overrides the task's own.")
 ]
 
-errors = Console(stderr=True)
+errors = terminal(stderr=True)
 
 
 @contextmanager
@@ -87,7 +86,7 @@ def open_engine(
 def progress_bar() -> Progress:
     """A bar with counts and times on stderr, silent when that is no terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        text_column(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

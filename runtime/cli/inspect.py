@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from edgeprefix.runtime.cli.terminal import printable, terminal
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import FileFormatError
@@ -79,11 +79,13 @@ def describe_bundle(folder: Path, *, check: bool = False) -> dict[str, Any]:
 
 
 def _print(path: Path, facts: dict[str, Any]) -> None:
-    table = Table(title=f"{facts['kind']} {path}", show_header=False, title_justify="left")
+    table = Table(
+        title=printable(f"{facts['kind']} {path}"), show_header=False, title_justify="left"
+    )
     for key, value in facts.items():
         if key != "kind" and value not in (None, "", [], {}, ()):
-            table.add_row(key, _shown(key, value))
-    Console().print(table)
+            table.add_row(printable(key), printable(_shown(key, value)))
+    terminal().print(table)
 
 
 def _shown(key: str, value: Any) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from edgeprefix.runtime.cli.common import (
@@ -28,6 +27,7 @@ from edgeprefix.runtime.cli.common import (
     open_engine,
     progress_bar,
 )
+from edgeprefix.runtime.cli.terminal import terminal
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import DataError
@@ -180,7 +180,7 @@ def _print(counts: Counter[tuple[str, str]], *, as_json: bool) -> None:
         }
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    Console().print(_table(counts, labels, rows))
+    terminal().print(_table(counts, labels, rows))
     typer.echo(f"accuracy {right / total:.4f} ({right} of {total} rows)")
 
 

@@ -4,7 +4,6 @@ wrong.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -14,39 +13,14 @@ from pathlib import Path
 import pytest
 import typer
 from bundles import make_prefix
+from command import Edgeprefix
 
 from edgeprefix.bench.cli import bench_app
 from edgeprefix.runtime import Prefix, TaskPack
 from edgeprefix.runtime.cli.common import ResultFile
 from edgeprefix.runtime.cli.compile import compile_app
-from edgeprefix.runtime.cli.root import main
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import OutputError
-
-
-class Edgeprefix:
-    """Runs commands as the shell would, through the root's `main`, but without a new process for
-    each.
-    """
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self._capsys, self._monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = ["edgeprefix", *map(str, arguments)]
-        self._monkeypatch.setattr("sys.argv", command)
-        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = self._capsys.readouterr()
-        return subprocess.CompletedProcess(
-            command, int(ended.value.code or 0), captured.out, captured.err
-        )
-
-
-@pytest.fixture
-def edgeprefix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Edgeprefix:
-    return Edgeprefix(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")
