@@ -20,6 +20,8 @@ COMMANDS = [
     "run",
     "score",
     "inspect",
+    "keygen",
+    "sign",
     "bench",
 ]
 

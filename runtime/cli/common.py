@@ -51,6 +51,16 @@ Template = Annotated[
     str | None, typer.Option("--template", help="Prompt template that overrides the task's own.")
 ]
 
+TrustedKeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--require-signature",
+        metavar="KEYS",
+        help="Refuse the prefix unless one of these public keys signed it (files, or folders of "
+        "*.pub); repeatable.",
+    ),
+]
+
 errors = terminal(stderr=True)
 
 
@@ -64,6 +74,7 @@ def open_engine(
     threads: int | None,
     providers: list[str] | None,
     steady: bool = False,
+    trusted_keys: list[Path] | None = None,
 ) -> Iterator[tuple[Engine, str | None]]:
     """The engine with the prefix file loaded, and the task's name. What the cache takes is said
     before it is allocated.
@@ -79,6 +90,7 @@ def open_engine(
         threads=threads,
         providers=providers or None,
         steady=steady,
+        trusted_keys=trusted_keys or None,
     ) as engine:
         yield engine, None if prefix is None else engine.load_prefix(prefix).name
 

@@ -34,6 +34,8 @@ _SUMMARIES = {
     "run": ("Generate text with a bundle and a prefix.", None),
     "score": ("Classify rows by label likelihood.", None),
     "inspect": ("Show what is in a prefix file or a bundle.", None),
+    "keygen": ("Make a key pair that signs prefix files.", "sign"),
+    "sign": ("Sign a prefix file, so that others can tell who made it.", "sign"),
     "bench": ("Measure a bundle on this machine: latency, throughput, memory.", None),
 }
 

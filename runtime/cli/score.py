@@ -24,6 +24,7 @@ from edgeprefix.runtime.cli.common import (
     ResultFile,
     Template,
     Threads,
+    TrustedKeyFiles,
     open_engine,
     progress_bar,
 )
@@ -80,6 +81,7 @@ def score(
     max_length: MaxLength = 1024,
     threads: Threads = None,
     providers: Providers = None,
+    require_signature: TrustedKeyFiles = None,
 ) -> None:
     """Classify rows by label likelihood and print the accuracy.
 
@@ -99,6 +101,7 @@ def score(
             max_length=max_length,
             threads=threads,
             providers=providers,
+            trusted_keys=require_signature,
             steady=True,
         ) as (engine, task),
     ):

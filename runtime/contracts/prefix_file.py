@@ -167,7 +167,7 @@ class Prefix:
         no regular file, larger than `largest_bytes`, or foreign: its header is looked at before the
         rest is read.
         """
-        data = _file_content(path, largest_bytes)
+        data = read_prefix_bytes(path, largest_bytes=largest_bytes)
         return cls.from_bytes(data, source=str(path), trusted_keys=trusted_keys)
 
 
@@ -327,9 +327,10 @@ def _decode_layers(tensors: Mapping[str, _Tensor]) -> tuple[PrefixLayer, ...]:
     )
 
 
-def _file_content(path: str | Path, largest_bytes: int) -> bytes:
-    """All bytes of a regular file that begins as a prefix file does. The header comes first, so
-    that a foreign file of many gigabytes costs a few kilobytes.
+def read_prefix_bytes(path: str | Path, *, largest_bytes: int = LARGEST_FILE_BYTES) -> bytes:
+    """All bytes of a regular file that begins as a prefix file does; nothing else is verified. The
+    header comes first, so that a foreign file of many gigabytes costs a few kilobytes. Raises
+    PrefixFileError.
     """
     try:
         # Without O_NONBLOCK a FIFO would wait for its writer for ever

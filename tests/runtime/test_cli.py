@@ -195,6 +195,31 @@ def test_score_goes_on_where_it_was_interrupted(
     )
 
 
+def test_keys_signatures_and_who_insists_on_them(
+    edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
+) -> None:
+    assert edgeprefix("keygen", "--out", tmp_path / "me").returncode == 0
+    assert edgeprefix("keygen", "--out", tmp_path / "you").returncode == 0
+    file, mine, yours = (tmp_path / name for name in ("s.safetensors", "me.pub", "you.pub"))
+    done = edgeprefix("sign", task_file, "--key", tmp_path / "me.key", "--out", file)
+    assert (done.returncode, "signed with key" in done.stdout) == (0, True), done.stderr
+    assert Prefix.load(file).to_bytes() == task_file.read_bytes()
+    run = ("run", llama_bundle, "--input", "x", "--max-new-tokens", 1)
+    score = ("score", llama_bundle, "--data", rows)
+    for command in (run, score):
+        insisting = (*command, "--require-signature", mine)
+        assert edgeprefix(*insisting, "--prefix", file).returncode == 0
+        unsigned = edgeprefix(*insisting, "--prefix", task_file)
+        assert (unsigned.returncode, "is not signed" in unsigned.stderr) == (1, True)
+        other = edgeprefix(*command, "--require-signature", yours, "--prefix", file)
+        assert "which is none of the 1 trusted" in other.stderr
+    assert "by a trusted key" in edgeprefix("inspect", file, "--require-signature", mine).stdout
+    assert json.loads(edgeprefix("inspect", file, "--json").stdout)["signature"].startswith("not ")
+    assert json.loads(edgeprefix("inspect", task_file, "--json").stdout)["signature"] == "none"
+    again = edgeprefix("sign", task_file, "--key", tmp_path / "me.key", "--out", file)
+    assert "exists already; choose another --out" in again.stderr
+
+
 def test_inspect_shows_files_and_bundles(
     edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path
 ) -> None:

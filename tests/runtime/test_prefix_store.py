@@ -14,10 +14,17 @@ import numpy as np
 import pytest
 from bundles import TASKS, make_prefix
 
-from edgeprefix.runtime import Engine
+from edgeprefix.runtime import Engine, Prefix
 from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prefix_file import sign_prefix
+from edgeprefix.runtime.contracts.signature import SigningKey, write_key_pair
 from edgeprefix.runtime.decoding.cache import Cache
-from edgeprefix.runtime.errors import CapacityError, PrefixFileError, UnknownTaskError
+from edgeprefix.runtime.errors import (
+    CapacityError,
+    PrefixFileError,
+    SignatureError,
+    UnknownTaskError,
+)
 from edgeprefix.runtime.tasks.prefix_store import PrefixStore
 from edgeprefix.runtime.tasks.watcher import FolderWatcher
 
@@ -382,3 +389,61 @@ def test_hidden_files_of_other_systems_are_left_alone(watched: Watched, llama_bu
     assert watched.scan() == {"a": 2}
     assert watched.errors() == ""
     assert len(watched.engine.load_prefixes(watched.folder)) == 1
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder with me.key, me.pub."""
+    write_key_pair(tmp_path / "keys" / "me")
+    return tmp_path / "keys"
+
+
+def signed(prefix: Prefix, keys: Path) -> bytes:
+    return sign_prefix(prefix.to_bytes(), SigningKey.load(keys / "me.key"))
+
+
+def test_an_engine_that_insists_on_signatures(
+    llama_bundle: Path, keys: Path, tmp_path: Path
+) -> None:
+    folder, options = tmp_path / "folder", {"max_batch": 1, "max_length": 64, "threads": 1}
+    folder.mkdir()
+    own = make_prefix(Manifest.load(llama_bundle), "own", 4)
+    (folder / "own.safetensors").write_bytes(signed(own, keys))
+    with Engine.load(
+        llama_bundle, prefixes=folder, trusted_keys=keys, prefix_bytes=10 * BYTES, **options
+    ) as engine:
+        plain = make_prefix(engine.manifest, "plain", 3).to_bytes()
+        (tmp_path / "plain.safetensors").write_bytes(plain)
+        for source in (plain, tmp_path / "plain.safetensors"):
+            with pytest.raises(SignatureError, match="is not signed"):
+                engine.load_prefix(source)
+        engine.load_prefix(make_prefix(engine.manifest, "compiled", 7))  # evicts
+        own.save(folder / "own.safetensors")  # somebody takes the signature off
+        engine.unload("compiled")
+        with pytest.raises(SignatureError, match="is not signed"):
+            engine.generate("x", prefix="own")
+        (folder / "own.safetensors").write_bytes(signed(own, keys))
+        watcher = engine.watch(folder, interval_s=3600)
+        (folder / "plain.safetensors").write_bytes(plain)
+        watcher.scan()
+        assert [task.name for task in engine.tasks()] == ["own"]
+        assert "is not signed" in str(*watcher.errors.values())
+    (folder / "plain.safetensors").write_bytes(plain)
+    with pytest.raises(SignatureError, match=r"plain\.safetensors: is not signed"):
+        Engine.load(llama_bundle, prefixes=folder, trusted_keys=[keys / "me.pub"], **options)
+
+
+def test_a_watcher_that_insists_on_signatures(engine: Engine, keys: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    watcher = engine.watch(folder, interval_s=3600, trusted_keys=keys / "me.pub")
+    prefix = make_prefix(engine.manifest, "own", 4)
+    prefix.save(folder / "own.safetensors")
+    watcher.scan()
+    assert "own" not in resident(engine)
+    assert "is not signed" in str(*watcher.errors.values())
+    (folder / "own.safetensors").write_bytes(signed(prefix, keys))
+    watcher.scan()
+    assert "own" in resident(engine)
+    with pytest.raises(SignatureError, match="cannot be read"):
+        engine.watch(folder, trusted_keys=tmp_path / "none.pub")
