@@ -11,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import stat
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ import safetensors
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prompt import template_fields
+from edgeprefix.runtime.contracts.regular_file import open_regular
 from edgeprefix.runtime.contracts.signature import SIGNATURE_KEY, SigningKey, TrustedKeys
 from edgeprefix.runtime.contracts.strict_json import read_document
 from edgeprefix.runtime.contracts.task_pack import TaskPack
@@ -43,7 +42,6 @@ _METADATA_KEY = "edgeprefix"
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TENSOR_NAME = re.compile(r"past_key_values\.([0-9]{1,5})\.(key|value)(\.scale)?")
 _FILE_DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8"}
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has none, and no FIFOs in folders
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
 _FP16_MAX = float(np.finfo(np.float16).max)
 
@@ -333,27 +331,22 @@ def read_prefix_bytes(path: str | Path, *, largest_bytes: int = LARGEST_FILE_BYT
     PrefixFileError.
     """
     try:
-        # Without O_NONBLOCK a FIFO would wait for its writer for ever
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise PrefixFileError(f"{path} cannot be read: it is no regular file")
+        with open_regular(path) as (file, size):
             beginning = file.read(8)
             if len(beginning) == 8:
                 beginning += file.read(min(_header_length(beginning), LARGEST_HEADER_BYTES))
             _header(_metadata(beginning))
-            if status.st_size > largest_bytes:
+            if size > largest_bytes:
                 raise PrefixFileError(
-                    f"it has {status.st_size} bytes, more than the {largest_bytes} that a prefix "
-                    "may have here"
+                    f"it has {size} bytes, more than the {largest_bytes} that a prefix may have "
+                    "here"
                 )
             file.seek(0)
-            return file.read(status.st_size)
+            return file.read(size)
     except PrefixFileError as error:
         raise PrefixFileError(f"{path}: {error}") from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        reason = getattr(error, "strerror", None) or error
-        raise PrefixFileError(f"{path} cannot be read: {reason}") from error
+    except OSError as error:
+        raise PrefixFileError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _header_length(data: bytes) -> int:
