@@ -11,13 +11,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from edgeprefix.demo.page import score_text
 from edgeprefix.demo.pipeline import DemoOptions, run_demo
 from edgeprefix.demo.stages import Advance, Watch
 from edgeprefix.page.units import size_text, time_text
+from edgeprefix.runtime.cli.terminal import terminal, text_column
 
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,7 +40,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Chooses rows and training order.")] = 0,
 ) -> None:
     """The whole pipeline on the embedded base: train, export, run, with a report."""
-    console = Console()
+    console = terminal()
     options = DemoOptions(out=out, base=base, seed=seed, quick=quick, force=force)
     try:
         with _progress(console) as bars:
@@ -55,11 +57,11 @@ def demo(
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description:<16}"),
+        text_column("{task.description:<16}"),
         BarColumn(bar_width=28),
-        TextColumn("{task.percentage:>3.0f} %"),
+        text_column("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[words]}"),
+        text_column("{task.fields[words]}", style="dim"),
         console=console,
     )
 
@@ -91,7 +93,7 @@ def _show(console: Console, report: dict[str, Any], out: Path) -> None:
         *(f"  {entry['command']}" for entry in report["commands"][:3]),
     )
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _table(report: dict[str, Any]) -> Table:
@@ -110,21 +112,22 @@ def _table(report: dict[str, Any]) -> Table:
             task["name"],
             "accuracy" if task["metric"] == "accuracy" else "BLEU",
             before,
-            f"[bold]{after}",
+            Text(after, style="bold"),
             size_text(task["prefix_bytes"]),
             f"{task['training']['seconds']:.0f} s",
         )
     return table
 
 
-def _headline(report: dict[str, Any]) -> str:
-    equal = "equal" if report["mixed_equals_alone"] else "[red]different[/red]"
+def _headline(report: dict[str, Any]) -> Text:
+    equal = ("equal", "") if report["mixed_equals_alone"] else ("different", "red")
     swap = report["swap_ms"]
-    return (
+    return Text.assemble(
         f"{report['decode_tokens_per_s']:,.0f} tokens/s, first token after "
         f"{time_text(report['first_token_ms'])}, "
         f"prefix in place in {time_text(swap['p50'])} (p99 {time_text(swap['p99'])})\n"
-        f"mixed batch and alone: {equal}; largest difference to torch "
-        f"{report['max_difference_to_torch']:.1e}; "
-        f"all in {report['seconds']['total']:.0f} s"
+        "mixed batch and alone: ",
+        equal,
+        f"; largest difference to torch {report['max_difference_to_torch']:.1e}; "
+        f"all in {report['seconds']['total']:.0f} s",
     )

@@ -6,6 +6,7 @@ and exits with 1
 ├── TemplateError               a prompt template and the fields of a row do not fit together
 ├── FileFormatError             a file that is not what it should be
 │   ├── PrefixFileError         truncated, altered or foreign prefix file
+│   │   └── SignatureError      not signed by a key that is trusted, or a key that cannot be read
 │   ├── BundleError             a folder that is no bundle, or a damaged one
 │   └── CheckpointError         a folder that is no base model that we can read
 ├── OutputError                 a place that cannot be written (exists, read-only, full)
@@ -50,6 +51,10 @@ class FileFormatError(EdgePrefixError):
 
 class PrefixFileError(FileFormatError):
     """A truncated, altered or foreign prefix file."""
+
+
+class SignatureError(PrefixFileError):
+    """A prefix file that no trusted key signed, or a key that cannot be read."""
 
 
 class BundleError(FileFormatError):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeprefix.runtime.cli.root import main
+
 COMMANDS = [
     "demo",
     "train",
@@ -18,6 +20,8 @@ COMMANDS = [
     "run",
     "score",
     "inspect",
+    "keygen",
+    "sign",
     "bench",
 ]
 
@@ -63,3 +67,26 @@ def test_errors_are_one_line_and_exit_1(tmp_path: Path) -> None:
 def test_wrong_usage_exits_2() -> None:
     assert edgeprefix("inspect", "--no-such-option").returncode == 2
     assert edgeprefix("--version").stdout.startswith("edgeprefix 0.")
+
+
+def test_what_no_command_foresaw_about_a_path_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An OSError or UnicodeError that reaches the root names the path and shows no traceback."""
+    cases = [
+        (PermissionError(13, "Permission denied", "/a\x1b[2J"), "error: /a\\x1b[2J: Permission "),
+        (OSError("no number"), "error: no number"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "error: text that is no UTF-8, or"),
+    ]
+    for problem, line in cases:
+
+        def fail(problem: Exception = problem) -> None:
+            raise problem
+
+        monkeypatch.setattr("edgeprefix.runtime.cli.root.app", fail)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        said = capsys.readouterr().err
+        assert said.startswith(line)
+        assert said.count("\n") == 1

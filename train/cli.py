@@ -7,9 +7,10 @@ from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.table import Table
 
+from edgeprefix.runtime.cli.terminal import terminal, text_column
 from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.chat import (
     CONVERSATION_PROMPT,
@@ -197,7 +198,7 @@ def train(
     )
     rows = _rows(base, data, validation, revision=revision, prompt=prompt, chat=chat, system=system)
     main = join_processes().main
-    console = Console(stderr=True, quiet=not main)
+    console = terminal(stderr=True, quiet=not main)
     with _Display(console) as display:
         result = train_prefix(
             base,
@@ -222,7 +223,7 @@ def train(
             force=force,
         )
     if main:
-        Console().print(_summary(result))
+        terminal().print(_summary(result))
 
 
 class _Rows(NamedTuple):
@@ -274,10 +275,10 @@ class _Display:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            text_column(style="bold"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
-            TextColumn("{task.fields[facts]}"),
+            text_column("{task.fields[facts]}"),
             console=console,
         )
         self._task = self._bar.add_task("loading", total=None, facts="")
@@ -292,7 +293,8 @@ class _Display:
     def plan(self, plan: Plan, report: DataReport, base: FrozenModel) -> None:
         self._console.print(_plan_text(plan, report, base))
         for warning in report.warnings():
-            self._console.print(f"[yellow]note:[/yellow] {warning}")
+            self._console.print("note:", style="yellow", end=" ")
+            self._console.print(warning)
         self._bar.update(self._task, description="training", total=plan.steps)
 
     def teacher(self, done: int, count: int) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from typer.core import TyperGroup
 
 from edgeprefix.bench.bench import Bench, Tell, on_cpu
@@ -27,6 +26,7 @@ from edgeprefix.bench.result import make_report
 from edgeprefix.bench.table import print_comparison, print_report
 from edgeprefix.bench.weight_bytes import weight_bytes_per_step
 from edgeprefix.runtime.cli.common import Bundle, MaxBatch, PrefixFile, Providers, Threads, errors
+from edgeprefix.runtime.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
@@ -127,7 +127,7 @@ def measure(
         prefix_positions=grid.prefix_positions,
     )
     report = _measured(setup, choice, manifest, rounds=rounds, budget_s=budget_s)
-    print_report(Console(), report)
+    print_report(terminal(), report)
     _write(
         {out: report.save, html: lambda path: write_atomic(path, render_report(report).encode())}
     )
@@ -150,7 +150,7 @@ def compare_command(
 ) -> None:
     """Compare two results: B over A, with its spread, and which differences are more than noise."""
     found = compare(Report.load(a), Report.load(b), noise=noise)
-    print_comparison(Console(), found, every=every)
+    print_comparison(terminal(), found, every=every)
     _write(
         {out: found.save, html: lambda path: write_atomic(path, render_comparison(found).encode())}
     )
@@ -233,9 +233,9 @@ def _progress() -> Iterator[Tell]:
     """A bar on stderr with what is being measured, silent when that is no terminal."""
     columns = (
         BarColumn(bar_width=28),
-        TextColumn("{task.percentage:>3.0f} %"),
+        text_column("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.description}"),
+        text_column(style="dim"),
     )
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
         bar = bars.add_task("starting", total=1.0)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgeprefix.bench.compare import Comparison, Difference
 from edgeprefix.bench.names import shown, title
@@ -151,7 +152,7 @@ def _others(report: Report) -> Table:
 
 
 def _add_numbers(table: Table, one: Measurement) -> None:
-    table.add_row(f"[bold]{one.cell.label}")
+    table.add_row(Text(one.cell.label, style="bold"))
     for name, number in one.numbers.items():
         table.add_row(f"  {title(name)}", shown(name, number.value), _spread(name, number))
 

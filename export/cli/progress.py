@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 
 from edgeprefix.export.bundle import STAGES, silent
 from edgeprefix.export.bundle import Progress as Report
+from edgeprefix.runtime.cli.terminal import terminal, text_column
 
 
 @contextmanager
 def stage_bar(quiet: bool) -> Iterator[Report]:
     """A bar with one step a stage, on the terminal only."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     if quiet or not console.is_terminal:
         yield silent
         return
     columns = (
-        TextColumn("{task.description:<9}"),
+        text_column("{task.description:<9}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        text_column("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bars:

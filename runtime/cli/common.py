@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from edgeprefix.runtime.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.decoding.cache_plan import CachePlan
@@ -52,7 +51,17 @@ Template = Annotated[
     str | None, typer.Option("--template", help="Prompt template that overrides the task's own.")
 ]
 
-errors = Console(stderr=True)
+TrustedKeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--require-signature",
+        metavar="KEYS",
+        help="Refuse the prefix unless one of these public keys signed it (files, or folders of "
+        "*.pub); repeatable.",
+    ),
+]
+
+errors = terminal(stderr=True)
 
 
 @contextmanager
@@ -65,6 +74,7 @@ def open_engine(
     threads: int | None,
     providers: list[str] | None,
     steady: bool = False,
+    trusted_keys: list[Path] | None = None,
 ) -> Iterator[tuple[Engine, str | None]]:
     """The engine with the prefix file loaded, and the task's name. What the cache takes is said
     before it is allocated.
@@ -80,6 +90,7 @@ def open_engine(
         threads=threads,
         providers=providers or None,
         steady=steady,
+        trusted_keys=trusted_keys or None,
     ) as engine:
         yield engine, None if prefix is None else engine.load_prefix(prefix).name
 
@@ -87,7 +98,7 @@ def open_engine(
 def progress_bar() -> Progress:
     """A bar with counts and times on stderr, silent when that is no terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        text_column(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from edgeprefix.runtime.cli.common import TrustedKeyFiles
+from edgeprefix.runtime.cli.terminal import printable, terminal
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
-from edgeprefix.runtime.contracts.prefix_file import Prefix
+from edgeprefix.runtime.contracts.prefix_file import Prefix, read_prefix_bytes, read_signature
+from edgeprefix.runtime.contracts.signature import TrustedKeys
 from edgeprefix.runtime.errors import FileFormatError
 
 inspect_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -29,6 +31,7 @@ def inspect(
         bool,
         typer.Option("--check", help="Bundle: compare every file's SHA-256 with the manifest."),
     ] = False,
+    require_signature: TrustedKeyFiles = None,
 ) -> None:
     """Show what is in a prefix file or a bundle. A file is verified as a whole before anything of
     it is shown.
@@ -38,7 +41,8 @@ def inspect(
     elif path.name == MANIFEST_FILE:
         facts = describe_bundle(path.parent, check=check)
     elif path.is_file():
-        facts = describe_prefix(path)
+        keys = TrustedKeys.load(require_signature) if require_signature else None
+        facts = describe_prefix(path, trusted_keys=keys)
     else:
         raise FileFormatError(f"{path} does not exist; give a prefix file or a bundle folder")
     if as_json:
@@ -47,9 +51,10 @@ def inspect(
         _print(path, facts)
 
 
-def describe_prefix(path: Path) -> dict[str, Any]:
-    """Facts of a prefix file as JSON values. Raises PrefixFileError."""
-    prefix = Prefix.load(path)
+def describe_prefix(path: Path, *, trusted_keys: TrustedKeys | None = None) -> dict[str, Any]:
+    """Facts of a prefix file as JSON values. Raises PrefixFileError, SignatureError."""
+    data = read_prefix_bytes(path)
+    prefix = Prefix.from_bytes(data, source=str(path), trusted_keys=trusted_keys)
     heads = sorted({(layer.key.shape[0], layer.key.shape[2]) for layer in prefix.layers})
     return {
         "kind": "prefix",
@@ -58,11 +63,18 @@ def describe_prefix(path: Path) -> dict[str, Any]:
         "layers": len(prefix.layers),
         "heads_and_size": [list(pair) for pair in heads],
         "dtype": prefix.dtype,
-        "file_bytes": path.stat().st_size,
+        "signature": _signature(read_signature(data), trusted_keys),
+        "file_bytes": len(data),
         "memory_bytes": prefix.nbytes,
         "base": prefix.base.to_json(),
         **prefix.pack.to_json(),
     }
+
+
+def _signature(text: str | None, trusted_keys: TrustedKeys | None) -> str:
+    if trusted_keys is not None:
+        return "by a trusted key"  # from_bytes has seen to it
+    return "none" if text is None else "not checked; --require-signature KEYS checks it"
 
 
 def describe_bundle(folder: Path, *, check: bool = False) -> dict[str, Any]:
@@ -79,11 +91,13 @@ def describe_bundle(folder: Path, *, check: bool = False) -> dict[str, Any]:
 
 
 def _print(path: Path, facts: dict[str, Any]) -> None:
-    table = Table(title=f"{facts['kind']} {path}", show_header=False, title_justify="left")
+    table = Table(
+        title=printable(f"{facts['kind']} {path}"), show_header=False, title_justify="left"
+    )
     for key, value in facts.items():
         if key != "kind" and value not in (None, "", [], {}, ()):
-            table.add_row(key, _shown(key, value))
-    Console().print(table)
+            table.add_row(printable(key), printable(_shown(key, value)))
+    terminal().print(table)
 
 
 def _shown(key: str, value: Any) -> str:

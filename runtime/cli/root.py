@@ -8,6 +8,8 @@ installed says what to type. Exit codes: 0 fine, 1 the job failed, 2 wrong usage
 from __future__ import annotations
 
 import difflib
+import io
+import logging
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, NoReturn
@@ -17,6 +19,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from edgeprefix.runtime.errors import EdgePrefixError, MissingExtraError
 from edgeprefix.runtime.version import __version__
+
+logger = logging.getLogger(__name__)
 
 # What each command does and which extra it needs; known here so that `--help` need not import the
 # rooms.
@@ -30,6 +34,8 @@ _SUMMARIES = {
     "run": ("Generate text with a bundle and a prefix.", None),
     "score": ("Classify rows by label likelihood.", None),
     "inspect": ("Show what is in a prefix file or a bundle.", None),
+    "keygen": ("Make a key pair that signs prefix files.", "sign"),
+    "sign": ("Sign a prefix file, so that others can tell who made it.", "sign"),
     "bench": ("Measure a bundle on this machine: latency, throughput, memory.", None),
 }
 
@@ -95,12 +101,28 @@ def _root(
 
 def main() -> NoReturn:
     """Runs the command line; errors meant for users become one line on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal of few characters ends no job
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except EdgePrefixError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # of a path that the user gave, and no command foresaw
+        where = "" if error.filename is None else f"{error.filename}: "
+        _fail(f"{where}{error.strerror or error}", error)
+    except UnicodeError as error:
+        _fail(f"text that is no UTF-8, or holds half a character: {error}", error)
     sys.exit(0)
+
+
+def _fail(message: str, unforeseen: Exception | None = None) -> NoReturn:
+    """Ends with one line; what no command foresaw leaves its traceback in the log (level debug)."""
+    from edgeprefix.runtime.cli.terminal import printable  # rich takes a while to import
+
+    logger.debug("unforeseen", exc_info=unforeseen)
+    typer.secho(f"error: {printable(message)}", fg="red", err=True)
+    sys.exit(1)
 
 
 def _installed() -> dict[str, EntryPoint]:

@@ -20,6 +20,7 @@ from edgeprefix.runtime.cli.common import (
     ResultFile,
     Template,
     Threads,
+    TrustedKeyFiles,
     errors,
     open_engine,
     progress_bar,
@@ -110,6 +111,7 @@ def run(
     max_length: MaxLength = 1024,
     threads: Threads = None,
     providers: Providers = None,
+    require_signature: TrustedKeyFiles = None,
 ) -> None:
     """Generate text with a bundle and a prefix.
 
@@ -154,6 +156,7 @@ def run(
             max_length=max_length,
             threads=threads,
             providers=providers,
+            trusted_keys=require_signature,
         ) as (engine, task),
     ):
         if results is not None:

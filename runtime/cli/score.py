@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from edgeprefix.runtime.cli.common import (
@@ -25,9 +24,11 @@ from edgeprefix.runtime.cli.common import (
     ResultFile,
     Template,
     Threads,
+    TrustedKeyFiles,
     open_engine,
     progress_bar,
 )
+from edgeprefix.runtime.cli.terminal import terminal
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.errors import DataError
@@ -80,6 +81,7 @@ def score(
     max_length: MaxLength = 1024,
     threads: Threads = None,
     providers: Providers = None,
+    require_signature: TrustedKeyFiles = None,
 ) -> None:
     """Classify rows by label likelihood and print the accuracy.
 
@@ -99,6 +101,7 @@ def score(
             max_length=max_length,
             threads=threads,
             providers=providers,
+            trusted_keys=require_signature,
             steady=True,
         ) as (engine, task),
     ):
@@ -180,7 +183,7 @@ def _print(counts: Counter[tuple[str, str]], *, as_json: bool) -> None:
         }
         typer.echo(json.dumps(facts, ensure_ascii=False))
         return
-    Console().print(_table(counts, labels, rows))
+    terminal().print(_table(counts, labels, rows))
     typer.echo(f"accuracy {right / total:.4f} ({right} of {total} rows)")
 
 

@@ -54,12 +54,17 @@ def load_scales(folder: str | Path, layers: Sequence[LayerShape]) -> tuple[Layer
             )
             for index in range(len(layers))
         )
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from error
     for index, (layer, pair) in enumerate(zip(layers, scales, strict=True)):
         if {array.shape for array in pair} != {(layer.kv_heads, 1, layer.head_size)}:
             raise BundleError(
                 f"{path} has scales {pair.key.shape} for layer {index}, whose cache is of another "
                 "shape"
+            )
+        if not all(array.dtype == np.float32 and (array > 0).all() for array in pair):
+            raise BundleError(
+                f"{path} has scales for layer {index} that are no positive fp32 numbers; export "
+                "the bundle again"
             )
     return scales

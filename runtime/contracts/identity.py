@@ -67,6 +67,8 @@ class BaseIdentity:
         """Reads `to_json`'s form. Raises ValueError when a part is missing or the parts do not give
         the whole.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"base identity is {type(data).__name__}, expected an object")
         keys = ("name", "weights_sha256", "config_sha256", "tokenizer_sha256")
         values = {key: data.get(key) for key in keys}
         missing = [key for key, value in values.items() if not isinstance(value, str)]

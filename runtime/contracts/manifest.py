@@ -12,20 +12,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeprefix.runtime.contracts.files import read_json, sha256_of_file, write_atomic
+from edgeprefix.runtime.contracts.fields import Fields, whole
+from edgeprefix.runtime.contracts.files import sha256_of_file, write_atomic
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.past_graph import PastGraph
 from edgeprefix.runtime.contracts.positions import RELATIVE, Positions
+from edgeprefix.runtime.contracts.regular_file import open_regular
+from edgeprefix.runtime.contracts.strict_json import read_document
 from edgeprefix.runtime.errors import BundleError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+LARGEST_BYTES = 64 << 20
+"""A larger manifest is refused before it is read."""
 GRAPH_FILE = "decoder.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 CACHE_SCALES_FILE = "cache.safetensors"
 """Of a bundle with an int8 cache (cache_scales.py)."""
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 CACHE_DTYPES = ("float32", "float16", "int8")
+
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +104,18 @@ class Manifest:
         path = Path(folder) / MANIFEST_FILE
         remedy = f"make one with `edgeprefix export decoder BASE --out {folder}`"
         missing = f"{folder} is no bundle: it has no {MANIFEST_FILE}; {remedy}"
-        data = read_json(path, BundleError, missing=missing, remedy="; export the bundle again")
+        try:
+            with open_regular(path) as (file, size):
+                if size > LARGEST_BYTES:
+                    raise ValueError(f"{size} bytes are more than a manifest has")
+                data = read_document(file.read(size))
+        except FileNotFoundError as error:
+            raise BundleError(missing) from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BundleError(
+                f"{path} cannot be read: {reason}; export the bundle again"
+            ) from error
         return cls.from_json(data, source=str(path))
 
     @classmethod
@@ -112,8 +130,8 @@ class Manifest:
                 f"{FORMAT_VERSION})"
             )
         try:
-            return cls(**_fields(data))
-        except (KeyError, TypeError, ValueError) as error:
+            return _read(data)
+        except (TypeError, ValueError) as error:
             raise BundleError(
                 f"{source} is not a valid manifest: {error}; export the bundle again"
             ) from error
@@ -126,7 +144,10 @@ class Manifest:
         """
         for name, record in self.files.items():
             path = Path(folder) / name
-            size = path.stat().st_size if path.is_file() else None
+            try:
+                size = path.stat().st_size if path.is_file() else None
+            except OSError as error:
+                raise BundleError(f"{path} cannot be read: {error.strerror or error}") from error
             if size != record.bytes:
                 found = "missing" if size is None else f"{size} bytes"
                 raise BundleError(
@@ -151,27 +172,57 @@ def record_files(folder: str | Path) -> dict[str, FileRecord]:
     }
 
 
-def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    known = {field.name for field in dataclasses.fields(Manifest)}
-    values = {key: value for key, value in data.items() if key in known}
-    values["base"] = BaseIdentity.from_json(data["base"])
-    values["layers"] = tuple(LayerShape(**layer) for layer in data["layers"])
-    values["files"] = {
-        _safe_name(name): FileRecord(**record) for name, record in data.get("files", {}).items()
-    }
-    values["end_ids"] = tuple(int(token) for token in data.get("end_ids", ()))
-    values["graph"] = None if data.get("graph") is None else PastGraph.from_json(data["graph"])
-    values["positions"] = _positions(data.get("positions"), len(values["layers"]))
-    if (
-        values["precision"] not in PRECISIONS
-        or values.get("cache_dtype", "float32") not in CACHE_DTYPES
-    ):
-        raise ValueError(
-            f"precision {values['precision']!r} with cache {values.get('cache_dtype')!r} is unknown"
-        )
-    if not values["layers"] or int(values["vocabulary"]) < 1 or int(values["max_positions"]) < 1:
+def _read(data: Mapping[str, Any]) -> Manifest:
+    """Raises ValueError that names what is wrong."""
+    fields = Fields(data, "field ")
+    layers = tuple(_layer(Fields(layer, "layer ")) for layer in fields.values("layers"))
+    graph, cache = data.get("graph"), fields.text_or_none("cache_dtype") or CACHE_DTYPES[0]
+    precision = fields.text("precision")
+    end_ids = fields.values("end_ids") if "end_ids" in data else ()
+    if precision not in PRECISIONS or cache not in CACHE_DTYPES:
+        raise ValueError(f"precision {precision!r} with cache {cache!r} is unknown")
+    if not layers:
         raise ValueError("layers, vocabulary and max_positions must be positive")
-    return values
+    return Manifest(
+        base=BaseIdentity.from_json(data.get("base") or {}),
+        model_type=fields.text("model_type"),
+        layers=layers,
+        vocabulary=_positive(fields, "vocabulary"),
+        max_positions=_positive(fields, "max_positions"),
+        precision=precision,
+        cache_dtype=cache,
+        end_ids=tuple(whole(token, "a token of 'end_ids'") for token in end_ids),
+        begin_id=fields.count_or_none("begin_id"),
+        pad_id=fields.count_or_none("pad_id"),
+        chat_template=fields.text_or_none("chat_template"),
+        positions=_positions(data.get("positions"), len(layers)),
+        graph=None if graph is None else PastGraph.from_json(graph),
+        files={
+            _safe_name(name): _file_record(Fields(record, f"file {name!r} "))
+            for name, record in fields.mapping("files").items()
+        },
+        parity=fields.mapping("parity"),
+        made_with=fields.mapping("made_with"),
+    )
+
+
+def _positive(fields: Fields, name: str) -> int:
+    number = fields.count(name)
+    if number < 1:
+        raise ValueError("layers, vocabulary and max_positions must be positive")
+    return number
+
+
+def _layer(fields: Fields) -> LayerShape:
+    return LayerShape(
+        kv_heads=fields.count("kv_heads", least=1),
+        head_size=fields.count("head_size", least=1),
+        window=fields.count_or_none("window", least=1),
+    )
+
+
+def _file_record(fields: Fields) -> FileRecord:
+    return FileRecord(bytes=fields.size("bytes"), sha256=fields.text("sha256"))
 
 
 def _positions(data: Any, layers: int) -> Positions | None:
@@ -183,6 +234,7 @@ def _positions(data: Any, layers: int) -> Positions | None:
 
 def _safe_name(name: str) -> str:
     """A bundle's files stand directly in it: a manifest must not point elsewhere."""
-    if not name or Path(name).name != name:
-        raise ValueError(f"file name {name!r} leaves the bundle")
+    plain = name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+    if not plain or name in ("", ".", "..") or Path(name).name != name:
+        raise ValueError(f"file name {name[:_LONGEST_NAME]!r} leaves the bundle")
     return name

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeprefix.runtime.contracts.fields import Fields
+
 GROWN, IN_PLACE = "grown", "in-place"
 CACHES = {
     GROWN: "the past goes in, and comes out longer by the new tokens",
@@ -67,11 +69,12 @@ class PastGraph:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PastGraph:
-        """Reads the manifest's form. Raises ValueError, KeyError or TypeError for anything else."""
+        """Reads the manifest's form. Raises ValueError for anything else."""
+        fields = Fields(data, "graph ")
         return cls(
-            exporter=str(data["exporter"]),
-            cache=str(data["cache"]),
-            inputs=tuple(str(name) for name in data["inputs"]),
-            mixed=bool(data["mixed"]),
-            many=bool(data["many"]),
+            exporter=fields.text("exporter"),
+            cache=fields.text("cache"),
+            inputs=tuple(map(str, fields.values("inputs"))),
+            mixed=fields.truth("mixed"),
+            many=fields.truth("many"),
         )

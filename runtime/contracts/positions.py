@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeprefix.runtime.contracts.fields import Fields, whole
+
 Array = npt.NDArray[np.float32]
 
 RELATIVE, ABSOLUTE, BY_LENGTH, UNKNOWN = "relative", "absolute", "by-length", "unknown"
@@ -90,13 +92,20 @@ class Positions:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Positions:
-        """Reads `to_json`'s form. Raises ValueError, KeyError or TypeError for anything else."""
+        """Reads `to_json`'s form. Raises ValueError for anything else."""
+        fields = Fields(data, "positions ")
         rotations = tuple(
-            Rotation(
-                frequencies=tuple(float(number) for number in rotation["frequencies"]),
-                interleaved=bool(rotation["interleaved"]),
-            )
-            for rotation in data["rotations"]
+            _rotation(Fields(rotation, "rotation ")) for rotation in fields.values("rotations")
         )
-        layers = tuple(None if index is None else int(index) for index in data["layers"])
-        return cls(kind=str(data["kind"]), rotations=rotations, layers=layers)
+        layers = tuple(
+            None if index is None else whole(index, "positions: a layer's rotation")
+            for index in fields.values("layers")
+        )
+        return cls(kind=fields.text("kind"), rotations=rotations, layers=layers)
+
+
+def _rotation(fields: Fields) -> Rotation:
+    numbers = fields.values("frequencies")
+    if not all(isinstance(number, float | int) and number is not True for number in numbers):
+        raise ValueError("positions: 'frequencies' of a rotation hold something that is no number")
+    return Rotation(frequencies=tuple(map(float, numbers)), interleaved=fields.truth("interleaved"))

@@ -24,16 +24,23 @@ import safetensors
 
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.contracts.prompt import template_fields
+from edgeprefix.runtime.contracts.regular_file import open_regular
+from edgeprefix.runtime.contracts.signature import SIGNATURE_KEY, SigningKey, TrustedKeys
+from edgeprefix.runtime.contracts.strict_json import read_document
 from edgeprefix.runtime.contracts.task_pack import TaskPack
-from edgeprefix.runtime.errors import PrefixFileError
+from edgeprefix.runtime.errors import PrefixFileError, TemplateError
 
 FORMAT_VERSION = 1
 DTYPES = ("fp32", "fp16", "bf16", "int8")
 
+LARGEST_FILE_BYTES = 4 << 30
+"""Larger files are refused before they are read, unless a caller says less."""
+LARGEST_HEADER_BYTES = 16 << 20
+
 _METADATA_KEY = "edgeprefix"
-_MAX_HEADER_BYTES = 16 << 20
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_TENSOR_NAME = re.compile(r"past_key_values\.(\d{1,5})\.(key|value)(\.scale)?")
+_TENSOR_NAME = re.compile(r"past_key_values\.([0-9]{1,5})\.(key|value)(\.scale)?")
 _FILE_DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "I8"}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
 _FP16_MAX = float(np.finfo(np.float16).max)
@@ -87,6 +94,10 @@ class Prefix:
                 f"prefix dtype {self.dtype!r} is unknown; choose one of {', '.join(DTYPES)}"
             )
         _check_layers(self.layers)
+        try:
+            template_fields(self.pack.prompt)
+        except TemplateError as error:
+            raise PrefixFileError(f"task pack: {error}") from error
 
     @property
     def length(self) -> int:
@@ -124,26 +135,54 @@ class Prefix:
         write_atomic(path, self.to_bytes())
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, source: str = "prefix") -> Prefix:
+    def from_bytes(
+        cls, data: bytes, *, source: str = "prefix", trusted_keys: TrustedKeys | None = None
+    ) -> Prefix:
         """Reads and verifies a file's content; `source` names it in messages.
 
         Raises PrefixFileError for anything that is not a whole, unaltered prefix file of a known
-        version.
+        version, SignatureError unless one of `trusted_keys` signed it, when they are given.
         """
         try:
-            header, tensors = _header(data), _tensors(data)
-            return _decode_prefix(header, tensors)
+            metadata = _metadata(data)
+            header = _header(metadata)
+            prefix = _decode_prefix(header, _tensors(data))
+            if trusted_keys is not None:
+                trusted_keys.require(metadata.get(SIGNATURE_KEY), header["content_sha256"])
+            return prefix
         except PrefixFileError as error:
-            raise PrefixFileError(f"{source}: {error}") from error
+            raise type(error)(f"{source}: {error}") from error
 
     @classmethod
-    def load(cls, path: str | Path) -> Prefix:
-        """Reads and verifies a prefix file. Raises PrefixFileError, also when it is missing."""
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise PrefixFileError(f"{path} cannot be read: {error.strerror or error}") from error
-        return cls.from_bytes(data, source=str(path))
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        trusted_keys: TrustedKeys | None = None,
+        largest_bytes: int = LARGEST_FILE_BYTES,
+    ) -> Prefix:
+        """Reads and verifies a prefix file. Raises as `from_bytes`, also when the file is missing,
+        no regular file, larger than `largest_bytes`, or foreign: its header is looked at before the
+        rest is read.
+        """
+        data = read_prefix_bytes(path, largest_bytes=largest_bytes)
+        return cls.from_bytes(data, source=str(path), trusted_keys=trusted_keys)
+
+
+def sign_prefix(data: bytes, key: SigningKey) -> bytes:
+    """A prefix file's content with the key's signature in place of one that was there; nothing else
+    changes. Raises PrefixFileError as `Prefix.from_bytes`.
+    """
+    Prefix.from_bytes(data)
+    entries, metadata = _entries(data), _metadata(data)
+    claim = key.sign(_header(metadata)["content_sha256"])
+    entries["__metadata__"] = metadata | {SIGNATURE_KEY: _canonical_json(claim)}
+    return _container(entries, data[8 + _header_length(data) :])
+
+
+def read_signature(data: bytes) -> str | None:
+    """The text of a prefix file's signature, unchecked; None when it is not signed."""
+    return _metadata(data).get(SIGNATURE_KEY)
 
 
 def _check_layers(layers: Sequence[PrefixLayer]) -> None:
@@ -225,7 +264,8 @@ def _decode_int8(name: str, tensors: Mapping[str, _Tensor]) -> Array:
             f"int8 tensor {name} needs {name}.scale, F32 of shape {list(expected)}"
         )
     steps = np.frombuffer(tensor.data, np.int8).astype(np.float32).reshape(tensor.shape)
-    array: Array = steps * np.frombuffer(scale.data, "<f4").astype(np.float32).reshape(expected)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite then is refused
+        array: Array = steps * np.frombuffer(scale.data, "<f4").astype(np.float32).reshape(expected)
     return array
 
 
@@ -251,7 +291,7 @@ def _decode_prefix(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) ->
         name = header["task"]
         if not isinstance(name, str):
             raise ValueError("task name is not text")
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PrefixFileError(f"header is not valid: {error}") from error
     layers = _decode_layers(tensors)
     file_dtype = tensors["past_key_values.0.key"].dtype
@@ -268,8 +308,11 @@ def _decode_layers(tensors: Mapping[str, _Tensor]) -> tuple[PrefixLayer, ...]:
         f"past_key_values.{index}.{kind}" for index in range(count) for kind in ("key", "value")
     }
     present = {name for name in tensors if not name.endswith(".scale")}
-    if not names or names != present:
-        odd = sorted(names ^ present)
+    stray = {name for name in tensors if name.endswith(".scale")} - {
+        f"{name}.scale" for name in names if name in tensors and tensors[name].dtype == "I8"
+    }
+    if not names or names != present or stray:
+        odd = sorted((names ^ present) | stray)
         raise PrefixFileError(
             f"tensors do not form layers 0…{count - 1}: check {', '.join(odd[:3]) or 'the file'}"
         )
@@ -282,23 +325,70 @@ def _decode_layers(tensors: Mapping[str, _Tensor]) -> tuple[PrefixLayer, ...]:
     )
 
 
-def _header(data: bytes) -> dict[str, Any]:
-    """The edgeprefix header out of a safetensors file's metadata."""
+def read_prefix_bytes(path: str | Path, *, largest_bytes: int = LARGEST_FILE_BYTES) -> bytes:
+    """All bytes of a regular file that begins as a prefix file does; nothing else is verified. The
+    header comes first, so that a foreign file of many gigabytes costs a few kilobytes. Raises
+    PrefixFileError.
+    """
+    try:
+        with open_regular(path) as (file, size):
+            beginning = file.read(8)
+            if len(beginning) == 8:
+                beginning += file.read(min(_header_length(beginning), LARGEST_HEADER_BYTES))
+            _header(_metadata(beginning))
+            if size > largest_bytes:
+                raise PrefixFileError(
+                    f"it has {size} bytes, more than the {largest_bytes} that a prefix may have "
+                    "here"
+                )
+            file.seek(0)
+            return file.read(size)
+    except PrefixFileError as error:
+        raise PrefixFileError(f"{path}: {error}") from error
+    except OSError as error:
+        raise PrefixFileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _header_length(data: bytes) -> int:
+    (length,) = struct.unpack("<Q", data[:8])
+    return int(length)
+
+
+def _entries(data: bytes) -> dict[str, Any]:
+    """The container's own header: tensors by name, and metadata."""
     if len(data) < 8:
         raise PrefixFileError(
             f"{len(data)} bytes are too few for a prefix file: it is truncated or no prefix file"
         )
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > min(_MAX_HEADER_BYTES, len(data) - 8):
+    length = _header_length(data)
+    if length > min(LARGEST_HEADER_BYTES, len(data) - 8):
         raise PrefixFileError("not a safetensors file, or truncated within its header")
     try:
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        header = json.loads(metadata[_METADATA_KEY])
-    except KeyError as error:
+        entries = read_document(data[8 : 8 + length])
+    except ValueError as error:
+        raise PrefixFileError(f"header is not valid JSON: {error}") from error
+    if not isinstance(entries, dict):
+        raise PrefixFileError("header is not a JSON object")
+    return entries
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The texts that the container holds besides tensors."""
+    metadata = _entries(data).get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise PrefixFileError("header is not valid: its metadata are no texts by name")
+    return metadata
+
+
+def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The edgeprefix header out of a safetensors file's metadata."""
+    if _METADATA_KEY not in metadata:
         raise PrefixFileError(
             "a safetensors file, but not a prefix file: its metadata has no 'edgeprefix' entry"
-        ) from error
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        )
+    try:
+        header = read_document(metadata[_METADATA_KEY].encode())
+    except ValueError as error:
         raise PrefixFileError(f"header is not valid JSON: {error}") from error
     if not isinstance(header, dict):
         raise PrefixFileError("header is not a JSON object")
@@ -324,9 +414,13 @@ def _serialize(tensors: Mapping[str, _Tensor], metadata: Mapping[str, str]) -> b
             "data_offsets": [position, end],
         }
         position = end
+    return _container(entries, b"".join(tensors[name].data for name in order))
+
+
+def _container(entries: Mapping[str, Any], tensors: bytes) -> bytes:
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
-    return struct.pack("<Q", len(header)) + header + b"".join(tensors[name].data for name in order)
+    return struct.pack("<Q", len(header)) + header + tensors
 
 
 def _tensors(data: bytes) -> dict[str, _Tensor]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.runtime.contracts.strict_json import is_text, read_value
 from edgeprefix.runtime.errors import DataError
 
 _SHOWN_PROBLEMS = 5
+_KINDS = {list: "a list", dict: "an object", type(None): "null", str: "half a character (\\ud83d)"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,13 @@ class Row:
     """One row: its fields as text, and where it stands (`line` counts from 1)."""
 
     fields: dict[str, str]
+    """What templates can be filled with."""
     path: Path
     line: int
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """The row as it was read, with the fields that are no text (null, lists, objects, strings with
+    half a character); results keep all of it.
+    """
 
     def __getitem__(self, field: str) -> str:
         return self.fields[field]
@@ -33,6 +40,12 @@ class Row:
     def place(self) -> str:
         """`file:line`, for messages."""
         return f"{self.path}:{self.line}"
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raises DataError, naming the row and its field, unless all of these are there as text."""
+        for name in names:
+            if problem := _missing(name, self.fields, self.content or self.fields):
+                raise DataError(f"{self.place}: {problem}")
 
 
 def read_rows(
@@ -44,8 +57,10 @@ def read_rows(
     """Reads a .jsonl or .csv file (`.json` lines and `.tsv` too); blank lines are skipped.
 
     Values may be text, numbers or booleans (kept as text), and in `structured` fields lists or
-    objects (kept as JSON). Raises DataError when the file is missing, holds no row, or has bad
-    rows: not an object, a required field missing or not text. The message names every bad line up
+    objects (kept as JSON). Other values (null, lists, objects, strings with half a character) may
+    stand in fields that nobody asks for: they are in `Row.content` alone. Raises DataError when the
+    file is missing, holds no row, or has bad rows: not an object, a key or column twice, NaN,
+    nesting without end, a required field missing or not text. The message names every bad line up
     to five.
     """
     path = Path(path)
@@ -56,7 +71,7 @@ def read_rows(
     for line, content in _open_and(reader, path):
         fields, problem = _checked(content, wanted, structured)
         if problem is None:
-            rows.append(Row(fields=fields, path=path, line=line))
+            rows.append(Row(fields=fields, path=path, line=line, content=content))
         else:
             problems.append(f"{path}:{line}: {problem}")
     if problems:
@@ -84,8 +99,9 @@ def _open_and(reader: _Reader, path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(
             f"{path} is not UTF-8 text: {error.reason} at byte {error.start}"
         ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {reason}") from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -94,7 +110,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
             if not text.strip():
                 continue
             try:
-                yield line, json.loads(text)
+                yield line, read_value(text)
             except ValueError as error:
                 yield line, error
 
@@ -102,18 +118,27 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
-        for content in reader:
-            if None in content:
-                yield (
-                    reader.line_num,
-                    ValueError(f"more columns than the header's {len(reader.fieldnames or ())}"),
-                )
-            else:
-                yield (
-                    reader.line_num,
-                    {key: value for key, value in content.items() if value is not None},
-                )
+        # Strict: a quote that is never closed would else swallow the rest of the file
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = next((cells for cells in reader if cells), [])
+            if twice := sorted({name for name in header if header.count(name) > 1}):
+                yield reader.line_num, ValueError(f"column {twice[0]!r} stands twice in the header")
+                return
+            for cells in reader:
+                if len(cells) > len(header):
+                    more = ValueError(f"more columns than the header's {len(header)}")
+                    yield reader.line_num, more
+                elif cells:
+                    yield reader.line_num, dict(zip(header, cells, strict=False))
+        except csv.Error as error:
+            yield reader.line_num, ValueError(f"{error}; {_remedy(error)}")
+
+
+def _remedy(error: csv.Error) -> str:
+    if "field limit" in str(error):
+        return "write rows with texts as long as that as JSONL"
+    return "put texts with quotes or line ends in quotes, and double the quotes within"
 
 
 def _checked(
@@ -124,26 +149,31 @@ def _checked(
         return {}, f"not a row: {content}"
     if not isinstance(content, dict):
         return {}, f"a JSON {type(content).__name__}, not an object"
-    fields: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, str):
-            fields[key] = value
-        elif isinstance(value, bool | int | float) or (
-            key in structured and isinstance(value, list | dict)
-        ):
-            fields[key] = json.dumps(value, ensure_ascii=False)
-    for field in wanted:
-        if field not in content:
-            return (
-                {},
-                (
-                    f"field {field!r} is missing (the row has: "
-                    f"{', '.join(map(str, content)) or 'nothing'})"
-                ),
-            )
-        if field not in fields:
-            return {}, f"field {field!r} holds {type(content[field]).__name__}, expected text"
-    return fields, None
+    fields = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in content.items()
+        if is_text(key) and _usable(value, structured=key in structured)
+    }
+    problems = (_missing(name, fields, content) for name in wanted)
+    return fields, next(filter(None, problems), None)
+
+
+def _usable(value: Any, *, structured: bool) -> bool:
+    """Whether a field's value can stand in a text."""
+    if isinstance(value, list | dict):
+        return structured and is_text(json.dumps(value, ensure_ascii=False))
+    return is_text(value) or isinstance(value, bool | int | float)
+
+
+def _missing(name: str, fields: Mapping[str, str], content: Mapping[str, Any]) -> str | None:
+    """Why a field cannot be used; None when it can."""
+    if name in fields:
+        return None
+    if name in content:
+        value = content[name]
+        return f"field {name!r} holds {_KINDS.get(type(value), 'no text')}, expected text"
+    there = ", ".join(map(str, content)) or "nothing"
+    return f"field {name!r} is missing (the row has: {there})"
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """What this machine offers: cores to compute with and memory to hold caches in.
 
 Containers limit both below what the operating system shows, so the limits of control groups are
-read too.
+read too (control_groups.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
+from edgeprefix.runtime.decoding.control_groups import ControlGroups
 
 
 def physical_cores() -> int:
@@ -20,7 +20,8 @@ def physical_cores() -> int:
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, min(allowed, _cores_in_cpuinfo() or allowed, _cgroup_cores() or allowed))
+    quota = ControlGroups().processors() or allowed
+    return max(1, min(allowed, _cores_in_cpuinfo() or allowed, int(quota)))
 
 
 def available_bytes() -> int | None:
@@ -28,7 +29,9 @@ def available_bytes() -> int | None:
     tell.
     """
     known = [
-        amount for amount in (_meminfo_available(), _cgroup_memory_left()) if amount is not None
+        amount
+        for amount in (_meminfo_available(), ControlGroups().memory_left())
+        if amount is not None
     ]
     return min(known, default=None)
 
@@ -53,25 +56,9 @@ def _cores_in_cpuinfo() -> int | None:
     return len(pairs) or None
 
 
-def _cgroup_cores() -> int | None:
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        if quota != "max":
-            return max(1, int(quota) // int(period))
-    return None
-
-
 def _meminfo_available() -> int | None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return None
-
-
-def _cgroup_memory_left() -> int | None:
-    with contextlib.suppress(OSError, ValueError):
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit != "max":
-            return max(0, int(limit) - int((_CGROUP / "memory.current").read_text()))
     return None

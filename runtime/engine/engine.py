@@ -20,6 +20,7 @@ import numpy as np
 
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.contracts.signature import KeySource, TrustedKeys
 from edgeprefix.runtime.contracts.task_pack import BEGINS, TaskPack
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.decoding.cache import Array
@@ -65,12 +66,17 @@ class Engine:
         max_waiting: int = 256,
         chunk_tokens: int = CHUNK_TOKENS,
         prefix_bytes: int | None = None,
+        trusted_keys: TrustedKeys | None = None,
     ) -> None:
         self.manifest, self.tokenizer = manifest, tokenizer
         cache = decoder.cache
         self._cache, self._decoder = cache, decoder
         self._store = PrefixStore(
-            manifest, cache, capacity=decoder.capacity, budget_bytes=prefix_bytes
+            manifest,
+            cache,
+            capacity=decoder.capacity,
+            budget_bytes=prefix_bytes,
+            trusted_keys=trusted_keys,
         )
         self._scheduler = Scheduler(decoder, max_waiting=max_waiting, chunk_tokens=chunk_tokens)
         self._preparer = Preparer(
@@ -99,6 +105,7 @@ class Engine:
         chunk_tokens: int = CHUNK_TOKENS,
         prefix_bytes: int | None = None,
         steady: bool = False,
+        trusted_keys: TrustedKeys | KeySource | None = None,
     ) -> Engine:
         """Opens a bundle.
 
@@ -109,7 +116,8 @@ class Engine:
         prompt tokens fed between two decoding steps. `prefix_bytes`: memory for resident prefixes,
         least recently used ones are evicted; None is no limit. `steady`: quantised bases give the
         same tokens in any company, too; it costs an idle row beside an odd number of sequences, one
-        slot and one position.
+        slot and one position. `trusted_keys`: files of public keys, or folders of `*.pub`; prefix
+        files and bytes are then refused, now and later, unless one of these keys signed them.
 
         Raises BundleError, CapacityError (the cache does not fit the memory), ProviderError, and
         what `load_prefix` raises.
@@ -120,6 +128,7 @@ class Engine:
             max_waiting=max_waiting,
             chunk_tokens=chunk_tokens,
         )
+        keys = None if trusted_keys is None else TrustedKeys.load(trusted_keys)
         manifest = Manifest.load(bundle)
         manifest.check_files(bundle)
         plan = CachePlan.of(manifest, max_batch=max_batch, max_length=max_length, steady=steady)
@@ -136,6 +145,7 @@ class Engine:
         engine = cls(
             manifest, tokenizer, decoder,
             max_waiting=max_waiting, chunk_tokens=chunk_tokens, prefix_bytes=prefix_bytes,
+            trusted_keys=keys,
         )  # fmt: skip
         try:
             engine._load_all(prefixes)
@@ -225,15 +235,23 @@ class Engine:
         """One task. Raises UnknownTaskError, offering the nearest names."""
         return self._store.info(name)
 
-    def watch(self, folder: str | Path, *, interval_s: float = 1.0) -> FolderWatcher:
+    def watch(
+        self,
+        folder: str | Path,
+        *,
+        interval_s: float = 1.0,
+        trusted_keys: TrustedKeys | KeySource | None = None,
+    ) -> FolderWatcher:
         """Follows a folder of prefix files from now on: new and changed ones are loaded, removed
         ones unloaded.
 
-        Raises PrefixFileError when it is no folder, EngineClosedError.
+        `trusted_keys` are as in `load`, for this folder; None: the engine's. Raises PrefixFileError
+        when it is no folder, SignatureError for keys that cannot be read, EngineClosedError.
         """
+        keys = None if trusted_keys is None else TrustedKeys.load(trusted_keys)
         with self._watchers_lock:
             self._scheduler.require_open()
-            watcher = FolderWatcher(self._store, folder, interval_s=interval_s)
+            watcher = FolderWatcher(self._store, folder, interval_s=interval_s, trusted_keys=keys)
             self._watchers.append(watcher)
         return watcher
 

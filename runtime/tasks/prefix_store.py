@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.contracts.prefix_file import Prefix
+from edgeprefix.runtime.contracts.prefix_file import LARGEST_HEADER_BYTES, Prefix
+from edgeprefix.runtime.contracts.signature import TrustedKeys
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.decoding.cache import SlotMemory
 from edgeprefix.runtime.errors import (
@@ -53,6 +54,10 @@ class PrefixInfo:
     """Never evicted."""
     resident: bool
     """In memory. One that was evicted is read again from its file when it is asked for."""
+    version: int = 0
+    """Of the load: one that replaces a task has a higher number, one that reads it again keeps
+    its own.
+    """
 
 
 @dataclass(kw_only=True, eq=False)
@@ -66,8 +71,13 @@ class _Entry:
     path: Path | None
     pinned: bool
     resident: ResidentPrefix | None
+    file_task: str
+    """The name in its file, which `name` may override."""
+    trusted_keys: TrustedKeys | None
+    """Whose signature the file must have whenever it is read."""
     hits: int = 0
     used: int = 0  # the store's clock at the last use
+    version: int = 0
 
     def info(self) -> PrefixInfo:
         return PrefixInfo(
@@ -79,6 +89,7 @@ class _Entry:
             hits=self.hits,
             pinned=self.pinned,
             resident=self.resident is not None,
+            version=self.version,
         )
 
 
@@ -100,23 +111,32 @@ class PrefixStore:
         *,
         capacity: int | None = None,
         budget_bytes: int | None = None,
+        trusted_keys: TrustedKeys | None = None,
     ) -> None:
+        """`trusted_keys`: files and bytes are refused unless one of them signed them."""
         self._manifest, self._cache, self._budget = manifest, cache, budget_bytes
+        self._trusted_keys = trusted_keys
         self._capacity = cache.capacity if capacity is None else capacity
         self._entries: dict[str, _Entry] = {}
-        self._clock = 0
+        self._clock, self._changes = 0, 0
         self._lock = threading.RLock()
 
     def load(
-        self, source: str | Path | bytes | Prefix, *, name: str | None = None, pinned: bool = False
+        self,
+        source: str | Path | bytes | Prefix,
+        *,
+        name: str | None = None,
+        pinned: bool = False,
+        trusted_keys: TrustedKeys | None = None,
     ) -> PrefixInfo:
         """Makes a task known from a file, a file's bytes or a Prefix; one of the same name is
         replaced. Returns its PrefixInfo.
 
-        `name` overrides the name in the file. Raises PrefixFileError, BaseMismatchError or
-        CapacityError; the store is then as it was.
+        `name` overrides the name in the file, `trusted_keys` the store's own. Raises
+        PrefixFileError, SignatureError, BaseMismatchError or CapacityError; the store is then as it
+        was.
         """
-        entry = self._verified(source, name, pinned=pinned)
+        entry = self._verified(source, name, pinned=pinned, trusted_keys=trusted_keys)
         with self._lock:
             self._commit(entry)
         return entry.info()
@@ -130,9 +150,11 @@ class PrefixStore:
             raise PrefixFileError(
                 f"{folder} is no folder; give a folder of prefix files, or a file to load_prefix"
             )
-        entries = [
-            self._verified(path, None, pinned=False) for path in sorted(folder.glob(PREFIX_PATTERN))
-        ]
+        try:
+            paths = prefix_files(folder)
+        except OSError as error:
+            raise PrefixFileError(f"{folder} cannot be read: {error.strerror or error}") from error
+        entries = [self._verified(path, None, pinned=False) for path in paths]
         _require_different(entries)
         with self._lock:
             before = {name: (entry, entry.resident) for name, entry in self._entries.items()}
@@ -151,7 +173,7 @@ class PrefixStore:
         that is now.
 
         Raises UnknownTaskError offering the nearest names, and what `load` raises when the file is
-        gone or damaged.
+        gone, damaged, or of another task by now.
         """
         with self._lock:
             entry = self._entry(name)
@@ -159,7 +181,7 @@ class PrefixStore:
                 return self._used(entry, entry.resident)
         assert entry.path is not None  # only tasks with a file are evicted
         # Read without the lock: a slow disk keeps only those waiting who asked for this task.
-        fresh = self._verified(entry.path, name, pinned=entry.pinned)
+        fresh = self._read_again(entry, entry.path)
         with self._lock:
             now = self._entry(name)
             if now is entry and entry.resident is None:
@@ -185,11 +207,25 @@ class PrefixStore:
         with self._lock:
             self._entry(name)
             del self._entries[name]
+            self._changes += 1
 
     def pin(self, name: str, *, pinned: bool = True) -> None:
         """Keeps a task from eviction, or allows it again. Raises UnknownTaskError."""
         with self._lock:
             self._entry(name).pinned = pinned
+            self._changes += 1
+
+    def version(self, name: str) -> int | None:
+        """`PrefixInfo.version` of a task; None when it is unknown."""
+        with self._lock:
+            entry = self._entries.get(name)
+            return None if entry is None else entry.version
+
+    @property
+    def changes(self) -> int:
+        """Counts whatever may have made room in the budget."""
+        with self._lock:
+            return self._changes
 
     @property
     def resident_bytes(self) -> int:
@@ -214,12 +250,35 @@ class PrefixStore:
         entry.used = self._tick()
         return Loaded(resident, entry.pack)
 
+    def _read_again(self, entry: _Entry, path: Path) -> _Entry:
+        """An evicted task out of its file. Raises PrefixFileError when that is of another task by
+        now.
+        """
+        fresh = self._verified(
+            path, entry.name, pinned=entry.pinned, trusted_keys=entry.trusted_keys
+        )
+        if fresh.file_task != entry.file_task:
+            raise PrefixFileError(
+                f"task {entry.name!r} was evicted, and its file {path} now holds task "
+                f"{fresh.file_task!r}, not {entry.file_task!r}; put the file back, or load "
+                f"{entry.name!r} from another with load_prefix"
+            )
+        fresh.version = entry.version
+        return fresh
+
     def _verified(
-        self, source: str | Path | bytes | Prefix, name: str | None, *, pinned: bool
+        self,
+        source: str | Path | bytes | Prefix,
+        name: str | None,
+        *,
+        pinned: bool,
+        trusted_keys: TrustedKeys | None = None,
     ) -> _Entry:
         """A task ready to be committed; nothing has changed yet."""
         path = Path(source) if isinstance(source, str | Path) else None
-        prefix = _read(source)
+        trusted = trusted_keys or self._trusted_keys
+        prefix = self._read(source, trusted)
+        file_task = prefix.name
         if name is not None:
             prefix = dataclasses.replace(prefix, name=name)  # the same rules for names hold
         resident = self._pack(prefix, prefix.name, where=str(path or prefix.name))
@@ -231,7 +290,28 @@ class PrefixStore:
             path=None if path is None else path.resolve(),
             pinned=pinned,
             resident=resident,
+            file_task=file_task,
+            trusted_keys=trusted,
         )
+
+    def _read(self, source: str | Path | bytes | Prefix, trusted: TrustedKeys | None) -> Prefix:
+        """A Prefix in memory is the application's own and needs no signature."""
+        if isinstance(source, Prefix):
+            return source
+        if isinstance(source, bytes):
+            return Prefix.from_bytes(source, trusted_keys=trusted)
+        if not isinstance(source, str | Path):
+            raise PrefixFileError(
+                f"a prefix is a file, its bytes or a Prefix, not {type(source).__name__}"
+            )
+        return Prefix.load(source, trusted_keys=trusted, largest_bytes=self._largest_file())
+
+    def _largest_file(self) -> int:
+        """Twice what fills the cache, in fp32: longer prefixes get a message about their length,
+        and nothing much larger is read.
+        """
+        position = sum(layer.kv_heads * layer.head_size for layer in self._manifest.layers)
+        return LARGEST_HEADER_BYTES + 2 * self._capacity * position * 2 * 4
 
     def _commit(self, entry: _Entry) -> None:
         """Makes a verified task known, in the place of one of its name; others may be evicted. The
@@ -242,6 +322,8 @@ class PrefixStore:
         if old is not None:
             entry.hits, entry.pinned = old.hits, entry.pinned or old.pinned
         entry.used = self._tick()
+        entry.version = entry.version or self._clock
+        self._changes += 1
         self._entries[entry.name] = entry
 
     def _pack(self, prefix: Prefix, name: str, *, where: str) -> ResidentPrefix:
@@ -307,18 +389,15 @@ class PrefixStore:
             entry.resident = None
 
 
-def _read(source: str | Path | bytes | Prefix) -> Prefix:
-    if isinstance(source, Prefix):
-        return source
-    if isinstance(source, bytes):
-        return Prefix.from_bytes(source)
-    if not isinstance(source, str | Path):
-        raise PrefixFileError(
-            f"a prefix is a file, its bytes or a Prefix, not {type(source).__name__}"
-        )
-    if "\0" in str(source):
-        raise PrefixFileError(f"{str(source)!r} is no path: it has a NUL character")
-    return Prefix.load(source)
+def prefix_files(folder: Path) -> list[Path]:
+    """A folder's prefix files by name, without hidden ones (`._*` of macOS, half-copied ones).
+    Raises OSError.
+    """
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.match(PREFIX_PATTERN) and not path.name.startswith(".")
+    )
 
 
 def _require_fp16(prefix: Prefix, where: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,69 @@ def test_damaged_manifests_are_refused(bundle: Path, changes: dict[str, Any], me
     edit(bundle, **changes)
     with pytest.raises(BundleError, match=message):
         Manifest.load(bundle)
+
+
+ODD: list[dict[str, Any]] = [
+    {"base": []}, {"base": "b"}, {"base": {"name": 1}}, {"layers": {}}, {"layers": [1]},
+    {"layers": [{"kv_heads": "2", "head_size": 16}]}, {"layers": [{"kv_heads": 2, "head_size": 0}]},
+    {"layers": [{"kv_heads": True, "head_size": 16}]},
+    {"layers": [{"kv_heads": 2, "head_size": 16, "window": -1}]},
+    {"vocabulary": "9"}, {"vocabulary": 9.5}, {"vocabulary": None}, {"vocabulary": 10**30},
+    {"max_positions": []}, {"precision": ["int8"]}, {"cache_dtype": {}}, {"model_type": 7},
+    {"end_ids": 0}, {"end_ids": ["0"]}, {"end_ids": [-1]}, {"end_ids": [None]}, {"begin_id": "1"},
+    {"pad_id": True}, {"chat_template": ["x"]}, {"parity": [1]}, {"made_with": "x"},
+    {"files": [1]}, {"files": {"decoder.onnx": 5}}, {"files": {"decoder.onnx": {"bytes": "5"}}},
+    {"files": {"decoder.onnx": {"bytes": -5, "sha256": ""}}}, {"files": {"..": {}}},
+    {"files": {"a\0b": {"bytes": 1, "sha256": ""}}}, {"files": {"a" * 300: {}}},
+    {"graph": []}, {"graph": {"exporter": "x", "cache": "grown", "inputs": 3}},
+    {"graph": {"exporter": "x", "cache": "grown", "inputs": [], "mixed": "no", "many": True}},
+    {"positions": {}}, {"positions": {"kind": "relative", "layers": ["0"], "rotations": []}},
+    {"positions": {"kind": "relative", "layers": [], "rotations": [{"frequencies": ["1"]}]}},
+    {"chat_template": "\ud83d"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", ODD, ids=[str(changes)[:60] for changes in ODD])
+def test_whatever_a_field_holds_the_bundle_is_refused_by_name(
+    bundle: Path, changes: dict[str, Any]
+) -> None:
+    edit(bundle, **changes)
+    [name] = changes
+    with pytest.raises(BundleError) as refused:
+        Manifest.load(bundle)
+    assert "manifest.json" in str(refused.value)
+    if name != "chat_template":
+        assert name.removesuffix("s").split("_")[0] in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 100_000, '{"format_version": 1, "format_version": 1}', "NaN", "\xff"],
+)
+def test_manifests_that_break_readers(bundle: Path, text: str) -> None:
+    (bundle / "manifest.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(BundleError, match="manifest.json cannot be read: "):
+        Manifest.load(bundle)
+
+
+def test_manifests_that_are_no_files(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BundleError, match="1099511627776 bytes are more than a manifest has"):
+        Manifest.load(bundle)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BundleError, match="cannot be read: it is no regular file"):
+        Manifest.load(bundle)
+
+
+def test_unknown_fields_within_layers_may_be_there(bundle: Path) -> None:
+    before = Manifest.load(bundle)
+    layer = {"kv_heads": 2, "head_size": 16, "window": 8, "colour": "green"}
+    record = {**dataclasses.asdict(before.files["decoder.onnx"]), "mode": 420}
+    edit(bundle, layers=[layer], files={"decoder.onnx": record})
+    assert Manifest.load(bundle) == before
 
 
 def test_files_are_checked(bundle: Path) -> None:

@@ -15,6 +15,7 @@ from edgeprefix.runtime.contracts.manifest import Manifest
 sys.path.insert(0, str(Path(__file__).parent))  # `import bundles` from the tests beside
 
 from bundles import TASKS, make_prefix
+from command import Edgeprefix
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +79,8 @@ def engine(llama_bundle: Path, prefix_folder: Path) -> Iterator[Engine]:
         llama_bundle, prefixes=prefix_folder, max_batch=4, max_length=96, threads=1, chunk_tokens=8
     ) as engine:
         yield engine
+
+
+@pytest.fixture
+def edgeprefix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Edgeprefix:
+    return Edgeprefix(capsys, monkeypatch)

@@ -4,7 +4,6 @@ wrong.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -14,39 +13,14 @@ from pathlib import Path
 import pytest
 import typer
 from bundles import make_prefix
+from command import Edgeprefix
 
 from edgeprefix.bench.cli import bench_app
 from edgeprefix.runtime import Prefix, TaskPack
 from edgeprefix.runtime.cli.common import ResultFile
 from edgeprefix.runtime.cli.compile import compile_app
-from edgeprefix.runtime.cli.root import main
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import OutputError
-
-
-class Edgeprefix:
-    """Runs commands as the shell would, through the root's `main`, but without a new process for
-    each.
-    """
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self._capsys, self._monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = ["edgeprefix", *map(str, arguments)]
-        self._monkeypatch.setattr("sys.argv", command)
-        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = self._capsys.readouterr()
-        return subprocess.CompletedProcess(
-            command, int(ended.value.code or 0), captured.out, captured.err
-        )
-
-
-@pytest.fixture
-def edgeprefix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Edgeprefix:
-    return Edgeprefix(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +193,31 @@ def test_score_goes_on_where_it_was_interrupted(
         "is no interrupted result"
         in edgeprefix(*typed, "--out", other, "--resume", "--force").stderr
     )
+
+
+def test_keys_signatures_and_who_insists_on_them(
+    edgeprefix: Edgeprefix, llama_bundle: Path, task_file: Path, rows: Path, tmp_path: Path
+) -> None:
+    assert edgeprefix("keygen", "--out", tmp_path / "me").returncode == 0
+    assert edgeprefix("keygen", "--out", tmp_path / "you").returncode == 0
+    file, mine, yours = (tmp_path / name for name in ("s.safetensors", "me.pub", "you.pub"))
+    done = edgeprefix("sign", task_file, "--key", tmp_path / "me.key", "--out", file)
+    assert (done.returncode, "signed with key" in done.stdout) == (0, True), done.stderr
+    assert Prefix.load(file).to_bytes() == task_file.read_bytes()
+    run = ("run", llama_bundle, "--input", "x", "--max-new-tokens", 1)
+    score = ("score", llama_bundle, "--data", rows)
+    for command in (run, score):
+        insisting = (*command, "--require-signature", mine)
+        assert edgeprefix(*insisting, "--prefix", file).returncode == 0
+        unsigned = edgeprefix(*insisting, "--prefix", task_file)
+        assert (unsigned.returncode, "is not signed" in unsigned.stderr) == (1, True)
+        other = edgeprefix(*command, "--require-signature", yours, "--prefix", file)
+        assert "which is none of the 1 trusted" in other.stderr
+    assert "by a trusted key" in edgeprefix("inspect", file, "--require-signature", mine).stdout
+    assert json.loads(edgeprefix("inspect", file, "--json").stdout)["signature"].startswith("not ")
+    assert json.loads(edgeprefix("inspect", task_file, "--json").stdout)["signature"] == "none"
+    again = edgeprefix("sign", task_file, "--key", tmp_path / "me.key", "--out", file)
+    assert "exists already; choose another --out" in again.stderr
 
 
 def test_inspect_shows_files_and_bundles(

@@ -1,0 +1,30 @@
+"""The terminal as all commands write to it. What is printed is data (paths, labels, prompts), so
+nothing is ever read as markup: `[/INST]` and `:warning:` come out as they are.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import TextColumn
+from rich.style import StyleType
+
+_CONTROL = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+
+
+def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console for a command's messages and tables; styles are given apart from the text."""
+    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+
+
+def text_column(form: str = "{task.description}", style: StyleType = "none") -> TextColumn:
+    """A progress bar's column of text, `form` as for rich's TextColumn but without markup."""
+    return TextColumn(form, style=style, markup=False)
+
+
+def printable(text: str) -> str:
+    """Text of a foreign file for the terminal: control characters, which could move the cursor or
+    change what was printed before, are shown as `\\x1b`.
+    """
+    return text.translate(_CONTROL)
