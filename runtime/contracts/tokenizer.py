@@ -7,12 +7,16 @@ only the prompt, gets the very ids that training saw.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from edgeprefix.runtime.contracts.tokenizer_rules import decodes_in_order
 from edgeprefix.runtime.errors import BundleError
+
+_BYTE_TOKEN = re.compile(r"<0x[+0-9A-Fa-f][0-9A-Fa-f]>")  # the library takes <0x+F>, too
 
 
 class TextTokenizer:
@@ -28,6 +32,13 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.end_ids = tuple(end_ids)
+        self._special = frozenset(
+            token
+            for token, added in self._tokenizer.get_added_tokens_decoder().items()
+            if added.special
+        )
+        self.decodes_in_order = decodes_in_order(self._tokenizer)
+        """Whether tokens can be decoded as they come (tokenizer_rules.py)."""
 
     @classmethod
     def from_file(cls, path: str | Path, *, end_ids: Sequence[int]) -> TextTokenizer:
@@ -61,6 +72,14 @@ class TextTokenizer:
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of ids; incomplete UTF-8 comes out as the replacement character."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def is_left_out(self, token: int) -> bool:
+        """Whether decoding leaves the token out: a special one, or an id that nothing has."""
+        return token in self._special or self._tokenizer.id_to_token(token) is None
+
+    def is_byte(self, token: int) -> bool:
+        """Whether the token stands for one byte (`<0xE2>`), as sentencepiece writes them."""
+        return _BYTE_TOKEN.fullmatch(self.token_text(token) or "") is not None
 
     def token_text(self, token: int) -> str | None:
         """The vocabulary entry of an id (not its decoded text), None when the id is unknown."""

@@ -5,51 +5,64 @@ The concatenation of all pieces equals decoding all tokens at once, cut before t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 
 _INCOMPLETE = "\ufffd"
-_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_CONTEXT = 4  # tokens; UTF-8 needs no more than three bytes to know where a character ends
+_WINDOW = 3 * _CONTEXT
 
 
 class Detokenizer:
     """Text pieces of one sequence of tokens.
 
-    A window of the last tokens is decoded with and without the newest one, and the difference is
-    new text. So each token costs the same however long the text is, and a decoder that treats the
-    first token in its own way (dropping its space) does not err. Byte tokens (`<0xE2>`) wait for
-    the end of their run: one bad byte later on turns the whole run into replacement characters.
+    Only the last tokens are decoded, so that each costs the same however long the text is. Why that
+    gives the whole text: tokens that decoding leaves out are left out first, hence what a decoder
+    does to neighbours it does here too. Of what is left a decoder treats the first token in its own
+    way (it drops a space), and the window's first ones are text that is out already. The last
+    character may be unfinished, which shows as U+FFFD and waits for the next token. A run of byte
+    tokens (`<0xE2>`) waits for its end, since one bad byte later on turns all of it into U+FFFD; no
+    window begins within one. A decoder for which this does not hold gives its text at the end.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
-        self._tokens: list[int] = []
-        self._start = 0  # of the window
-        self._given = 0  # tokens whose text is out
-        self._text_length = 0  # characters that are out
+        self._window: list[int] = []
+        self._given = 0  # characters of the window's text that are out
 
     def add(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
-        self._tokens.append(token)
-        before = self._tokenizer.decode(self._tokens[self._start : self._given])
-        now = self._tokenizer.decode(self._tokens[self._start :])
-        if now.endswith(_INCOMPLETE) or not now.startswith(before) or self._is_byte(token):
+        if self._tokenizer.is_left_out(token):
             return ""
-        self._start, self._given = self._given, len(self._tokens)
-        return self._out(now[len(before) :])
+        self._window.append(token)
+        if not self._tokenizer.decodes_in_order or self._tokenizer.is_byte(token):
+            return ""
+        text = self._tokenizer.decode(self._window)
+        piece = self._out(text, len(text) - text.endswith(_INCOMPLETE))
+        if len(self._window) > _WINDOW:
+            self._shorten(len(text) - self._given)
+        return piece
 
     def finish(self) -> str:
         """What was held back, incomplete characters as the replacement character."""
-        return self._out(self._tokenizer.decode(self._tokens)[self._text_length :])
+        text = self._tokenizer.decode(self._window)
+        return self._out(text, len(text))
 
-    def _is_byte(self, token: int) -> bool:
-        return _BYTE_TOKEN.fullmatch(self._tokenizer.token_text(token) or "") is not None
+    def _out(self, text: str, end: int) -> str:
+        piece, self._given = text[self._given : end], max(self._given, end)
+        return piece
 
-    def _out(self, text: str) -> str:
-        self._text_length += len(text)
-        return text
+    def _shorten(self, held: int) -> None:
+        """Keeps the last tokens alone; `held` characters of their text are not out."""
+        start = len(self._window) - _CONTEXT
+        while start > 0 and self._tokenizer.is_byte(self._window[start]):
+            start -= 1
+        last = self._window[start:]
+        text = self._tokenizer.decode(last)
+        # Without a text a decoder would still be at the beginning; an empty token has no byte
+        if text and all(map(self._tokenizer.token_text, last)):
+            self._window, self._given = last, len(text) - held
 
 
 class StopFilter:

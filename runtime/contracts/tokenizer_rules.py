@@ -1,0 +1,89 @@
+"""What a tokenizer.json's rules say, and the changes to them that edgeprefix needs.
+
+A tokenizer's parts give their own JSON away (`__getstate__`), so a vocabulary of 200,000 entries is
+written out only where a rule has to be changed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer
+
+_PARTS = {"Sequence": ("normalizers", "pretokenizers", "decoders")}
+_PER_TOKEN = ("Metaspace", "WordPiece", "BPEDecoder", "ByteFallback", "Replace", "Strip")
+_FUSING = ("ByteLevel", "Fuse")
+
+
+def decodes_in_order(tokenizer: Tokenizer) -> bool:
+    """Whether the text of tokens begins with the text of the first of them, whatever follows, and
+    only neighbours matter.
+
+    So it is where each token is decoded by itself and the pieces are joined; what is done to the
+    joined text must then look at single characters or its two ends. CTC, for one, is not so.
+    """
+    fused = False
+    for rule in _rules(tokenizer.decoder):
+        if not fused and rule["type"] in _PER_TOKEN:
+            continue
+        if rule["type"] in _FUSING:
+            fused = True
+        elif rule["type"] != "Strip" and not _replaces_characters(rule):
+            return False
+    return True
+
+
+def without_dummy_space(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer for text that goes on within another: nothing is put before it, and its own
+    leading spaces stay. The same object where the rules do neither.
+    """
+    changed = {
+        name: _continuing(rule)
+        for name in ("normalizer", "pre_tokenizer")
+        if (rule := _rule(getattr(tokenizer, name))) is not None and _continuing(rule) != rule
+    }
+    return (
+        Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | changed))
+        if changed
+        else tokenizer
+    )
+
+
+def _continuing(rule: dict[str, Any]) -> dict[str, Any] | None:
+    """The rule without what it does to the beginning of a text; None when that is all it does."""
+    kind = rule["type"]
+    if kind == "Prepend":
+        return None
+    if kind == "Metaspace":
+        return rule | {"prepend_scheme": "never"}
+    if kind == "ByteLevel":
+        return rule | {"add_prefix_space": False}
+    if kind == "Strip":
+        return rule | {"strip_left": False}
+    parts = next((name for name in _PARTS.get(kind, ()) if name in rule), None)
+    if parts is None:
+        return rule
+    kept = [part for part in map(_continuing, rule[parts]) if part is not None]
+    return rule | {parts: kept}
+
+
+def _replaces_characters(rule: dict[str, Any]) -> bool:
+    return rule["type"] == "Replace" and len(rule["pattern"].get("String", "")) == 1
+
+
+def _rules(part: Any) -> list[dict[str, Any]]:
+    """A part's rules one after another; none of a part that is not there."""
+    rule = _rule(part)
+    return [] if rule is None else _flat(rule)
+
+
+def _flat(rule: dict[str, Any]) -> list[dict[str, Any]]:
+    if rule["type"] != "Sequence":
+        return [rule]
+    return [one for part in rule.get("decoders", ()) for one in _flat(part)]
+
+
+def _rule(part: Any) -> dict[str, Any] | None:
+    rule: dict[str, Any] | None = None if part is None else json.loads(part.__getstate__())
+    return rule
