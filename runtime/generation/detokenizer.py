@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.generation.stop_texts import StopTexts
 
 _INCOMPLETE = "\ufffd"
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -91,7 +92,8 @@ class TextStream:
 
     def __init__(self, tokenizer: TextTokenizer, stops: Sequence[str] = ()) -> None:
         self._detokenizer = Detokenizer(tokenizer)
-        self._filter = StopFilter(stops)
+        self._stops = StopTexts(stops, tokenizer.special_tokens if stops else {})
+        self._filter = StopFilter(self._stops.texts)
         self.text = ""
         """All text that is out."""
 
@@ -102,7 +104,8 @@ class TextStream:
 
     def add(self, token: int) -> str:
         """The text that this token lets out."""
-        piece = self._filter.add(self._detokenizer.add(token))
+        text = self._detokenizer.add(token) + self._stops.marks.get(token, "")
+        piece = self._stops.unmarked(self._filter.add(text))
         self.text += piece
         return piece
 
@@ -113,5 +116,6 @@ class TextStream:
             if not self.stopped
             else ""
         )
+        piece = self._stops.unmarked(piece)
         self.text += piece
         return piece
