@@ -1,5 +1,5 @@
 """Each sampling function against transformers' own logits processor, over random and awkward
-logits.
+logits; the sampler that is made of them is in test_sampler.py.
 """
 
 from __future__ import annotations
@@ -71,30 +71,6 @@ class TestFilters:
         logits = logits_of(size, seed, barred=barred)
         kept = sampling.keep_typical(sampling.everything(logits), p)
         assert set(kept.ids.tolist()) == kept_by(reference.TypicalLogitsWarper(p), logits)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_filters_in_a_row_leave_transformers_distribution(seed: int) -> None:
-    logits = logits_of(200, seed)
-    chain = reference.LogitsProcessorList(
-        [
-            reference.TemperatureLogitsWarper(0.7),
-            reference.TopKLogitsWarper(50),
-            reference.TopPLogitsWarper(0.9),
-            reference.MinPLogitsWarper(0.02),
-            reference.TypicalLogitsWarper(0.9),
-        ]
-    )
-    expected = torch.softmax(
-        chain(torch.zeros((1, 0), dtype=torch.long), torch.tensor(logits[None].copy()))[0], -1
-    ).numpy()
-    left = sampling.keep_top_p(
-        sampling.keep_top_k(sampling.everything(logits / np.float32(0.7)), 50), 0.9
-    )
-    left = sampling.keep_typical(sampling.keep_min_p(left, 0.02), 0.9)
-    probabilities = np.zeros(200, np.float32)
-    probabilities[left.ids] = sampling.softmax(left.logits)
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.3, 4.0])
