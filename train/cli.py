@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.table import Table
 
+from edgeprefix.runtime.cli.flags import flag, flags_from
 from edgeprefix.runtime.cli.terminal import terminal, text_column
+from edgeprefix.runtime.contracts.generation_options import GenerationOptions
 from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.chat import (
     CONVERSATION_PROMPT,
@@ -29,18 +31,18 @@ from edgeprefix.train.trainer import TrainResult, train_prefix
 
 train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-_PREFIX, _TRAIN = PrefixConfig(), TrainConfig()
-
 
 @train_app.command(help="Learn a prefix for a task over a frozen base.")
+@flags_from(prefix=PrefixConfig, training=TrainConfig)
 def train(
+    *,
     base: Annotated[str, typer.Option(help="Folder of a checkpoint, or a hub id.")],
     data: Annotated[
         str,
         typer.Option(
             help=(
                 "Training rows: a JSONL or CSV file, or a Hugging Face data set "
-                "NAME[@CONFIGURATION][:SPLIT]."
+                "NAME\\[@CONFIGURATION]\\[:SPLIT]."
             )
         ),
     ],
@@ -67,29 +69,8 @@ def train(
     labels: Annotated[
         str, typer.Option(help="Label options of a classification task: a,b,c.")
     ] = "",
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Text that ends a generation (may be given again).")
-    ] = None,
-    length: Annotated[int | None, typer.Option(min=1, help="Prefix positions.")] = None,
-    init: Annotated[
-        str, typer.Option(help="text, vocab, random, a prefix file to go on from, or auto.")
-    ] = _PREFIX.init,
-    init_text: Annotated[
-        str | None, typer.Option(help="Text for --init text; training rows when not given.")
-    ] = None,
-    reparam: Annotated[
-        bool, typer.Option("--reparam/--no-reparam", help="Train through an MLP.")
-    ] = _PREFIX.reparam,
-    mlp_width: Annotated[int, typer.Option(min=1, help="Width of that MLP.")] = _PREFIX.mlp_width,
-    sink: Annotated[
-        bool, typer.Option("--sink/--no-sink", help="Keep the first position frozen.")
-    ] = _PREFIX.sink,
-    prompt_tuning: Annotated[
-        bool,
-        typer.Option(
-            "--prompt-tuning", help="Train input embeddings only; saved as keys and values."
-        ),
-    ] = False,
+    stop: Annotated[list[str] | None, flag(GenerationOptions, "stop", default="none")] = None,
+    prefix: dict[str, Any],
     teacher_text: Annotated[
         str | None, typer.Option(help="Long prompt that the prefix shall stand for.")
     ] = None,
@@ -97,63 +78,7 @@ def train(
     search: Annotated[
         float, typer.Option(min=0, help="Seconds to spend on trying settings first.")
     ] = 0.0,
-    dropout: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of prefix positions hidden in each step; chosen from the number of rows."
-        ),
-    ] = None,
-    prompt_dropout: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of a prompt's tokens left out in each step; chosen from the rows."
-        ),
-    ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of --epochs.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate of the keys.")] = None,
-    value_lr_ratio: Annotated[
-        float, typer.Option(help="Learning rate of the values over that of the keys.")
-    ] = _TRAIN.value_lr_ratio,
-    batch_size: Annotated[int | None, typer.Option(help="Rows in one forward pass.")] = None,
-    accumulation: Annotated[
-        int, typer.Option(help="Forward passes per step.")
-    ] = _TRAIN.accumulation,
-    warmup: Annotated[
-        float, typer.Option(help="Share of the steps with a rising learning rate.")
-    ] = _TRAIN.warmup,
-    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = _TRAIN.weight_decay,
-    clip: Annotated[
-        float, typer.Option(help="Largest gradient norm; 0 clips nothing.")
-    ] = _TRAIN.clip,
-    label_smoothing: Annotated[
-        float, typer.Option(help="Label smoothing.")
-    ] = _TRAIN.label_smoothing,
-    seed: Annotated[int, typer.Option(help="One seed, one result.")] = _TRAIN.seed,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = _TRAIN.precision,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = _TRAIN.device,
-    weights: Annotated[
-        str,
-        typer.Option(help="checkpoint, or int8/int4: rounded as in a bundle of that precision."),
-    ] = _TRAIN.weights,
-    metric: Annotated[
-        str | None, typer.Option(help="loss, accuracy, bleu or exact: picks the best prefix.")
-    ] = None,
-    objective: Annotated[str, typer.Option(help="auto, target or labels.")] = _TRAIN.objective,
-    validate_every: Annotated[int | None, typer.Option(help="Steps between validations.")] = None,
-    validation_rows: Annotated[
-        int, typer.Option(help="Rows used in a validation.")
-    ] = _TRAIN.validation_rows,
-    patience: Annotated[
-        int, typer.Option(help="Validations without gain before stopping; 0 = never.")
-    ] = _TRAIN.patience,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest prompt + target.")] = None,
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Gradient checkpointing: less memory, more time.")
-    ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Metrics for TensorBoard too, in RUN/tensorboard.")
-    ] = False,
+    training: dict[str, Any],
     licence: Annotated[str, typer.Option(help="Licence of the prefix, kept in its file.")] = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
@@ -161,41 +86,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
     """Builds the two configurations, trains, and prints the summary."""
-    prefix_config = PrefixConfig(
-        length=length,
-        init=init,
-        init_text=init_text,
-        reparam=reparam,
-        mlp_width=mlp_width,
-        prompt_tuning=prompt_tuning,
-        sink=sink,
-        dropout=dropout,
-    )
-    train_config = TrainConfig(
-        steps=steps,
-        epochs=epochs,
-        lr=lr,
-        value_lr_ratio=value_lr_ratio,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        clip=clip,
-        label_smoothing=label_smoothing,
-        seed=seed,
-        prompt_dropout=prompt_dropout,
-        precision=precision,
-        device=device,
-        weights=weights,
-        metric=metric,
-        objective=objective,
-        validate_every=validate_every,
-        validation_rows=validation_rows,
-        patience=patience,
-        max_tokens=max_tokens,
-        recompute=recompute,
-        tensorboard=tensorboard,
-    )
+    prefix_config, train_config = PrefixConfig(**prefix), TrainConfig(**training)
     rows = _rows(base, data, validation, revision=revision, prompt=prompt, chat=chat, system=system)
     main = join_processes().main
     console = terminal(stderr=True, quiet=not main)

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from edgeprefix.runtime.cli.common import Bundle, Providers, Threads, errors, progress_bar
+from edgeprefix.runtime.cli.flags import flag
+from edgeprefix.runtime.contracts.generation_options import GenerationOptions
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.task_pack import TaskPack
@@ -76,9 +78,7 @@ def compile_text(
     labels: Annotated[
         str | None, typer.Option("--labels", help="Labels a,b,… of a classification.")
     ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="Text that ends an output; repeatable.")
-    ] = None,
+    stop: Annotated[list[str] | None, flag(GenerationOptions, "stop", default="none")] = None,
     begin: Annotated[
         bool,
         typer.Option(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -25,16 +25,18 @@ from edgeprefix.runtime.cli.common import (
     open_engine,
     progress_bar,
 )
+from edgeprefix.runtime.cli.flags import flags_from
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.requests import Request
-from edgeprefix.runtime.generation.options import Settings
+from edgeprefix.runtime.generation.options import GenerationOptions, Settings
 from edgeprefix.runtime.work.completion import Completion
 
 run_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @run_app.command(name="run")
+@flags_from(settings=GenerationOptions)
 def run(
     bundle: Bundle,
     prefix: PrefixFile = None,
@@ -55,58 +57,8 @@ def run(
         bool, typer.Option("--json", help="With --input: print the whole completion as JSON.")
     ] = False,
     template: Template = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens at most.")] = None,
-    min_new_tokens: Annotated[int | None, typer.Option(help="Tokens at least.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Only the likeliest tokens up to this probability.")
-    ] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Only tokens this fraction as likely as the likeliest.")
-    ] = None,
-    typical_p: Annotated[
-        float | None, typer.Option(help="Locally typical sampling up to this probability.")
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: avoid tokens seen before.")
-    ] = None,
-    presence_penalty: Annotated[
-        float | None, typer.Option(help="Subtracted once from generated tokens.")
-    ] = None,
-    frequency_penalty: Annotated[
-        float | None, typer.Option(help="Subtracted for each occurrence.")
-    ] = None,
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(help="No n-gram of this length twice.")
-    ] = None,
-    banned_words: Annotated[
-        list[str] | None, typer.Option("--ban", help="Text that must not appear; repeatable.")
-    ] = None,
-    forced_words: Annotated[
-        list[str] | None, typer.Option("--force-word", help="Text that must appear; repeatable.")
-    ] = None,
-    forced_prefix: Annotated[
-        str | None, typer.Option("--begin-with", help="The output begins with this text.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Text that ends the output; repeatable.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="One seed gives one result.")] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", help="So many texts: samples, or the best beams.")
-    ] = None,
-    beams: Annotated[int | None, typer.Option(help="Beam search of this width.")] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(help="Beam search: above 0 favours longer texts.")
-    ] = None,
-    logprobs: Annotated[
-        int | None,
-        typer.Option(help="With --json: each token's log-probability and so many alternatives."),
-    ] = None,
-    lookup: Annotated[
-        int | None, typer.Option(help="Draft so many tokens from the prompt (speculation).")
-    ] = None,
+    *,
+    settings: Settings,
     max_batch: MaxBatch = 8,
     max_length: MaxLength = 1024,
     threads: Threads = None,
@@ -121,31 +73,8 @@ def run(
         raise typer.BadParameter("give either --input or --data")
     if (data is None) != (out is None):
         raise typer.BadParameter("--data and --out go together")
-    if data is not None and logprobs is not None:
+    if data is not None and "logprobs" in settings:
         raise typer.BadParameter("--logprobs are for --input with --json")
-    settings = _given(
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        typical_p=typical_p,
-        repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        no_repeat_ngram=no_repeat_ngram,
-        banned_words=_texts(banned_words),
-        forced_words=_texts(forced_words),
-        forced_prefix=forced_prefix,
-        stop=_texts(stop),
-        seed=seed,
-        beams=beams,
-        length_penalty=length_penalty,
-        lookup=lookup,
-        n=n,
-        logprobs=logprobs,
-    )
     rows = [] if data is None else read_rows(data, required=())
     with (
         nullcontext() if out is None else ResultFile(out, resume=resume, force=force) as results,
@@ -165,15 +94,6 @@ def run(
         elif text is not None:
             prompt = typer.get_text_stream("stdin").read() if text == "-" else text
             _run_text(engine, task, prompt, as_json=as_json, template=template, settings=settings)
-
-
-def _given(**settings: Any) -> Settings:
-    """Only what was typed: the task's own defaults hold for the rest."""
-    return cast(Settings, {name: value for name, value in settings.items() if value is not None})
-
-
-def _texts(values: list[str] | None) -> tuple[str, ...] | None:
-    return tuple(values) if values else None
 
 
 def _run_text(

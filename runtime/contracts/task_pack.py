@@ -5,9 +5,13 @@ task needs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from edgeprefix.runtime.contracts.generation_options import GenerationOptions
+from edgeprefix.runtime.contracts.option import options_of
+from edgeprefix.runtime.errors import RequestError
 
 BEGINS = "begins_with_begin_token"
 """Field of a compiled prefix's recipe: whether its first position is the base's begin token."""
@@ -17,15 +21,19 @@ BEGINS = "begins_with_begin_token"
 class GenerationDefaults:
     """How a task wants its text generated when the caller says nothing. `None` leaves the engine's
     own default.
+
+    Names and allowed values are those of GenerationOptions. Raises RequestError for other values.
     """
 
     max_new_tokens: int | None = None
-    """Tokens."""
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_allowed(self, (field.name for field in dataclasses.fields(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +59,9 @@ class TaskPack:
     of their own.
     """
 
+    def __post_init__(self) -> None:
+        _require_allowed(self, ("stop",))
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, in a fixed order."""
         data = dataclasses.asdict(self)
@@ -63,8 +74,8 @@ class TaskPack:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TaskPack:
-        """Reads `to_json`'s form. Raises ValueError naming a field of the wrong kind; unknown
-        fields are ignored (MAY).
+        """Reads `to_json`'s form. Raises ValueError naming a field of the wrong kind or with a
+        value that is not allowed; unknown fields are ignored (MAY).
         """
         kinds: dict[str, type | tuple[type, ...]] = {
             "prompt": str,
@@ -87,15 +98,22 @@ class TaskPack:
             if not all(isinstance(text, str) for text in values.get(key, [])):
                 raise ValueError(f"task pack field {key!r} holds something that is not text")
             values[key] = tuple(values.get(key, ()))
-        values["generation"] = _generation_from_json(values.get("generation", {}))
-        return cls(**values)
+        try:
+            values["generation"] = _generation_from_json(values.get("generation", {}))
+            return cls(**values)
+        except RequestError as error:
+            raise ValueError(f"task pack: {error}") from error
 
 
 def _generation_from_json(data: Mapping[str, Any]) -> GenerationDefaults:
     known = {field.name for field in dataclasses.fields(GenerationDefaults)}
-    for key, value in data.items():
-        if key in known and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(
-                f"task pack field generation.{key} holds {type(value).__name__}, expected a number"
-            )
     return GenerationDefaults(**{key: value for key, value in data.items() if key in known})
+
+
+def _require_allowed(holder: object, names: Iterable[str]) -> None:
+    """Fields that are named as options of generation hold what those may be, or None."""
+    rules = {one.name: one for one in options_of(GenerationOptions)}
+    given = {name: getattr(holder, name) for name in names}
+    wrong = [rules[name].problem(value) for name, value in given.items() if value is not None]
+    if any(wrong):
+        raise RequestError("; ".join(filter(None, wrong)))

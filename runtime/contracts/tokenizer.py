@@ -7,8 +7,9 @@ only the prompt, gets the very ids that training saw.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -56,6 +57,12 @@ class TextTokenizer:
     def vocabulary_size(self) -> int:
         """Number of ids, added tokens included."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @functools.cached_property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Ids of the special tokens, which decoding leaves out, by their text."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {entry.content: token for token, entry in added.items() if entry.special}
 
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a prompt, with the tokenizer's own special tokens around it."""

@@ -17,12 +17,14 @@ from edgeprefix.runtime.contracts.prompt import render_prompt
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine.requests import Prompt, Request
 from edgeprefix.runtime.errors import PromptTooLongError, RequestError
+from edgeprefix.runtime.generation.banned_texts import BannedTexts
 from edgeprefix.runtime.generation.beams import BeamGeneration
 from edgeprefix.runtime.generation.detokenizer import TextStream
 from edgeprefix.runtime.generation.lookup import PromptLookup
 from edgeprefix.runtime.generation.options import GenerationOptions, resolve_options, token_limit
 from edgeprefix.runtime.generation.sampled import OnPiece, SampledGeneration, TokenSequence
 from edgeprefix.runtime.generation.sampler import Sampler, Vocabulary
+from edgeprefix.runtime.generation.stop_texts import StopTexts
 from edgeprefix.runtime.tasks.prefix_store import Loaded, PrefixStore
 from edgeprefix.runtime.work.completion import Completion
 from edgeprefix.runtime.work.resident import ResidentPrefix
@@ -199,19 +201,43 @@ class Preparer:
             end_ids=() if ready.options.ignore_end else self.tokenizer.end_ids,
             ticket=ticket,
             decode=self.tokenizer.decode,
+            stops=StopTexts(ready.options.stop, self.tokenizer.special_tokens),
         )
 
     def _words(self, options: GenerationOptions) -> Vocabulary:
-        beginning = checked_text("forced_prefix", options.forced_prefix)
+        text = checked_text("forced_prefix", options.forced_prefix)
+        beginning = tuple(self.tokenizer.encode_piece(text)) if text else ()
+        if text:
+            self._require_writable("forced_prefix", text, beginning)
         return Vocabulary(
             size=self.vocabulary,
             end_ids=self.tokenizer.end_ids,
             banned=tuple(
                 spelling for word in options.banned_words for spelling in self._spellings(word)
             ),
-            forced=tuple(self._spellings(word) for word in options.forced_words),
-            beginning=tuple(self.tokenizer.encode_piece(beginning)) if beginning else (),
+            banned_texts=BannedTexts(options.banned_words, self.tokenizer.decode)
+            if options.banned_words
+            else None,
+            forced=tuple(self._forced(word) for word in options.forced_words),
+            beginning=beginning,
         )
+
+    def _forced(self, word: str) -> tuple[tuple[int, ...], ...]:
+        """The spellings of a word that must appear. Raises RequestError when the base's tokenizer
+        cannot write it.
+        """
+        spellings = self._spellings(word)
+        self._require_writable("forced_words", word, spellings[0] if spellings else ())
+        return spellings
+
+    def _require_writable(self, option: str, text: str, tokens: Sequence[int]) -> None:
+        """A tokenizer may write a text in lower case, say, or have no token for a character."""
+        written = self.tokenizer.decode(tokens)
+        if text.strip() not in written or not tokens:
+            raise RequestError(
+                f"{option}: this base's tokenizer writes {written!r} for {text!r}; force a text "
+                "that it can write"
+            )
 
     def _spellings(self, word: str) -> tuple[tuple[int, ...], ...]:
         """A word within a text and at its beginning are different tokens: both."""

@@ -21,13 +21,14 @@ from edgeprefix.runtime.generation import sampling
 from edgeprefix.runtime.generation.options import GenerationOptions
 from edgeprefix.runtime.generation.sampled import Clock, token_logprob
 from edgeprefix.runtime.generation.sampler import Sampler
+from edgeprefix.runtime.generation.stop_texts import StopTexts
 from edgeprefix.runtime.work.completion import Completion, TokenLogprob
 from edgeprefix.runtime.work.resident import ResidentPrefix
 from edgeprefix.runtime.work.slot import Ids, Logits, Slot
 from edgeprefix.runtime.work.ticket import Ticket
 from edgeprefix.runtime.work.work import Start, Turn
 
-_HOPELESS = -1.0e9  # logarithm of the probability of a place in the batch that no beam fills yet
+_HOPELESS = -np.inf  # score of a place in the batch that no beam fills yet
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,11 @@ class BeamGeneration:
         end_ids: Sequence[int],
         ticket: Ticket[Completion],
         decode: Callable[[Sequence[int]], str],
+        stops: StopTexts,
     ) -> None:
         self.prompt, self.prefix, self.ticket = prompt, prefix, ticket
         self._sampler, self._options, self._limit = sampler, options, limit
-        self._end_ids, self._decode = frozenset(end_ids), decode
+        self._end_ids, self._decode, self._stops = frozenset(end_ids), decode, stops
         self._beams = [Beam((), 0.0, 0)]
         self._finished: list[Hypothesis] = []
         self._clock = Clock(submitted=ticket.submitted)
@@ -131,14 +133,29 @@ class BeamGeneration:
         scores = np.concatenate(
             [self._ranked(beam, row) for beam, row in zip(self._beams, logprobs, strict=True)]
         )
-        keep = max(2, 1 + len(self._end_ids)) * self._options.beams
         size = logprobs.shape[1]
-        best = [
-            (divmod(index, size), score)
-            for index, score in sampling.top_entries(scores, keep)
-            if score > -np.inf
-        ]
+        best = [(divmod(place, size), score) for place, score in self._best(scores, size)]
         return [self._continued(parent, token, score, logprobs) for (parent, token), score in best]
+
+    def _best(self, scores: Logits, size: int) -> list[tuple[int, float]]:
+        """Place and score of the best continuations in scores [beams · V], best first, none that
+        completes a banned text.
+        """
+        keep = max(2, 1 + len(self._end_ids)) * self._options.beams
+        while True:
+            best = [
+                (place, score)
+                for place, score in sampling.top_entries(scores, keep)
+                if score > -np.inf
+            ]
+            barred = [
+                place
+                for place, _ in best
+                if self._sampler.bars(self._beams[place // size].tokens, place % size)
+            ]
+            if not barred:
+                return best
+            scores[barred] = -np.inf
 
     def _ranked(self, beam: Beam, logprobs: Logits) -> Logits:
         """Score [V] of each continuation of a beam, barred ones -inf."""
@@ -159,26 +176,20 @@ class BeamGeneration:
         return Beam((*beam.tokens, token), score, parent, entries)
 
     def _ended(self, beam: Beam) -> str | None:
-        if beam.tokens[-1] in self._end_ids or self._stop_place(beam) is not None:
+        if beam.tokens[-1] in self._end_ids or self._stopped(beam.tokens) is not None:
             return "stop"
         return "length" if len(beam.tokens) >= self._limit else None
 
-    def _stop_place(self, beam: Beam) -> int | None:
-        """Where the first stop text begins."""
-        if not self._options.stop:
-            return None
-        text = self._decode(beam.tokens)
-        return min(
-            (place for stop in self._options.stop if (place := text.find(stop)) >= 0), default=None
-        )
+    def _stopped(self, tokens: Sequence[int]) -> str | None:
+        """The text before the first stop text; None when there is no stop text."""
+        return self._stops.cut(tokens, self._decode)
 
     def _finish(self, beam: Beam, reason: str) -> None:
-        if beam.logprob <= _HOPELESS:
-            return
         tokens = beam.tokens[:-1] if beam.tokens[-1] in self._end_ids else beam.tokens
+        text = self._stopped(tokens)
         hypothesis = Hypothesis(
             tokens=tokens,
-            text=self._decode(tokens)[: self._stop_place(beam)],
+            text=self._decode(tokens) if text is None else text,
             score=beam.logprob / len(beam.tokens) ** self._options.length_penalty,
             finish_reason=reason,
             entries=beam.entries[: len(tokens)],

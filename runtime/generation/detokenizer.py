@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.generation.stop_texts import StopTexts
 
 _INCOMPLETE = "\ufffd"
 _CONTEXT = 4  # tokens; UTF-8 needs no more than three bytes to know where a character ends
@@ -104,7 +105,8 @@ class TextStream:
 
     def __init__(self, tokenizer: TextTokenizer, stops: Sequence[str] = ()) -> None:
         self._detokenizer = Detokenizer(tokenizer)
-        self._filter = StopFilter(stops)
+        self._stops = StopTexts(stops, tokenizer.special_tokens if stops else {})
+        self._filter = StopFilter(self._stops.texts)
         self.text = ""
         """All text that is out."""
 
@@ -115,7 +117,8 @@ class TextStream:
 
     def add(self, token: int) -> str:
         """The text that this token lets out."""
-        piece = self._filter.add(self._detokenizer.add(token))
+        text = self._detokenizer.add(token) + self._stops.marks.get(token, "")
+        piece = self._stops.unmarked(self._filter.add(text))
         self.text += piece
         return piece
 
@@ -126,5 +129,6 @@ class TextStream:
             if not self.stopped
             else ""
         )
+        piece = self._stops.unmarked(piece)
         self.text += piece
         return piece

@@ -7,17 +7,23 @@ argmax.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeprefix.runtime.errors import NumericalError, RequestError
 from edgeprefix.runtime.generation import sampling
+from edgeprefix.runtime.generation.banned_texts import BannedTexts
 from edgeprefix.runtime.generation.options import GenerationOptions
+from edgeprefix.runtime.generation.sampling import BARRED, Candidates, Logits
 
-Logits = npt.NDArray[np.float32]  # [V]
+Edit = Callable[[Logits, Sequence[int]], None]
+"""Changes logits [V] in place, by the tokens generated so far."""
+Filter = Callable[[Candidates], Candidates]
+"""Leaves fewer tokens to draw from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,9 @@ class Vocabulary:
     size: int
     end_ids: tuple[int, ...] = ()
     banned: tuple[tuple[int, ...], ...] = ()
-    """Sequences that must not appear."""
+    """Sequences that must not appear: the usual spellings of banned texts."""
+    banned_texts: BannedTexts | None = None
+    """The same texts in any spelling."""
     forced: tuple[tuple[tuple[int, ...], ...], ...] = ()
     """For each text that must appear, the sequences that spell it."""
     beginning: tuple[int, ...] = ()
@@ -48,16 +56,20 @@ class Sampler:
         *,
         seed_offset: int = 0,
     ) -> None:
-        self._options, self._vocabulary, self._prompt = options, vocabulary, list(prompt)
+        self._vocabulary, self._least = vocabulary, options.min_new_tokens
         self._random = np.random.default_rng(
             None if options.seed is None else [options.seed, seed_offset]
         )
-        self._temperature = options.effective_temperature
-        self._plain = not self._temperature and not _edits_logits(options, vocabulary)
-        bias = options.logit_bias
-        self._bias_ids = _checked_ids(bias, vocabulary.size)
-        self._bias = np.asarray(list(bias.values()), np.float32)
-        self._seen = np.unique(np.asarray(self._prompt, np.int64))
+        self._edits = list(_edits(options, vocabulary, list(prompt)))
+        self._filters = list(_filters(options)) if options.sampled else None
+        self._plain = not (
+            self._filters
+            or self._edits
+            or self._least
+            or vocabulary.forced
+            or vocabulary.beginning
+            or vocabulary.banned_texts
+        )
 
     @property
     def plain(self) -> bool:
@@ -79,7 +91,11 @@ class Sampler:
         if self._plain:
             return best
         forced = self.forced(tokens, left)
-        return self._choose(self.edit(logits, tokens)) if forced is None else forced
+        if forced is None:
+            return self._choose(self.edit(logits, tokens), tokens)
+        if self.bars(tokens, forced):
+            raise RequestError("a forced text would complete a banned one; ban or force less")
+        return forced
 
     def forced(self, tokens: Sequence[int], left: int) -> int | None:
         """The one token that may come next, if the text's beginning or a missing forced word leaves
@@ -93,54 +109,38 @@ class Sampler:
 
     def edit(self, logits: Logits, tokens: Sequence[int]) -> Logits:
         """A copy of the logits with penalties, bias and bans applied; beam search ranks these."""
-        options = self._options
         logits = logits.astype(np.float32)  # always a copy
-        if len(self._bias_ids):
-            logits[self._bias_ids] += self._bias
-        if options.repetition_penalty != 1.0:
-            seen = np.union1d(self._seen, np.asarray(tokens, np.int64))
-            sampling.penalize_repetition(logits, seen, options.repetition_penalty)
-        if options.presence_penalty or options.frequency_penalty:
-            sampling.penalize_presence_and_frequency(
-                logits, tokens, options.presence_penalty, options.frequency_penalty
-            )
-        if options.no_repeat_ngram:
-            logits[
-                sampling.repeated_ngram_tokens([*self._prompt, *tokens], options.no_repeat_ngram)
-            ] = sampling.BARRED
-        if self._vocabulary.banned:
-            logits[sampling.banned_sequence_tokens(tokens, self._vocabulary.banned)] = (
-                sampling.BARRED
-            )
-        if len(tokens) < options.min_new_tokens or self._missing(tokens):
-            logits[list(self._vocabulary.end_ids)] = sampling.BARRED
+        for edit in self._edits:
+            edit(logits, tokens)
+        if len(tokens) < self._least or self._missing(tokens):
+            logits[list(self._vocabulary.end_ids)] = BARRED
         return logits
 
-    def _choose(self, logits: Logits) -> int:
+    def bars(self, tokens: Sequence[int], token: int) -> bool:
+        """Whether `token` behind `tokens` would complete a banned text, whatever its spelling.
+
+        That is asked of a token that was chosen, since asking it of all would mean to decode each.
+        """
+        banned = self._vocabulary.banned_texts
+        return banned is not None and banned.completed_by(tokens, token)
+
+    def _choose(self, logits: Logits, tokens: Sequence[int]) -> int:
+        while self.bars(tokens, token := self._pick(logits)):
+            logits[token] = BARRED
+        return token
+
+    def _pick(self, logits: Logits) -> int:
         best = int(logits.argmax())
-        if logits[best] == sampling.BARRED:
+        if logits[best] == BARRED:
             raise RequestError(
                 "every token is barred; loosen logit_bias, banned_words or no_repeat_ngram"
             )
-        if not self._temperature:
+        if self._filters is None:
             return best
-        return sampling.draw(self._candidates(logits), self._random.random())
-
-    def _candidates(self, logits: Logits) -> sampling.Candidates:
-        options = self._options
-        logits /= np.float32(self._temperature)
-        left = (
-            sampling.keep_top_k(logits, options.top_k)
-            if options.top_k
-            else sampling.everything(logits)
-        )
-        if options.top_p < 1:
-            left = sampling.keep_top_p(left, options.top_p)
-        if options.min_p > 0:
-            left = sampling.keep_min_p(left, options.min_p)
-        if options.typical_p < 1:
-            left = sampling.keep_typical(left, options.typical_p)
-        return left
+        left = sampling.everything(logits)
+        for narrow in self._filters:
+            left = narrow(left)
+        return sampling.draw(left, self._random.random())
 
     def _missing(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
         """The forced words that have not appeared, each by its first spelling."""
@@ -164,18 +164,56 @@ class Sampler:
         return missing[0][started]
 
 
-def _edits_logits(options: GenerationOptions, vocabulary: Vocabulary) -> bool:
-    return bool(
-        options.logit_bias
-        or options.repetition_penalty != 1.0
-        or options.presence_penalty
-        or options.frequency_penalty
-        or options.no_repeat_ngram
-        or options.min_new_tokens
-        or vocabulary.banned
-        or vocabulary.forced
-        or vocabulary.beginning
-    )
+def _edits(o: GenerationOptions, words: Vocabulary, prompt: list[int]) -> Iterator[Edit]:
+    """What the options change of the logits, in order; nothing for those that are off."""
+    if o.logit_bias:
+        ids = _checked_ids(o.logit_bias, words.size)
+        yield partial(_add, ids=ids, bias=np.asarray(list(o.logit_bias.values()), np.float32))
+    if o.repetition_penalty != 1:
+        known = np.unique(np.asarray(prompt, np.int64))
+        yield lambda logits, tokens: sampling.penalize_repetition(
+            logits, np.union1d(known, np.asarray(tokens, np.int64)), o.repetition_penalty
+        )
+    if o.presence_penalty or o.frequency_penalty:
+        yield partial(
+            sampling.penalize_presence_and_frequency,
+            presence=o.presence_penalty,
+            frequency=o.frequency_penalty,
+        )
+    if o.no_repeat_ngram:
+        yield partial(
+            _bar,
+            which=lambda tokens: sampling.repeated_ngram_tokens(
+                [*prompt, *tokens], o.no_repeat_ngram
+            ),
+        )
+    if words.banned:
+        yield partial(
+            _bar, which=lambda tokens: sampling.banned_sequence_tokens(tokens, words.banned)
+        )
+
+
+def _filters(o: GenerationOptions) -> Iterator[Filter]:
+    """What the options leave of the candidates, in transformers' order."""
+    if o.top_k:
+        yield partial(sampling.keep_top_k, k=o.top_k)
+    yield partial(sampling.at_temperature, temperature=o.effective_temperature)
+    if o.top_p < 1:
+        yield partial(sampling.keep_top_p, mass=o.top_p)
+    if o.min_p > 0:
+        yield partial(sampling.keep_min_p, fraction=o.min_p)
+    if o.typical_p < 1:
+        yield partial(sampling.keep_typical, mass=o.typical_p)
+
+
+def _add(logits: Logits, tokens: Sequence[int], ids: npt.NDArray[np.int64], bias: Logits) -> None:
+    logits[ids] += bias
+
+
+def _bar(
+    logits: Logits, tokens: Sequence[int], which: Callable[[Sequence[int]], list[int]]
+) -> None:
+    logits[which(tokens)] = BARRED
 
 
 def _checked_ids(bias: Mapping[int, float], size: int) -> npt.NDArray[np.int64]:

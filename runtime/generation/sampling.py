@@ -24,6 +24,7 @@ BARRED = np.float32(-np.inf)
 # vocabulary
 _NUCLEUS = 1024
 _ROUNDING = 1e-5
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 class Candidates(NamedTuple):
@@ -86,13 +87,27 @@ def everything(logits: Logits) -> Candidates:
     return Candidates(ids, logits[ids])
 
 
-def keep_top_k(logits: Logits, k: int) -> Candidates:
-    """The k likeliest tokens of all; ties with the k-th stay, as in transformers."""
+def keep_top_k(candidates: Candidates, k: int) -> Candidates:
+    """The k likeliest tokens; ties with the k-th stay, as in transformers."""
+    logits = candidates.logits
     if k >= len(logits):
-        return everything(logits)
+        return candidates
     smallest = np.partition(logits, len(logits) - k)[len(logits) - k]
-    ids = np.flatnonzero((logits >= smallest) & (logits > BARRED))
-    return Candidates(ids, logits[ids])
+    return _subset(candidates, np.flatnonzero(logits >= smallest))
+
+
+def at_temperature(candidates: Candidates, temperature: float) -> Candidates:
+    """Logits over the temperature, less the likeliest one's; what is infinitely less likely is
+    left out.
+
+    The likeliest is taken off first, so that no temperature makes a logit infinite.
+    """
+    scale = np.float32(np.clip(temperature, _SMALLEST, _LARGEST))
+    with np.errstate(over="ignore"):
+        scaled = (candidates.logits - candidates.logits.max()) / scale
+    if scaled.min() > BARRED:
+        return Candidates(candidates.ids, scaled)
+    return _subset(Candidates(candidates.ids, scaled), np.flatnonzero(scaled > BARRED))
 
 
 def keep_top_p(candidates: Candidates, mass: float) -> Candidates:

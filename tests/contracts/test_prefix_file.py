@@ -154,7 +154,7 @@ HOSTILE: list[tuple[str, Callable[[Any, Any], None]]] = [
     ("base identity lacks name", lambda header, tensors: header["base"].pop("name")),
     ("field 'labels' holds str", lambda header, tensors: header["pack"].update(labels="ab")),
     (
-        "generation.top_k holds str",
+        "top_k='x': expected a whole number, at least 0",
         lambda header, tensors: header["pack"].update(generation={"top_k": "x"}),
     ),
     ("does not belong in a prefix file", lambda header, tensors: tensors.update({"extra": ONE})),

@@ -261,7 +261,7 @@ def test_inspect_shows_files_and_bundles(
         ),
         (
             ("run", "{bundle}", "--input", "x", "--top-p", "7"),
-            "top_p=7.0: expected above 0 and at most 1",
+            "top_p=7.0: expected a number, above 0 and at most 1",
         ),
         (
             ("run", "{bundle}", "--input", "x", "--provider", "Nope"),

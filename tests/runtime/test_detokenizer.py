@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from families import FAMILIES, PADDING, gemma, llama2, mistral
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders
 
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.generation.detokenizer import Detokenizer, StopFilter, TextStream
-from families import FAMILIES, PADDING, gemma, llama2, mistral
 from tiny import tiny_tokenizer
 
 TOKENIZERS = {name: TextTokenizer(make(), end_ids=()) for name, make in FAMILIES.items()}

@@ -223,7 +223,7 @@ def test_the_tasks_own_length_is_a_wish_and_an_explicit_one_is_not(engine: Engin
             UnknownTaskError,
             "task 'zzz' is unknown; loaded are code, mail, news, poem",
         ),
-        ("x", {"top_p": 7}, RequestError, "top_p=7: expected above 0 and at most 1"),
+        ("x", {"top_p": 7}, RequestError, "top_p=7: expected a number, above 0 and at most 1"),
         (
             "x",
             {"max_tokens": 7},

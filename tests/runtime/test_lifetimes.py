@@ -320,7 +320,7 @@ def test_sources_that_no_prefix_can_have(engine: Engine, source: Any) -> None:
         ("x", {"prefix": 5}, "prefix=5: expected the name of a task, or None"),
         ("x", {"prefix": ["news"]}, r"prefix=\['news'\]: expected the name of a task"),
         ("x", {"template": 5}, "template=5: expected a text with marks such as {input}"),
-        ("x", {"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),
+        ("x", {"max_new_tokens": 0}, "max_new_tokens=0: expected a whole number, at least 1"),
         (
             "x",
             {"forced_words": ["river", "lazy dog"], "max_new_tokens": 3},

@@ -281,20 +281,26 @@ def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PrefixConfig(length=0), "prefix length is 0, expected at least 1"),
-        (lambda: PrefixConfig(init="zeros"), "init 'zeros' is unknown; choose text, vocab, random"),
+        (lambda: PrefixConfig(length=0), "length=0: expected a whole number, at least 1"),
+        (
+            lambda: PrefixConfig(init="zeros"),
+            "init='zeros': expected auto, text, vocab, random or a prefix file",
+        ),
         (lambda: PrefixConfig(init="random", init_text="x"), "goes with init 'text' only"),
-        (lambda: PrefixConfig(dropout=1.0), "dropout is 1.0"),
+        (
+            lambda: PrefixConfig(dropout=1.0),
+            "dropout=1.0: expected a number, at least 0 and below 1",
+        ),
         (lambda: PrefixConfig(length=1, sink=True), "leaves nothing to train"),
         (lambda: TrainConfig(steps=1, epochs=1), "both steps and epochs were given"),
-        (lambda: TrainConfig(lr=0), "lr is 0, expected more than 0"),
-        (lambda: TrainConfig(warmup=1.0), "warmup is 1.0"),
-        (lambda: TrainConfig(prompt_dropout=1.0), "prompt_dropout is 1.0"),
+        (lambda: TrainConfig(lr=0), "lr=0: expected a number, above 0"),
+        (lambda: TrainConfig(warmup=1.0), "warmup=1.0: expected"),
+        (lambda: TrainConfig(prompt_dropout=1.0), "prompt_dropout=1.0: expected"),
         (
             lambda: TrainConfig(metric="f1"),
-            "metric 'f1' is unknown; choose loss, accuracy, bleu, exact",
+            "metric='f1': expected one of loss, accuracy, bleu, exact, kl",
         ),
-        (lambda: TrainConfig(objective="x"), "objective 'x' is unknown"),
+        (lambda: TrainConfig(objective="x"), "objective='x': expected one of auto, target"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make: object, message: str) -> None:
