@@ -117,7 +117,7 @@ def _generate_equal(
     for _ in range(max_new_tokens):
         B, S = tokens.shape
         mask = torch.ones(B, position + S, dtype=torch.long, device=base.device)
-        with base.autocast():
+        with base.calling():
             logits = base.model(
                 input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True
             ).logits
