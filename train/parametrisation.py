@@ -9,7 +9,7 @@ and values in every case: nothing else runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -155,7 +155,7 @@ class PromptTuned:
         return self._base.key_values_of(self._embedding * self._unit)
 
 
-def load_parameters(parametrisation: Parametrisation, tensors: dict[str, Tensor]) -> None:
+def load_parameters(parametrisation: Parametrisation, tensors: Mapping[str, Tensor]) -> None:
     """Copies saved parameters in, in place."""
     with torch.no_grad():
         for name, tensor in parametrisation.parameters().items():
