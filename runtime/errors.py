@@ -22,6 +22,8 @@ and exits with 1
 ├── NumericalError              the base produced NaN or infinity
 ├── ProviderError               an execution provider that is missing or lacks a kernel
 ├── TrainingError               training cannot start or go on
+│   ├── TrainingInterrupted     Ctrl-C; a resume goes on from there
+│   └── TrainingDiverged        a loss became infinite or no number
 ├── ExportError                 a base cannot be exported
 │   ├── ParityError             the exported graph differs from torch
 │   └── UnsupportedBaseError    a base that can take no prefix; also a TrainingError
@@ -115,6 +117,14 @@ class ProviderError(EdgePrefixError):
 
 class TrainingError(EdgePrefixError):
     """Training cannot start or go on."""
+
+
+class TrainingInterrupted(TrainingError):
+    """Ctrl-C ended a training; its checkpoint is whole, and a resume goes on from there."""
+
+
+class TrainingDiverged(TrainingError):
+    """A loss became infinite or no number."""
 
 
 class ExportError(EdgePrefixError):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -71,35 +72,38 @@ class _Reading:
         return self._visible[id(mask)]
 
 
-_readings: list[_Reading] = []
+# Each thread has its own: trainings may run at once in one process.
+_reading: ContextVar[_Reading] = ContextVar("prefix that the running forward pass reads")
 
 
 @contextlib.contextmanager
 def active_prefix(prefix: KeyValues, packing: Packing | None = None) -> Iterator[None]:
     """Makes `prefix` the one that the registered attention function puts before the text, or before
-    each row of `packing`.
+    each row of `packing`, in forward passes of this thread.
     """
-    _readings.append(_Reading(prefix, packing))
+    before = _reading.set(_Reading(prefix, packing))
     try:
         yield
     finally:
-        _readings.pop()
+        _reading.reset(before)
 
 
 QueryWatcher = Callable[[int, Tensor], None]
 """Gets a layer's number and its queries [B, H·G, S, D], as they meet the keys."""
 
-_watchers: list[QueryWatcher] = []
+_watcher: ContextVar[QueryWatcher | None] = ContextVar("watcher of queries", default=None)
 
 
 @contextlib.contextmanager
 def queries_watched(watcher: QueryWatcher) -> Iterator[None]:
-    """While active, `watcher` sees the queries of every layer that attends to a shared prefix."""
-    _watchers.append(watcher)
+    """While active, `watcher` sees the queries of every layer that attends to a shared prefix in
+    this thread.
+    """
+    before = _watcher.set(watcher)
     try:
         yield
     finally:
-        _watchers.pop()
+        _watcher.reset(before)
 
 
 class SharedPrefixCache(Cache):
@@ -163,8 +167,8 @@ def shared_prefix_attention(
     right, so that all share one.
     """
     del dropout  # the base is frozen and in evaluation mode
-    reading = _readings[-1]
-    for watcher in _watchers:
+    reading, watcher = _reading.get(), _watcher.get()
+    if watcher is not None:
         watcher(module.layer_idx, query)
     B, heads, S, D = query.shape
     packing = reading.packing(query)

@@ -1,10 +1,10 @@
 """RUN/last.safetensors: everything that is needed to go on bit-exactly, in one atomic file without
 pickle.
 
-Batches and dropout are functions of (seed, step), so there are no random states to keep:
-parameters, the optimiser's moments and the loop's counters are all. The resolved settings and the
-facts about base and data are stored with them, and a resume with other ones is refused, naming the
-difference.
+Batches and dropout are functions of (seed, step), so there are no random states to keep: what the
+prefix was made from, parameters, the optimiser's moments and the loop's counters are all. The
+resolved settings and the facts about base and data are stored with them, and a resume with other
+ones is refused, naming the difference.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from torch import Tensor
 
 from edgeprefix.runtime.errors import TrainingError
 
-CHECKPOINT = "last.safetensors"
-_VERSION = "1"
+_VERSION = "2"  # 1 had no start
 
 
 @dataclass(kw_only=True)
@@ -40,8 +39,28 @@ class Progressed:
     """Time spent in training so far, earlier sessions included."""
 
 
-Checkpoint = tuple[dict[str, Tensor], Progressed]
-"""Parameters and moments by name, and the counters that they belong to."""
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A run between two steps."""
+
+    tensors: Mapping[str, Tensor]
+    """Start, parameters and moments by name."""
+    progressed: Progressed
+    settings: Mapping[str, Any]
+
+    def require_same(self, settings: Mapping[str, Any], path: Path) -> None:
+        """Raises TrainingError, naming the differences, when the run had other settings."""
+        stored, given = _flat(self.settings), _flat(json.loads(json.dumps(settings)))
+        different = [key for key in {*stored, *given} if stored.get(key) != given.get(key)]
+        different.sort(key=lambda key: (key.startswith("plan."), key))  # what was asked for first
+        if different:
+            listed = "; ".join(
+                f"{key} was {stored.get(key)!r}, now {given.get(key)!r}" for key in different[:5]
+            )
+            raise TrainingError(
+                f"{path} belongs to another run: {listed}; give the same settings, or --force "
+                "instead of --resume to start anew"
+            )
 
 
 def checkpoint_bytes(
@@ -57,41 +76,29 @@ def checkpoint_bytes(
     return safetensors.torch.save(plain, metadata)
 
 
-def load_checkpoint(run: Path, *, settings: Mapping[str, Any]) -> Checkpoint:
-    """Reads RUN/last.safetensors. Raises TrainingError when it is missing, damaged, or of other
-    settings.
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads RUN/last.safetensors. Raises TrainingError when it is missing, damaged, or of another
+    format version.
     """
-    path = run / CHECKPOINT
+    anew = "give --force instead of --resume to start anew"
     if not path.exists():
         raise TrainingError(
-            f"{run} has no checkpoint to resume from ({CHECKPOINT}); leave --resume out to start "
-            "anew"
+            f"{path.parent} has no checkpoint to resume from ({path.name}); leave --resume out"
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        stored = json.loads(metadata["settings"])
+        version, settings = metadata["version"], json.loads(metadata["settings"])
         progressed = Progressed(**json.loads(metadata["progressed"]))
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}; {anew}") from error
+    if version != _VERSION:
         raise TrainingError(
-            f"{path} cannot be read: {error}; leave --resume out to start anew"
-        ) from error
-    _require_same(stored, json.loads(json.dumps(settings)), path)
-    return tensors, progressed
-
-
-def _require_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> None:
-    stored, given = _flat(stored), _flat(given)
-    different = [key for key in sorted({*stored, *given}) if stored.get(key) != given.get(key)]
-    if different:
-        listed = "; ".join(
-            f"{key} was {stored.get(key)!r}, now {given.get(key)!r}" for key in different[:5]
+            f"{path} has format version {version}, this edgeprefix resumes {_VERSION}; go on with "
+            f"the edgeprefix that began the run, or {anew}"
         )
-        raise TrainingError(
-            f"{path} belongs to another run: {listed}; give the same settings, or leave --resume "
-            "out"
-        )
+    return Checkpoint(tensors=tensors, progressed=progressed, settings=settings)
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:

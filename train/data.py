@@ -8,6 +8,7 @@ the report, never silent.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields
 from edgeprefix.runtime.contracts.rows import Row
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import DataError
-from edgeprefix.train.sources import TARGET, DataSource, read_source
+from edgeprefix.train.sources import TARGET, DataSource, read_source, refuse_rows
 
 _SPLIT_SHARE = 0.1
 _SPLIT_MOST = 500
@@ -122,7 +123,8 @@ def load_data(
     """Reads, checks and encodes both sets; without `validation` a seeded tenth (at most 500 rows)
     is set apart.
 
-    Raises DataError naming file and line for bad rows, and for a target that is none of `labels`.
+    Raises DataError naming file and line for bad rows, for empty prompts and targets, and for a
+    target that is none of `labels`.
     """
     fields = template_fields(prompt)
     train_rows = read_source(train, fields=fields, target=target, what="training row")
@@ -167,8 +169,10 @@ def encode_example(tokenizer: TextTokenizer, prompt: str, target: str) -> Exampl
 
 
 def _split(rows: list[Row], prompt: str, seed: int) -> tuple[list[Row], list[Row]]:
-    """Sets a tenth apart; rows with the same prompt stay on one side, so that the split itself
-    leaks nothing.
+    """Sets a tenth apart, of the rows and of the prompts at most; rows with the same prompt stay
+    on one side, so that the split itself leaks nothing.
+
+    Where every prompt has more rows than that, the one with the fewest is set apart.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -180,10 +184,16 @@ def _split(rows: list[Row], prompt: str, seed: int) -> tuple[list[Row], list[Row
         )
     keys = list(groups)
     random.Random(seed).shuffle(keys)
-    wanted = max(1, min(_SPLIT_MOST, int(len(rows) * _SPLIT_SHARE)))
-    held_out: list[Row] = []
-    while len(held_out) < wanted and len(groups) > 1:
-        held_out += groups.pop(keys.pop())
+    most_rows = max(1, min(_SPLIT_MOST, int(len(rows) * _SPLIT_SHARE)))
+    most_groups = max(1, int(len(groups) * _SPLIT_SHARE))
+    apart: list[str] = []
+    left = most_rows
+    for key in reversed(keys):
+        if len(groups[key]) <= left and len(apart) < most_groups:
+            apart.append(key)
+            left -= len(groups[key])
+    apart = apart or [min(keys, key=lambda key: len(groups[key]))]
+    held_out = [row for key in apart for row in groups.pop(key)]
     kept = {id(row) for group in groups.values() for row in group}
     return [row for row in rows if id(row) in kept], held_out
 
@@ -204,27 +214,38 @@ def _encode(
     rows: Sequence[Row], prompts: Sequence[str], tokenizer: TextTokenizer, max_tokens: int
 ) -> tuple[tuple[Example, ...], int]:
     """Examples, and how many lost the beginning of their prompt."""
-    examples, cut = [], 0
+    examples, problems, cut = [], [], 0
     for row, prompt in zip(rows, prompts, strict=True):
         example = encode_example(tokenizer, prompt, row["target"])
-        if not example.prompt or not example.target:
-            raise DataError(
-                f"{row.place}: prompt or target is empty after encoding; every row needs both"
-            )
-        if example.length > max_tokens:
-            example, cut = _shortened(example, max_tokens, row), cut + 1
+        problem = _problem(example, row["target"], tokenizer, max_tokens)
+        if problem is not None:
+            problems.append(f"{row.place}: {problem}")
+        elif example.length > max_tokens:
+            example, cut = _shortened(example, max_tokens), cut + 1
         examples.append(example)
+    refuse_rows(problems)
     return tuple(examples), cut
 
 
-def _shortened(example: Example, max_tokens: int, row: Row) -> Example:
-    room = max_tokens - len(example.target)
-    if room < 1:
-        raise DataError(
-            f"{row.place}: the target alone has {len(example.target)} tokens and only "
-            f"{max_tokens} fit; shorten it"
+def _problem(
+    example: Example, target: str, tokenizer: TextTokenizer, max_tokens: int
+) -> str | None:
+    """What keeps a row from being trained on; None when nothing does."""
+    if not example.prompt:
+        return "the prompt is empty; every row needs one"
+    if not tokenizer.encode_piece(target):  # the end token alone is nothing to learn
+        return "the target is empty; every row needs one"
+    if len(example.target) >= max_tokens:
+        return (
+            f"the target alone has {len(example.target)} tokens and only {max_tokens} fit; "
+            "shorten it"
         )
-    return Example(prompt=example.prompt[-room:], target=example.target, text=example.text)
+    return None
+
+
+def _shortened(example: Example, max_tokens: int) -> Example:
+    kept = max_tokens - len(example.target)
+    return dataclasses.replace(example, prompt=example.prompt[-kept:])
 
 
 def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from edgeprefix.train.data import TrainingData
 from edgeprefix.train.model import FrozenModel
 
 _LENGTH = 100
-_SHORTEST_ROOM = 16  # positions that must stay for the text
+_LEAST_TEXT = 16  # positions that must stay for the text
 _BATCH_SIZE = 16
 # Labels are a faint signal that takes long to learn (measured).
 _STEPS_LEAST, _STEPS_LEAST_LABELS, _STEPS_MOST, _EPOCHS = 300, 600, 3000, 5
@@ -63,7 +63,7 @@ def choose_length(prefix: PrefixConfig, base: FrozenModel, file_length: int | No
         length = file_length
     else:
         length = min(_LENGTH, base.max_positions // 4)
-    if length + _SHORTEST_ROOM > base.max_positions:
+    if length + _LEAST_TEXT > base.max_positions:
         raise TrainingError(
             f"prefix length {length} leaves {base.max_positions - length} of the base's "
             f"{base.max_positions} positions "
@@ -98,11 +98,11 @@ def plan(
             "--teacher-file"
         )
     batch_size = min(train.batch_size or _BATCH_SIZE, len(data.train))
-    per_epoch = max(1, len(data.train) // (batch_size * train.accumulation))
-    steps = max(1, round(train.epochs * per_epoch)) if train.epochs is not None else train.steps
+    steps = train.steps
     if steps is None:
+        whole = _steps_of(train.epochs or _EPOCHS, len(data.train), batch_size, train.accumulation)
         least = _STEPS_LEAST_LABELS if labels else _STEPS_LEAST
-        steps = min(_STEPS_MOST, max(least, _EPOCHS * per_epoch))
+        steps = whole if train.epochs is not None else min(_STEPS_MOST, max(least, whole))
     share = 1.0 if labels or distilled else min(1.0, len(data.train) / _FEW_ROWS)
     return Plan(
         length=length,
@@ -123,6 +123,14 @@ def plan(
         validate_every=train.validate_every or max(1, -(-steps // _VALIDATIONS)),
         max_tokens=max_tokens,
     )
+
+
+def _steps_of(epochs: float, rows: int, batch_size: int, accumulation: int) -> int:
+    """The fewest steps in which every row is met so often; the last one goes on into the next pass
+    where they do not come out even.
+    """
+    batches = epochs * -(-rows // batch_size)
+    return max(1, math.ceil(round(batches / accumulation, 6)))
 
 
 def _choose_init(prefix: PrefixConfig, *, few: bool) -> str:

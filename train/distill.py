@@ -1,5 +1,5 @@
 """A long text prompt pressed into a short prefix: the teacher is the same base with the text in
-front of the prompt.
+front of the prompt, both as one text with one begin token.
 
 The teacher's distributions over the next token do not change during training, so they are computed
 once, cut to the TOP likeliest tokens, and kept in RUN/teacher.safetensors; a resumed run reads them
@@ -9,15 +9,14 @@ and, as one more outcome, all others together.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train.attention import KeyValues
 from edgeprefix.train.batches import collate
@@ -25,9 +24,9 @@ from edgeprefix.train.data import Example
 from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.record import RunFolder
 
-TEACHER_FILE = "teacher.safetensors"
 TOP = 20  # Cartridges' number (arXiv 2506.06266); what it leaves out is one outcome of its own
 _BATCH = 16
+_VERSION = 2  # of the way the answers are computed; 1 had a begin token between text and prompt
 
 OnTeacher = Callable[[int, int], None]
 """Told how many examples are done, and of how many."""
@@ -38,7 +37,7 @@ class Teacher:
 
     def __init__(self, base: FrozenModel, text: str) -> None:
         ids = base.tokenizer.encode_prompt(text)
-        if not ids:
+        if not base.tokenizer.encode_piece(text):
             raise TrainingError(
                 "the teacher text is empty; give the long prompt that the prefix is to stand for"
             )
@@ -47,11 +46,16 @@ class Teacher:
                 f"the teacher text has {len(ids)} tokens, the base has {base.max_positions} "
                 "positions; shorten it"
             )
-        self.tokens = len(ids)
+        begin, end = special_tokens_around(base.tokenizer)
+        text_ids = ids[: len(ids) - len(end)]
+        self.tokens = len(text_ids)
         self._base = base
-        self._prefix = base.key_values(ids)
+        self._begin = begin
+        # Its last token is read with the prompt: a prompt may be nothing but its begin token.
+        self._prefix = base.key_values(text_ids[:-1]) if len(text_ids) > 1 else []
+        self._last = (text_ids[-1],)
         self._known: dict[Example, tuple[Tensor, Tensor]] = {}
-        self.key = hashlib.sha256(repr((base.identity.sha256, ids, TOP)).encode()).hexdigest()
+        self.key = _teacher_key(base, text_ids)
 
     @torch.no_grad()
     def prepare(
@@ -61,7 +65,8 @@ class Teacher:
         else computed and written.
         """
         wanted = list(dict.fromkeys(examples))
-        self._read(run.file(TEACHER_FILE), wanted)
+        key = self.key + _examples_hash(wanted)
+        self._read(run.read_teacher(key), wanted)
         missing = sorted(
             (example for example in wanted if example not in self._known),
             key=lambda example: example.length,
@@ -71,7 +76,7 @@ class Teacher:
             if progress is not None:
                 progress(min(start + _BATCH, len(missing)), len(missing))
         if missing:
-            run.write(TEACHER_FILE, self._bytes(wanted))
+            run.write_teacher(self._tensors(wanted), key)
 
     def targets(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """Token ids and log-probabilities [N, TOP] for the examples' target positions, in a batch's
@@ -84,7 +89,8 @@ class Teacher:
         ).to(device)
 
     def _compute(self, examples: Sequence[Example]) -> None:
-        batch = collate(examples).to(self._base.device)
+        batch = collate([self._behind_text(example) for example in examples])
+        batch = batch.to(self._base.device)
         logs = self._base.logits(self._prefix, batch.ids, batch.rows, batch.lengths).log_softmax(-1)
         values, ids = logs.topk(min(TOP, logs.shape[-1]), dim=-1)
         counts = [len(example.target) for example in examples]
@@ -93,30 +99,49 @@ class Teacher:
         ):
             self._known[example] = (some_ids.int().cpu().clone(), some_values.cpu().clone())
 
-    def _read(self, path: Path, wanted: Sequence[Example]) -> None:
-        if not path.exists():
-            return
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                if (file.metadata() or {}).get("key") != self.key + _examples_hash(wanted):
-                    return  # of another teacher or other rows: computed anew
-                ids, logs = file.get_tensor("ids"), file.get_tensor("log_probabilities")
-        except (OSError, safetensors.SafetensorError) as error:
-            raise TrainingError(
-                f"{path} cannot be read: {error}; delete it, and it is computed anew"
-            ) from error
-        counts = [len(example.target) for example in wanted]
-        for example, some_ids, some_logs in zip(
-            wanted, torch.split(ids, counts), torch.split(logs, counts), strict=True
-        ):
-            self._known[example] = (some_ids, some_logs)
+    def _behind_text(self, example: Example) -> Example:
+        """The example as it goes on after the text: without a begin token of its own."""
+        count = len(self._begin)
+        own = count if example.prompt[:count] == self._begin else 0
+        return dataclasses.replace(example, prompt=self._last + example.prompt[own:])
 
-    def _bytes(self, wanted: Sequence[Example]) -> bytes:
-        tensors = {
+    def _read(self, tensors: Mapping[str, Tensor] | None, wanted: Sequence[Example]) -> None:
+        if tensors is None:
+            return
+        counts = [len(example.target) for example in wanted]
+        ids, logs = (torch.split(tensors[name], counts) for name in ("ids", "log_probabilities"))
+        self._known |= dict(zip(wanted, zip(ids, logs, strict=True), strict=True))
+
+    def _tensors(self, wanted: Sequence[Example]) -> dict[str, Tensor]:
+        return {
             "ids": torch.cat([self._known[example][0] for example in wanted]),
             "log_probabilities": torch.cat([self._known[example][1] for example in wanted]),
         }
-        return safetensors.torch.save(tensors, {"key": self.key + _examples_hash(wanted)})
+
+
+def special_tokens_around(tokenizer: TextTokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the tokenizer puts before and behind a prompt."""
+    ids, piece = tokenizer.encode_prompt("a"), tokenizer.encode_piece("a")
+    count = len(piece)
+    places = (at for at in range(len(ids)) if ids[at : at + count] == piece)
+    at = next(places, None)
+    return ((), ()) if at is None else (tuple(ids[:at]), tuple(ids[at + count :]))
+
+
+def _teacher_key(base: FrozenModel, ids: Sequence[int]) -> str:
+    """Of all that the answers depend on besides the examples: the numbers of the base, what they
+    are multiplied in and by which way, and the text.
+    """
+    facts = (
+        _VERSION,
+        base.identity.sha256,
+        base.weights,
+        base.precision,
+        base.route,
+        list(ids),
+        TOP,
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def divergence(logits: Tensor, ids: Tensor, logs: Tensor) -> Tensor:

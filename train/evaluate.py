@@ -87,7 +87,8 @@ def scores_behind_one_prompt(
 def generate(
     base: FrozenModel, prefix: KeyValues, prompts: Sequence[Sequence[int]], *, max_new_tokens: int
 ) -> list[list[int]]:
-    """Greedy continuations without their end token, for prompts of any lengths.
+    """Greedy continuations without their end token, for prompts of any lengths; a prompt near the
+    base's last position gets no more tokens than there are positions.
 
     Prompts of equal length share a batch: nothing is padded, so that a row's result does not depend
     on its neighbours.
@@ -96,11 +97,12 @@ def generate(
     for index, prompt in enumerate(prompts):
         by_length.setdefault(len(prompt), []).append(index)
     results: list[list[int]] = [[] for _ in prompts]
-    for indices in by_length.values():
+    for length, indices in by_length.items():
+        left = max(1, base.max_positions - _length(prefix) - length)
         for start in range(0, len(indices), _BATCH):
             chunk = indices[start : start + _BATCH]
             outputs = _generate_equal(
-                base, prefix, [prompts[index] for index in chunk], max_new_tokens
+                base, prefix, [prompts[index] for index in chunk], min(max_new_tokens, left)
             )
             for index, output in zip(chunk, outputs, strict=True):
                 results[index] = output
@@ -120,7 +122,7 @@ def _generate_equal(
     for _ in range(max_new_tokens):
         B, S = tokens.shape
         mask = torch.ones(B, position + S, dtype=torch.long, device=base.device)
-        with base.autocast():
+        with base.calling():
             logits = base.model(
                 input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True
             ).logits
@@ -145,11 +147,8 @@ def generation_metric(
         references.setdefault(example.prompt, []).append(example.text)
     longest = max(len(example.target) for example in examples)
     prompts = list(references)
-    limit = min(
-        int(longest * _GENERATED_TOKENS_MARGIN),
-        base.max_positions - _length(prefix) - max(map(len, prompts)),
-    )
-    outputs = generate(base, prefix, prompts, max_new_tokens=max(1, limit))
+    limit = int(longest * _GENERATED_TOKENS_MARGIN)
+    outputs = generate(base, prefix, prompts, max_new_tokens=limit)
     texts = [base.tokenizer.decode(output).strip() for output in outputs]
     if metric == "exact":
         return sum(

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeprefix.runtime.errors import CapacityError, TrainingError
+from edgeprefix.runtime.errors import TrainingDiverged, TrainingInterrupted
 from edgeprefix.train.batches import Batches, groups_of_like_length
-from edgeprefix.train.checkpoint import CHECKPOINT, Checkpoint, Progressed, checkpoint_bytes
+from edgeprefix.train.checkpoint import Checkpoint, Progressed, checkpoint_bytes
 from edgeprefix.train.config import TrainConfig
 from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.evaluate import HIGHER_IS_BETTER
+from edgeprefix.train.memory import memory_errors
 from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.objective import Objective
 from edgeprefix.train.optimiser import NAdamW, schedule
@@ -78,6 +79,8 @@ class Job:
     processes: Processes
     settings: Mapping[str, Any]
     """What a resume must find unchanged."""
+    start: Mapping[str, Tensor]
+    """What the parametrisation was made from (`start_tensors`), for the checkpoint."""
     save_best: Callable[[PrefixTensors, Progressed], None]
     progress: ProgressCallback | None
     progressed: Progressed = field(default_factory=Progressed)
@@ -87,9 +90,9 @@ class Job:
 def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
     """Runs a job, or goes on from a checkpoint, to its end and gives its counters.
 
-    Raises TrainingError on Ctrl-C and when the loss is no number, CapacityError when memory runs
-    out, OutputError when a file cannot be written. The best prefix and the last checkpoint are in
-    the run folder in every case.
+    Raises TrainingInterrupted on Ctrl-C, TrainingDiverged when a loss is no number, CapacityError
+    when memory runs out, OutputError when a file cannot be written. The best prefix and the last
+    checkpoint are in the run folder in every case.
     """
     _begin(job, checkpoint)
     plan = job.plan
@@ -121,9 +124,9 @@ def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
 
 def _begin(job: Job, checkpoint: Checkpoint | None) -> None:
     if checkpoint is not None:
-        tensors, job.progressed = checkpoint
-        load_parameters(job.parametrisation, tensors)
-        job.optimiser.load_state(tensors)
+        job.progressed = checkpoint.progressed
+        load_parameters(job.parametrisation, checkpoint.tensors)
+        job.optimiser.load_state(checkpoint.tensors)
         job.run.start_metrics(keep_until=job.progressed.step)
     else:
         job.run.start_metrics(keep_until=-1)
@@ -134,20 +137,14 @@ def _guarded_step(job: Job, batches: Batches) -> float:
     """One optimiser step; turns running out of memory and a loss that is no number into errors that
     say what to do.
     """
-    try:
+    with memory_errors(
+        f"at step {job.progressed.step + 1} with batch size {job.plan.batch_size} and prefix "
+        f"length {job.plan.length}: lower --batch-size (and raise --accumulation to keep their "
+        "product), or give --recompute; the last checkpoint is kept"
+    ):
         loss = _step(job, batches)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
-            raise
-        raise CapacityError(
-            f"out of memory at step {job.progressed.step + 1} with batch size "
-            f"{job.plan.batch_size} and prefix length "
-            f"{job.plan.length}: lower --batch-size (and raise --accumulation to keep their "
-            "product); "
-            "the last checkpoint is kept"
-        ) from error
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise TrainingDiverged(
             f"the loss became {loss} at step {job.progressed.step + 1} (learning rate "
             f"{job.plan.lr:g}): training stopped; "
             f"{_kept(job)}; lower --lr, or set --clip 1"
@@ -223,9 +220,13 @@ def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> P
 def _validate(job: Job) -> None:
     """Measures, keeps the prefix when it is the best so far, and writes a checkpoint."""
     prefix = fold(job.parametrisation)
-    loss, metric = job.objective.measure(prefix, job.held_out)
+    with memory_errors(
+        f"in the validation at step {job.progressed.step} with prefix length {job.plan.length}: "
+        "lower --max-tokens or --length; the last checkpoint is kept"
+    ):
+        loss, metric = job.objective.measure(prefix, job.held_out)
     if not math.isfinite(loss):
-        raise TrainingError(
+        raise TrainingDiverged(
             f"the validation loss became {loss} at step {job.progressed.step}: training stopped; "
             f"{_kept(job)}; lower --lr"
         )
@@ -260,16 +261,17 @@ def _out_of_patience(job: Job) -> bool:
 
 
 def _save_last(job: Job) -> None:
-    tensors = dict(job.parametrisation.parameters()) | job.optimiser.state()
+    tensors = job.parametrisation.parameters() | job.optimiser.state() | dict(job.start)
     job.run.write(
-        CHECKPOINT, checkpoint_bytes(tensors, progressed=job.progressed, settings=job.settings)
+        job.run.checkpoint_path,
+        checkpoint_bytes(tensors, progressed=job.progressed, settings=job.settings),
     )
 
 
 def _stop_here(job: Job) -> None:
     """Ctrl-C: keep everything, then say how to go on."""
     _save_last(job)
-    raise TrainingError(
+    raise TrainingInterrupted(
         f"interrupted at step {job.progressed.step} of {job.plan.steps}; nothing is lost: "
         f"give the same command with --resume to go on ({job.run.path})"
     )

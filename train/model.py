@@ -9,8 +9,9 @@ prefix stay fp32. Weights that a checkpoint keeps in bf16 lose nothing by that.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +69,10 @@ class FrozenModel:
     """Whether layers are computed again in the backward pass instead of being kept (gradient
     checkpointing).
     """
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    """Held while the model is called, since hooks and the attention implementation are set on it
+    for one call: trainings in several threads may share a base.
+    """
 
     @property
     def device(self) -> torch.device:
@@ -114,7 +119,7 @@ class FrozenModel:
         if packs and rows is not None and lengths is not None and sum(lengths) <= _MOST_PACKED:
             packing = Packing(lengths, ids.device)
             ids, rows = packing.select(ids), packing.indices(rows, ids.shape[1])
-        with _RowSelection(self.model, rows), self.autocast():
+        with self.calling(), _RowSelection(self.model, rows):
             if not prefix:
                 out = self.model(input_ids=ids, use_cache=False)
             elif self.shares_prefix:
@@ -136,7 +141,7 @@ class FrozenModel:
     @contextlib.contextmanager
     def _attending(self, prefix: KeyValues, packing: Packing | None) -> Iterator[None]:
         """While active, the model's attention looks at a prefix that all rows share."""
-        with active_prefix(prefix, packing), _Attention(self.model, ROUTE):
+        with self.lock, active_prefix(prefix, packing), _Attention(self.model, ROUTE):
             yield
 
     def _recomputing(self, prefix: KeyValues, packing: Packing | None) -> Any:
@@ -195,15 +200,18 @@ class FrozenModel:
         """`key_values` over input embeddings [S, width]; differentiable in them."""
         cache: Any = self.filled_cache(behind, 1)
         with (
-            self.autocast(),
+            self.calling(),
             _RowSelection(self.model, torch.zeros(1, dtype=torch.long, device=embeddings.device)),
         ):
             self.model(inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True)
         return [(layer.keys[0].float(), layer.values[0].float()) for layer in cache.layers]
 
-    def autocast(self) -> Any:
-        """The context in which the model is called."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    @contextlib.contextmanager
+    def calling(self) -> Iterator[None]:
+        """The context in which the model is called: by one thread at a time, in its precision."""
+        in_bf16 = self.precision == "bf16"
+        with self.lock, torch.autocast(self.device.type, torch.bfloat16, enabled=in_bf16):
+            yield
 
     def fingerprint(self) -> str:
         """A checksum of all weights and buffers in memory, to show that training left them as they

@@ -8,7 +8,8 @@ and values in every case: nothing else runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -86,11 +87,10 @@ class Reparametrised:
         P = start[0][0].shape[1]
         sizes = sum(key.shape[0] * (key.shape[2] + value.shape[2]) for key, value in start)
         device = start[0][0].device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-            self._net = nn.Sequential(
-                nn.Linear(width, width), nn.Tanh(), nn.Linear(width, sizes)
-            ).to(device)
+        drawn = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        self._net = nn.Sequential(
+            _linear(width, width, drawn), nn.Tanh(), _linear(width, sizes, drawn)
+        ).to(device)
         self._embedding = torch.randn(P, width, generator=generator).to(device).requires_grad_()
 
     def parameters(self) -> dict[str, Tensor]:
@@ -110,6 +110,17 @@ class Reparametrised:
             for part, (H, P, D) in zip(parts, shapes, strict=True)
         ]
         return _moved(self._start, list(zip(changes[::2], changes[1::2], strict=True)), self._units)
+
+
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A layer with torch's own initial weights, drawn from a generator of its own: torch's global
+    one is shared by all threads.
+    """
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+    bound = 1 / math.sqrt(inputs)
+    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    return layer
 
 
 def _moved(
@@ -144,7 +155,7 @@ class PromptTuned:
         return self._base.key_values_of(self._embedding * self._unit)
 
 
-def load_parameters(parametrisation: Parametrisation, tensors: dict[str, Tensor]) -> None:
+def load_parameters(parametrisation: Parametrisation, tensors: Mapping[str, Tensor]) -> None:
     """Copies saved parameters in, in place."""
     with torch.no_grad():
         for name, tensor in parametrisation.parameters().items():

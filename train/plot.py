@@ -6,18 +6,25 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeprefix.runtime.errors import MissingExtraError
+
 _INK, _TRAIN, _VALIDATION, _METRIC = "#24292f", "#9db8d9", "#1f5fa8", "#c2571a"
 
 
 def draw_curve(
     entries: Sequence[Mapping[str, Any]], *, title: str, metric: str, best_step: int
 ) -> bytes:
-    """Draws metrics.jsonl's entries as a PNG."""
+    """Draws metrics.jsonl's entries as a PNG. Raises MissingExtraError without matplotlib."""
     # The object interface with the Agg canvas: no display, and no global state of the caller's
     # matplotlib is touched.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the curve is left out, since the package matplotlib is not installed; type: pip "
+            "install 'edgeprefix[train]'"
+        ) from error
     figure = Figure(figsize=(7.5, 4.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -14,6 +14,10 @@ from edgeprefix.train.model import FrozenModel, LayerShape
 
 logger = logging.getLogger(__name__)
 
+# Two routes add up the same numbers in another order. What that may make of the difference that a
+# tenth of the prefix makes: 0.05 to 0.16 was met in bf16, 1e-5 in fp32.
+_ROUTE_NOISE = {"bf16": 0.3, "fp32": 0.01}
+
 
 @torch.no_grad()
 def layer_shapes(model: Any, precision: str) -> tuple[LayerShape, ...]:
@@ -51,7 +55,9 @@ def with_best_route(base: FrozenModel) -> FrozenModel:
 
 @torch.no_grad()
 def _agrees(candidate: FrozenModel, base: FrozenModel) -> bool:
-    """Compares two routes on two rows of unlike length behind a prefix."""
+    """Compares two routes on two rows of unlike length behind a prefix; the yardstick is what a
+    tenth of that prefix does.
+    """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(
         base.model.config.get_text_config().vocab_size, (2, 5), generator=generator
@@ -72,6 +78,6 @@ def _agrees(candidate: FrozenModel, base: FrozenModel) -> bool:
             "%s does not take the route %r: %s", type(base.model).__name__, candidate.route, error
         )
         return False
-    # bf16 keeps 8 bits; two orders of the same sums differ by a few of its steps.
-    tolerance = (0.1 if base.precision == "bf16" else 1e-3) * float(expected.abs().max())
-    return torch.allclose(actual, expected, rtol=0, atol=tolerance)
+    weaker = base.logits([(0.9 * key, 0.9 * value) for key, value in prefix], ids, rows)
+    difference, yardstick = ((other - expected).norm() for other in (actual, weaker))
+    return bool(difference <= _ROUTE_NOISE[base.precision] * yardstick)

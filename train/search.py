@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.runtime.errors import TrainingDiverged
 
 _SHARE_OF_STEPS = 0.2
 _FEWEST_STEPS = 20
@@ -57,7 +57,7 @@ def chosen_in(facts: Mapping[str, Any]) -> Candidate | None:
 
 def trial_steps(steps: int) -> int:
     """Steps of a trial for a run of `steps`."""
-    return max(_FEWEST_STEPS, round(steps * _SHARE_OF_STEPS))
+    return min(steps, max(_FEWEST_STEPS, round(steps * _SHARE_OF_STEPS)))
 
 
 def search(
@@ -70,8 +70,8 @@ def search(
     """Tries candidates until the budget would be overrun; `attempt` trains one and gives its
     validation loss.
 
-    A candidate whose training diverges loses. The first trial always runs. Raises TrainingError
-    when every trial diverged.
+    A candidate whose training diverges loses. The first trial always runs. Raises TrainingDiverged
+    when every trial diverged, and what else `attempt` raises.
     """
     began, trials = time.perf_counter(), list[Trial]()
 
@@ -83,9 +83,7 @@ def search(
         started = time.perf_counter()
         try:
             loss = attempt(candidate)
-        except TrainingError as error:
-            if "interrupted" in str(error):
-                raise
+        except TrainingDiverged:
             loss = float("inf")
         trials.append(
             Trial(candidate=candidate, validation_loss=loss, seconds=time.perf_counter() - started)
@@ -104,5 +102,5 @@ def search(
     for init in inits:
         run(Candidate(lr=kept.lr, value_lr_ratio=kept.value_lr_ratio, init=init))
     if min(trial.validation_loss for trial in trials) == float("inf"):
-        raise TrainingError("every setting that was tried diverged; give a smaller --lr")
+        raise TrainingDiverged("every setting that was tried diverged; give a smaller --lr")
     return Search(chosen=best(), trials=tuple(trials))

@@ -68,28 +68,31 @@ class SharedPrefixAttention(torch.autograd.Function):
         parts = [_text_forward(q, key, value, chunk, visible) for chunk in packing.chunks]
         on_text = torch.cat([out for out, _, _ in parts], dim=1)
         text_sum = torch.cat([total for _, total, _ in parts], dim=1)
-        share = torch.sigmoid(prefix_sum - text_sum).to(q.dtype)  # of the prefix in all weights
-        out = torch.lerp(on_text, on_prefix, share)
+        # Of prefix and text in all weights, in fp32: behind an attention sink the text's is smaller
+        # than a step of bf16 below one.
+        share, rest = (torch.sigmoid(sign * (prefix_sum - text_sum)) for sign in (1, -1))
+        out = torch.addcmul(on_text.float() * rest, on_prefix.float(), share).to(q.dtype)
         ctx.save_for_backward(
-            q, pk, pv, weights, share, out, *(tensor for part in parts for tensor in part[2])
+            q, pk, pv, weights, share, rest, out, *(tensor for part in parts for tensor in part[2])
         )
         ctx.packing, ctx.scale = packing, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        q, pk, pv, weights, share, out, *kept = ctx.saved_tensors
+        q, pk, pv, weights, share, rest, out, *kept = ctx.saved_tensors
         H = pk.shape[0]
         d_out = gradients[0].to(out.dtype)
         # Softmax's own term: every score's gradient is weight · (d_weight − sum over weights of
         # d_weight).
-        mean = (d_out.float() * out.float()).sum(-1, keepdim=True).to(out.dtype)
-        d_prefix, mean_prefix = _by_head(d_out * share, H), _by_head(mean * share, H)
+        mean = (d_out.float() * out.float()).sum(-1, keepdim=True)
+        d_prefix, d_text = ((d_out * part).to(out.dtype) for part in (share, rest))
+        mean_prefix, mean_text = ((mean * part).to(out.dtype) for part in (share, rest))
+        d_prefix, mean_prefix = _by_head(d_prefix, H), _by_head(mean_prefix, H)
         d_pv = torch.bmm(weights.transpose(1, 2), d_prefix)
         d_scores = torch.bmm(d_prefix, pv.transpose(1, 2)).sub_(mean_prefix).mul_(weights)
         d_pk = torch.bmm(d_scores.transpose(1, 2), _by_head(q, H))
         d_q = torch.bmm(d_scores, pk).view(q.shape)
-        d_text, mean_text = d_out * (1 - share), mean * (1 - share)
         d_keys, d_values = [], []
         for index, chunk in enumerate(ctx.packing.chunks):
             of_q, d_key, d_value = _text_backward(

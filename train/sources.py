@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ DataSource = str | Path | Sequence[Mapping[str, str]]
 """A JSONL or CSV file, a Hugging Face data set, or rows with their fields."""
 
 TARGET = "target"
+_SHOWN_PROBLEMS = 5
 _FILES = (".jsonl", ".json", ".csv", ".tsv")
 
 
@@ -45,22 +47,18 @@ def read_source(
 
 
 def _in_memory(
-    source: Sequence[Mapping[str, str]], required: Sequence[str], what: str
+    source: Sequence[Mapping[str, Any]], required: Sequence[str], what: str
 ) -> list[Row]:
-    rows = [
-        Row(fields=dict(fields), path=Path(f"<{what}s>"), line=line)
+    missing = [
+        f"{what} {line} has no {field!r} (it has: {', '.join(map(str, fields)) or 'nothing'})"
         for line, fields in enumerate(source, start=1)
+        for field in required
+        if field not in fields
     ]
-    for row in rows:
-        missing = [name for name in required if name not in row.fields]
-        if missing:
-            raise DataError(
-                f"{what} {row.line} has no {missing[0]!r} (it has: "
-                f"{', '.join(row.fields) or 'nothing'})"
-            )
-    if not rows:
+    refuse_rows(missing)
+    if not source:
         raise DataError(f"no {what} was given; expected rows with {', '.join(required)}")
-    return rows
+    return _as_text(source, required, Path(f"<{what}s>"), before=f"{what} ")
 
 
 def _from_dataset(name: str, required: Sequence[str]) -> list[Row]:
@@ -79,14 +77,42 @@ def _from_dataset(name: str, required: Sequence[str]) -> list[Row]:
         for column in required
         if hasattr(found.features[column], "names")
     }
-    return [
-        Row(
-            fields={column: _text(row[column], names.get(column)) for column in required},
-            path=Path(name),
-            line=line,
-        )
-        for line, row in enumerate(found, start=1)
-    ]
+    return _as_text(found, required, Path(name), before=f"{name}:", names=names)
+
+
+def _as_text(
+    source: Iterable[Mapping[str, Any]],
+    required: Sequence[str],
+    path: Path,
+    *,
+    before: str,
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> list[Row]:
+    """Rows with their fields as text, class labels by `names`. Raises DataError that names the
+    rows (by their number behind `before`) whose required fields have no text.
+    """
+    rows, problems = [], []
+    for line, content in enumerate(source, start=1):
+        fields = {}
+        for field in required:
+            text = _text(content[field], (names or {}).get(field))
+            if text is None:
+                found = _said(content[field], field, names)
+                problems.append(f"{before}{line}: field {field!r} holds {found}")
+            else:
+                fields[field] = text
+        rows.append(Row(fields=fields, path=path, line=line))
+    refuse_rows(problems)
+    return rows
+
+
+def refuse_rows(problems: Sequence[str]) -> None:
+    """Raises DataError with the first few of these lines, if there are any."""
+    if problems:
+        more = len(problems) - _SHOWN_PROBLEMS
+        shown = "\n".join(problems[:_SHOWN_PROBLEMS])
+        rest = f"\n… and {more} more" if more > 0 else ""
+        raise DataError(f"{shown}{rest}\nmend these rows or leave them out; nothing was used")
 
 
 def _open_dataset(name: str, where: str, configuration: str | None, split: str | None) -> Any:
@@ -139,7 +165,24 @@ def _parts(name: str) -> tuple[str, str | None, str | None]:
     return where, configuration or None, split or None
 
 
-def _text(value: Any, names: Sequence[str] | None) -> str:
+def _text(value: Any, names: Sequence[str] | None) -> str | None:
+    """A field's value as text: text, numbers and truth values as in JSON, a class label by its
+    name; None for what has none (nothing, NaN, a list, an unlabelled row's -1).
+    """
     if names is not None:
-        return str(names[value])
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        known = isinstance(value, int) and 0 <= value < len(names)
+        return str(names[value]) if known else None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
+    return None
+
+
+def _said(value: Any, field: str, names: Mapping[str, Sequence[str]] | None) -> str:
+    """What a refused value is, and what was expected."""
+    if names and field in names:
+        return f"{value!r}, which is none of its {len(names[field])} class labels"
+    if isinstance(value, float):
+        return f"{value}, which is no number; expected text"
+    return f"{type(value).__name__}, expected text"

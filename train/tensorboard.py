@@ -1,6 +1,4 @@
-"""The lines of metrics.jsonl for TensorBoard as well, when asked for (`--tensorboard`):
-RUN/tensorboard.
-"""
+"""The lines of metrics.jsonl for TensorBoard as well, when asked for (`--tensorboard`)."""
 
 from __future__ import annotations
 
@@ -11,7 +9,17 @@ from typing import Any
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.errors import MissingExtraError
 
-FOLDER = "tensorboard"
+
+def summary_writer() -> Any:
+    """The class that writes event files. Raises MissingExtraError without the package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "--tensorboard needs the package tensorboard; type: pip install "
+            "'edgeprefix[tensorboard]'"
+        ) from error
+    return SummaryWriter
 
 
 class TensorBoard:
@@ -19,17 +27,10 @@ class TensorBoard:
     cannot be written.
     """
 
-    def __init__(self, run: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "--tensorboard needs the package tensorboard; type: pip install "
-                "'edgeprefix[tensorboard]'"
-            ) from error
-        self._folder = run / FOLDER
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         with output_errors(self._folder):
-            self._writer: Any = SummaryWriter(str(self._folder))
+            self._writer: Any = summary_writer()(str(self._folder))
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """One line of metrics: every number under its name, at the line's step."""

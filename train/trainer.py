@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
-from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train.checkpoint import Progressed, load_checkpoint
+from edgeprefix.runtime.errors import MissingExtraError, TrainingError, TrainingInterrupted
+from edgeprefix.train.checkpoint import Checkpoint, Progressed, read_checkpoint
 from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import OnTeacher, Teacher
 from edgeprefix.train.facts import packed_prefix, prefix_layers, run_facts, run_settings
-from edgeprefix.train.initialise import prefix_file_length, start_embeddings, start_prefix
+from edgeprefix.train.initialise import prefix_file_length
 from edgeprefix.train.loading import load_base
 from edgeprefix.train.loop import Job, ProgressCallback, train_loop
+from edgeprefix.train.memory import memory_errors
 from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.optimiser import NAdamW
-from edgeprefix.train.parametrisation import Direct, Parametrisation, PromptTuned, Reparametrised
+from edgeprefix.train.parametrisation import Parametrisation
 from edgeprefix.train.plot import draw_curve
 from edgeprefix.train.processes import join_processes
-from edgeprefix.train.record import CURVE_FILE, PREFIX_FILE, RunFolder
+from edgeprefix.train.record import RunFolder
 from edgeprefix.train.search import Candidate, chosen_in, search, trial_steps
 from edgeprefix.train.setting import Setting
 from edgeprefix.train.sources import TARGET, DataSource
-from edgeprefix.train.tensorboard import TensorBoard
-from edgeprefix.train.units import measure_units
+from edgeprefix.train.start import parametrisation_of, start_of, start_tensors
+from edgeprefix.train.tensorboard import TensorBoard, summary_writer
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PROMPT = "{input}\n"
 
@@ -100,7 +102,8 @@ def train_prefix(
     report before the first step.
 
     Raises DataError, TemplateError, CheckpointError, OutputError, TrainingError, CapacityError; see
-    their texts. On Ctrl-C a TrainingError says how to resume.
+    their texts. On Ctrl-C a TrainingInterrupted says how to resume. Several calls may run at once
+    in threads, over one loaded base too, each with an `out` of its own.
 
     >>> result = train_prefix("base", "train.jsonl", task="e2e", out="run")  # doctest: +SKIP
     >>> result.prefix_path  # doctest: +SKIP
@@ -109,6 +112,9 @@ def train_prefix(
     prefix, train = prefix or PrefixConfig(), train or TrainConfig()
     processes = join_processes()
     run = RunFolder.open(out, resume=resume, force=force, writes=processes.main)
+    begun = read_checkpoint(run.checkpoint_path) if resume else None
+    if train.tensorboard:
+        summary_writer()  # a missing package is said now
     loaded = (
         base
         if isinstance(base, FrozenModel)
@@ -121,9 +127,12 @@ def train_prefix(
             recompute=train.recompute,
         )
     )
-    if train.tensorboard and processes.main:
-        run.mirror = TensorBoard(run.path).add
-    length = choose_length(prefix, loaded, prefix_file_length(prefix))
+    length = choose_length(
+        prefix,
+        loaded,
+        # The file of the start may have gone or changed since: a resume asks the checkpoint.
+        prefix_file_length(prefix) if begun is None else begun.settings["plan"]["length"],
+    )
     guide = None if teacher is None else Teacher(loaded, teacher)
     max_tokens = choose_max_tokens(
         train, loaded, length if guide is None else max(length, guide.tokens)
@@ -165,25 +174,39 @@ def train_prefix(
         guide,
         processes,
     )
+    if begun is not None:
+        # A resume that is refused is refused now, before anything is computed or written.
+        setting = _as_begun(setting, run, search_s)
+        begun.require_same(run_settings(setting), run.checkpoint_path)
     if guide is not None:
         guide.prepare([*setting.visited, *setting.held_out], run, on_teacher)
-    found = _searched(setting, run, search_s, progress, resume=resume)
-    return _run(found, run, progress=progress, resume=resume)
+    if begun is None and search_s:
+        setting = _searched(setting, run, search_s, progress)
+    return _run(setting, run, progress=progress, begun=begun)
 
 
 def _run(
-    setting: Setting, run: RunFolder, *, progress: ProgressCallback | None, resume: bool
+    setting: Setting,
+    run: RunFolder,
+    *,
+    progress: ProgressCallback | None,
+    begun: Checkpoint | None = None,
 ) -> TrainResult:
     base, train = setting.base, setting.train
     settings = run_settings(setting)
-    # A resume that is refused is refused now, before anything is computed or written.
-    checkpoint = load_checkpoint(run.path, settings=settings) if resume else None
     before = base.fingerprint()
-    parametrisation = _parametrisation(setting)
+    start = start_tensors(setting) if begun is None else start_of(begun.tensors)
+    parametrisation = parametrisation_of(setting, start)
     baseline = _baseline(setting)
     # A bad name is refused now, not after the first validation.
     Prefix(name=setting.task, base=base.identity, layers=prefix_layers(parametrisation.prefix()))
+    if begun is None:
+        # Not before: the start may be the very prefix of the run that is replaced.
+        setting.processes.wait()
+        run.reset(keep_teacher=setting.teacher is not None, keep_trials=setting.search is not None)
     run.write_facts(run_facts(setting, settings, baseline))
+    if train.tensorboard and run.writes:
+        run.mirror = TensorBoard(run.tensorboard_path).add
     job = Job(
         base=base,
         data=setting.data,
@@ -202,12 +225,13 @@ def _run(
         run=run,
         processes=setting.processes,
         settings=settings,
+        start=start,
         save_best=lambda tensors, done: run.write(
-            PREFIX_FILE, packed_prefix(setting, tensors, done).to_bytes()
+            run.prefix_path, packed_prefix(setting, tensors, done).to_bytes()
         ),
         progress=progress,
     )
-    done = train_loop(job, checkpoint)
+    done = train_loop(job, begun)
     if base.fingerprint() != before:
         raise TrainingError(
             "the base's weights changed during training; this is a bug in edgeprefix, please "
@@ -216,33 +240,41 @@ def _run(
     return _finish(setting, run, done, baseline, parametrisation)
 
 
-def _searched(
-    setting: Setting,
-    run: RunFolder,
-    budget_s: float,
-    progress: ProgressCallback | None,
-    *,
-    resume: bool,
-) -> Setting:
-    """The setting with what a search chose: now, or when the run that is resumed began."""
-    before = run.read_facts().get("search") if resume else None
-    chosen = chosen_in({"search": before})
+def _as_begun(setting: Setting, run: RunFolder, search_s: float) -> Setting:
+    """The setting with what a search chose when the run began."""
+    facts = run.read_facts()
+    chosen = chosen_in(facts)
     if chosen is not None:
-        return _with(setting, chosen, search=before)
-    if not budget_s:
-        return setting
+        return _with(setting, chosen, search=facts["search"])
+    if search_s:
+        raise TrainingError(
+            f"the run in {run.path} began without --search; leave it out, or give --force instead "
+            "of --resume to start anew"
+        )
+    return setting
+
+
+def _searched(
+    setting: Setting, run: RunFolder, budget_s: float, progress: ProgressCallback | None
+) -> Setting:
+    """The setting with what a search chooses."""
     if setting.processes.count > 1:
         raise TrainingError(
             "--search works in one process; search first, then launch several with what it chose"
         )
+    run.reset_trials()
     count = 0
 
     def attempt(candidate: Candidate) -> float:
         nonlocal count
         count += 1
         short = _with(setting, candidate, steps=trial_steps(setting.plan.steps))
-        folder = RunFolder(run.path / "search" / str(count))
-        return _run(short, folder, progress=progress, resume=False).validation_loss
+        try:
+            return _run(short, run.trial(count), progress=progress).validation_loss
+        except TrainingInterrupted as error:
+            raise TrainingInterrupted(
+                f"interrupted in trial {count} of the search; give the same command again"
+            ) from error
 
     start = Candidate(
         lr=setting.plan.lr, value_lr_ratio=setting.train.value_lr_ratio, init=setting.prefix.init
@@ -263,53 +295,19 @@ def _with(
     end.
     """
     plan = dataclasses.replace(setting.plan, lr=candidate.lr)
+    train = dataclasses.replace(setting.train, value_lr_ratio=candidate.value_lr_ratio)
     if steps is not None:
         plan = dataclasses.replace(plan, steps=steps, validate_every=steps, metric="loss")
-    train = dataclasses.replace(setting.train, value_lr_ratio=candidate.value_lr_ratio)
+        train = dataclasses.replace(train, tensorboard=False)
     init_text = setting.prefix.init_text if candidate.init == "text" else None
     prefix = dataclasses.replace(setting.prefix, init=candidate.init, init_text=init_text)
     return dataclasses.replace(setting, plan=plan, train=train, prefix=prefix, search=search)
 
 
-def _parametrisation(setting: Setting) -> Parametrisation:
-    train = setting.train
-    if setting.prefix.prompt_tuning:
-        return PromptTuned(
-            setting.base,
-            start_embeddings(
-                setting.base,
-                setting.prefix,
-                length=setting.plan.length,
-                examples=setting.data.train,
-                seed=train.seed,
-            ),
-        )
-    units = measure_units(
-        setting.base, setting.data.train, length=setting.plan.length, seed=train.seed
-    )
-    start = start_prefix(
-        setting.base,
-        setting.prefix,
-        length=setting.plan.length,
-        examples=setting.data.train,
-        units=units,
-        seed=train.seed,
-    )
-    if setting.prefix.reparam:
-        generator = torch.Generator().manual_seed(train.seed + 1)
-        return Reparametrised(
-            start,
-            units,
-            width=setting.prefix.mlp_width,
-            sink=setting.prefix.sink,
-            generator=generator,
-        )
-    return Direct(start, units, sink=setting.prefix.sink)
-
-
 def _baseline(setting: Setting) -> dict[str, float]:
     """The base alone on the validation rows."""
-    loss, metric = setting.objective.measure([], setting.held_out)
+    with memory_errors("when the base alone read the validation rows: lower --max-tokens"):
+        loss, metric = setting.objective.measure([], setting.held_out)
     return (
         {"validation_loss": loss, setting.plan.metric: metric}
         if setting.plan.metric != "loss"
@@ -325,17 +323,13 @@ def _finish(
     parametrisation: Parametrisation,
 ) -> TrainResult:
     metric = setting.plan.metric
-    curve = draw_curve(
-        run.read_metrics(), title=setting.task, metric=metric, best_step=done.best_step
-    )
-    run.write(CURVE_FILE, curve)
     if done.best_loss is None or done.best_metric is None:
         raise TrainingError(
             "training ended without a validation; this is a bug in edgeprefix, please report it"
         )
     result = TrainResult(
         run=run.path,
-        prefix_path=run.file(PREFIX_FILE),
+        prefix_path=run.prefix_path,
         base=setting.base.identity,
         plan=setting.plan,
         report=setting.data.report,
@@ -351,7 +345,23 @@ def _finish(
         tokens_per_s=done.tokens / max(done.seconds, 1e-9),
     )
     run.write_facts({**run.read_facts(), "result": _result_facts(result)})
+    _draw(setting, run, done)
     return result
+
+
+def _draw(setting: Setting, run: RunFolder, done: Progressed) -> None:
+    """Writes the curve; without matplotlib the result stands without it."""
+    try:
+        curve = draw_curve(
+            run.read_metrics(),
+            title=setting.task,
+            metric=setting.plan.metric,
+            best_step=done.best_step,
+        )
+    except MissingExtraError as error:
+        logger.warning("%s", error)
+    else:
+        run.write(run.curve_path, curve)
 
 
 def _result_facts(result: TrainResult) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from transformers.models.llama.modeling_llama import LlamaModel
 from edgeprefix.train import FrozenModel, load_base
 from edgeprefix.train import attention as attention_module
 from edgeprefix.train import model as model_module
+from edgeprefix.train.packing import Packing
+from edgeprefix.train.shared_prefix import SharedPrefixAttention, Visible
 from tiny import VOCABULARY, randomise, save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 P = 5
@@ -193,6 +196,28 @@ def test_a_model_that_takes_no_positions_is_not_packed(
     assert_equal(logits_and_gradients(base, ids, route=base.route, lengths=lengths), expected)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_route_that_weakens_the_prefix_is_found_out(
+    llama_base: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    assert load_base(llama_base, precision=precision).route == "packed"
+    attend = model_module.active_prefix
+
+    def weakened(
+        prefix: Sequence[tuple[Tensor, Tensor]], packing: Packing | None = None
+    ) -> AbstractContextManager[None]:
+        return attend([(0.9 * key, 0.9 * value) for key, value in prefix], packing)
+
+    monkeypatch.setattr(model_module, "active_prefix", weakened)
+    assert load_base(llama_base, precision=precision).route == "cache"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_takes_the_fast_route_in_bf16_too(name: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(MODELS[name](), tmp_path)
+    assert load_base(folder, precision="bf16").route == "packed"
+
+
 def test_only_the_wanted_rows_are_projected_and_they_are_exact(base: FrozenModel) -> None:
     ids = random_ids(2, 9, seed=3)
     rows = torch.tensor([0, 7, 17])
@@ -235,3 +260,47 @@ def test_a_model_outside_the_attention_interface_takes_the_cache_route(tmp_path:
     )
     assert base.route == "cache"
     assert base.logits(random_prefix(base), torch.full((2, 4), 7)).shape == (8, VOCABULARY)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("sink", [0.0, 4.0, 8.0])
+def test_a_text_behind_a_sink_keeps_its_part(dtype: torch.dtype, sink: float) -> None:
+    """A sink's values are nearly nothing, so that what is left of the output is the text's, however
+    small its share (at 8 a 2,000th): as exact as the dtype's scores against the same numbers in
+    fp64, gradients too.
+    """
+    H, G, S, D = 2, 2, 6, 16
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    q, key, value = draw(H * G, S, D), draw(H, S, D), draw(H, S, D)
+    # All queries look alike at the first position, by a score of `sink` above the text's
+    q[..., 0], key[..., 0] = 4.0, 0.0
+    pk, pv = 0.1 * draw(H, P, D), draw(H, P, D) * 1e-3
+    pk[:, :, 0] = sink
+    packing = Packing([S], q.device)
+    mask = torch.ones(S, P + S, dtype=torch.bool).tril(P)
+    inputs = [tensor.requires_grad_() for tensor in (q, key, value, pk, pv)]
+    out = SharedPrefixAttention.apply(*inputs, packing, Visible.of(mask, packing), D**-0.5)
+    direction = draw(*out.shape)
+    found = torch.autograd.grad(out, inputs, direction)
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    expected = exact_attention(*exact, mask)
+    gradients = torch.autograd.grad(expected, exact, direction.double())
+    bound = 4e-2 if dtype is torch.bfloat16 else 1e-5
+    for one, other in zip((out, *found), (expected, *gradients), strict=True):
+        error = (one.detach().double() - other.detach()).norm() / other.detach().norm()
+        assert float(error) < bound
+
+
+def exact_attention(
+    q: Tensor, key: Tensor, value: Tensor, pk: Tensor, pv: Tensor, mask: Tensor
+) -> Tensor:
+    groups = q.shape[0] // key.shape[0]
+    keys, values = (
+        torch.cat(pair, dim=1).repeat_interleave(groups, dim=0) for pair in ((pk, key), (pv, value))
+    )
+    scores = (q @ keys.transpose(1, 2)) * q.shape[-1] ** -0.5
+    return scores.masked_fill(~mask, float("-inf")).softmax(-1) @ values

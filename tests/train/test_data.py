@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import label_rows, record_rows, write_jsonl
 
+from edgeprefix.runtime.contracts.rows import Row
 from edgeprefix.runtime.errors import DataError, TemplateError
 from edgeprefix.train import FrozenModel
 from edgeprefix.train.batches import Batches, collate, in_length_order, sample
-from edgeprefix.train.data import load_data
+from edgeprefix.train.data import _split, load_data
 
 
 def test_targets_end_with_the_end_token_and_prompts_do_not(llama: FrozenModel) -> None:
@@ -98,6 +99,59 @@ def test_without_validation_rows_a_tenth_is_set_apart_without_leakage(llama: Fro
         rows, None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99, seed=3
     )
     assert again.validation == data.validation
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=2, max_size=25),
+    st.integers(0, 3),
+)
+def test_what_is_set_apart_is_bounded_and_shares_no_prompt(counts: list[int], seed: int) -> None:
+    """However rows are spread over prompts: at least one row on each side, no prompt on both, and
+    no more than a tenth apart, or one prompt's rows.
+    """
+    rows = [
+        Row(fields={"input": str(prompt), "target": str(row)}, path=Path("rows"), line=1)
+        for prompt, count in enumerate(counts)
+        for row in range(count)
+    ]
+    train, apart = _split(rows, "{input}", seed)
+    assert sorted(map(id, train + apart)) == sorted(map(id, rows))
+    assert not {row["input"] for row in train} & {row["input"] for row in apart}
+    prompts = {row["input"] for row in apart}
+    assert len(prompts) <= max(1, len(counts) // 10)
+    assert len(apart) <= max(1, len(rows) // 10, min(counts))
+    assert train
+    assert apart
+
+
+def test_nine_hundred_rows_of_one_prompt_stay_in_training(llama: FrozenModel) -> None:
+    rows = [{"input": "same", "target": f"answer {index}"} for index in range(900)]
+    rows += record_rows(100)
+    for seed in range(4):
+        data = load_data(
+            rows, None, tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99, seed=seed
+        )
+        assert data.report.validation_rows == 10
+        assert len({example.prompt for example in data.train}) == 91
+
+
+@pytest.mark.parametrize("source", ["file", "memory"])
+def test_empty_targets_are_named_by_line(llama: FrozenModel, tmp_path: Path, source: str) -> None:
+    rows = record_rows(5)
+    for index in (1, 3):
+        rows[index]["target"] = ""
+    data = write_jsonl(tmp_path / "train.jsonl", rows) if source == "file" else rows
+    place = "train.jsonl" if source == "file" else "<training rows>"
+    with pytest.raises(
+        DataError, match=rf"{place}:2: the target is empty.*\n.*{place}:4: the target is empty"
+    ):
+        load_data(data, record_rows(2), tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99)
+
+
+def test_an_empty_prompt_is_named_by_line(llama: FrozenModel) -> None:
+    rows = [*record_rows(2), {"input": "", "target": "x"}]
+    with pytest.raises(DataError, match=":3: the prompt is empty"):
+        load_data(rows, rows[:1], tokenizer=llama.tokenizer, prompt="{input}", max_tokens=99)
 
 
 def test_a_target_that_is_no_label_is_named(llama: FrozenModel) -> None:

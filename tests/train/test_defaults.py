@@ -5,13 +5,17 @@ for stays.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rows import label_rows, record_rows
 
 from edgeprefix.train import FrozenModel, PrefixConfig, TrainConfig
-from edgeprefix.train.data import load_data
-from edgeprefix.train.defaults import Plan, plan
+from edgeprefix.train.batches import Batches
+from edgeprefix.train.data import Example, load_data
+from edgeprefix.train.defaults import Plan, _steps_of, plan
 
 
 def planned(
@@ -102,3 +106,31 @@ def test_what_was_asked_for_stays(llama: FrozenModel) -> None:
     assert {
         name: value for name, value in dataclasses.asdict(chosen).items() if name in asked
     } == asked
+
+
+@given(
+    rows=st.integers(1, 200),
+    batch_size=st.integers(1, 40),
+    accumulation=st.integers(1, 6),
+    epochs=st.integers(1, 3),
+)
+def test_an_epoch_meets_every_row(
+    rows: int, batch_size: int, accumulation: int, epochs: int
+) -> None:
+    """In the fewest steps that do; what is asked for is what the loop reads."""
+    examples = [Example(prompt=(3,), target=(4, 0), text=str(row)) for row in range(rows)]
+    batches = Batches(examples, batch_size=batch_size, seed=0)
+    steps = _steps_of(epochs, rows, min(batch_size, rows), accumulation)
+    met = Counter(
+        index for number in range(steps * accumulation) for index in batches.indices(number)
+    )
+    assert min(met.values()) >= epochs
+    assert len(met) == rows
+    before = (steps - 1) * accumulation
+    assert steps == 1 or before < epochs * batches.per_epoch
+
+
+def test_one_epoch_of_accumulated_batches_is_planned_whole(llama: FrozenModel) -> None:
+    train = TrainConfig(epochs=1, batch_size=16, accumulation=4)
+    assert planned(llama, 127, train=train).steps == 2
+    assert planned(llama, 127, train=dataclasses.replace(train, epochs=0.1)).steps == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from rows import record_rows
+from tokenizers import Tokenizer, processors
 
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import TrainingError
@@ -21,8 +22,9 @@ from edgeprefix.train import (
     train_prefix,
 )
 from edgeprefix.train.data import encode_example
-from edgeprefix.train.distill import TEACHER_FILE, Teacher, divergence, teacher_divergence
+from edgeprefix.train.distill import Teacher, divergence, teacher_divergence
 from edgeprefix.train.record import RunFolder
+from tiny import save_checkpoint, tiny_llama
 
 TEXT = "name: Ann | city: Rome | food: pasta | price: cheap -> Ann eats cheap pasta in Rome. " * 2
 CONFIG = TrainConfig(steps=25, lr=0.3, batch_size=8, precision="fp32")
@@ -61,6 +63,7 @@ def test_the_teachers_own_keys_and_values_diverge_by_nothing(
     ]
     teacher.prepare(examples, RunFolder(tmp_path))
     exact = llama.key_values(llama.tokenizer.encode_prompt(TEXT))
+    assert exact[0][0].shape[1] == teacher.tokens
     assert teacher_divergence(llama, exact, examples, teacher) == pytest.approx(0, abs=1e-5)
     assert teacher_divergence(llama, [], examples, teacher) > 1e-3
 
@@ -79,7 +82,8 @@ def test_the_divergence_is_at_most_the_one_over_all_tokens() -> None:
 def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(
     llama: FrozenModel, tmp_path: Path
 ) -> None:
-    run, path = RunFolder(tmp_path), tmp_path / TEACHER_FILE
+    run = RunFolder(tmp_path)
+    path = run.teacher_path
     examples = [
         encode_example(llama.tokenizer, row["input"], row["target"]) for row in record_rows(5)
     ]
@@ -96,6 +100,56 @@ def test_the_teachers_file_is_read_again_and_only_for_the_same_rows(
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(TrainingError, match=r"teacher\.safetensors cannot be read: .*; delete it"):
         Teacher(llama, TEXT).prepare(examples, run)
+
+
+def test_a_teacher_on_other_numbers_is_computed_anew(llama_base: Path, tmp_path: Path) -> None:
+    """Rounded weights and another precision give other answers for the same text and rows, in one
+    folder too.
+    """
+    bases = [
+        load_base(llama_base, precision=precision, weights=weights)
+        for precision, weights in [("fp32", "checkpoint"), ("fp32", "int4"), ("bf16", "checkpoint")]
+    ]
+    bases.append(dataclasses.replace(bases[0], route="cache"))
+    examples = [encode_example(bases[0].tokenizer, "name: Ann", "Ann lives here.")]
+    for number, base in enumerate(bases):
+        fresh, kept = Teacher(base, TEXT), Teacher(base, TEXT)
+        fresh.prepare(examples, RunFolder(tmp_path / str(number)))
+        kept.prepare(examples, RunFolder(tmp_path))
+        for one, other in zip(fresh.targets(examples), kept.targets(examples), strict=True):
+            assert torch.equal(one, other), (base.weights, base.precision, base.route)
+
+
+@pytest.mark.parametrize("text", [TEXT, "x"], ids=["a text", "one token"])
+@pytest.mark.parametrize("prompt", ["name: Bob", ""], ids=["a prompt", "no prompt"])
+def test_the_teacher_reads_one_text_with_one_begin_token(
+    tmp_path: Path, text: str, prompt: str
+) -> None:
+    """Its answers are those of the base over begin token, text, prompt and target in a row."""
+    base = base_with_begin_token(tmp_path / "base")
+    tokens = base.tokenizer
+    assert tokens.encode_prompt("x") == [1, *tokens.encode_piece("x"), 1, 1]
+    example = encode_example(tokens, prompt, "Bob lives here.")
+    example = dataclasses.replace(example, prompt=example.prompt[:-2])  # as a generation begins
+    teacher = Teacher(base, text)
+    teacher.prepare([example], RunFolder(tmp_path))
+    before = [1, *tokens.encode_piece(text), *tokens.encode_piece(prompt)]
+    with torch.no_grad():
+        logits = base.logits([], torch.tensor([[*before, *example.target]]))
+    expected = logits[len(before) - 1 : -1].log_softmax(-1)
+    ids, logs = teacher.targets([example])
+    torch.testing.assert_close(logs, expected.gather(1, ids), rtol=1e-4, atol=1e-4)
+
+
+def base_with_begin_token(folder: Path) -> FrozenModel:
+    """Its tokenizer puts <|pad|> before a prompt and twice behind it."""
+    save_checkpoint(tiny_llama(), folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|pad|> $A <|pad|> <|pad|>", special_tokens=[("<|pad|>", 1)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return load_base(folder, precision="fp32")
 
 
 def test_what_distilling_needs_is_said(llama_base: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rows import record_rows
 
-from edgeprefix.runtime.errors import TrainingError
+from edgeprefix.runtime.errors import TrainingDiverged, TrainingError, TrainingInterrupted
 from edgeprefix.train import PrefixConfig, Progress, TrainConfig, train_prefix
-from edgeprefix.train.search import Candidate, search
+from edgeprefix.train.search import Candidate, search, trial_steps
 
 START = Candidate(lr=0.1, value_lr_ratio=3.0, init="random")
 
@@ -33,7 +33,7 @@ def test_it_keeps_to_its_budget_and_a_diverging_setting_loses() -> None:
     def slow(candidate: Candidate) -> float:
         time.sleep(0.05)
         if candidate.lr > 0.1:
-            raise TrainingError("the loss became nan")
+            raise TrainingDiverged("the loss became nan")
         return candidate.lr
 
     began = time.perf_counter()
@@ -41,8 +41,23 @@ def test_it_keeps_to_its_budget_and_a_diverging_setting_loses() -> None:
     assert time.perf_counter() - began < 0.4
     assert 2 <= len(found.trials) <= 4
     assert found.chosen.lr <= 0.1
-    with pytest.raises(TrainingError, match="every setting that was tried diverged"):
+    with pytest.raises(TrainingDiverged, match="every setting that was tried diverged"):
         search(Candidate(lr=1.0, value_lr_ratio=1.0, init="random"), slow, budget_s=0.01, inits=())
+
+
+def test_only_divergence_loses_a_trial() -> None:
+    """Whatever else ends a trial ends the search, in words that say nothing of it."""
+    for error in (TrainingInterrupted("stopped"), TrainingError("no space"), MemoryError("full")):
+
+        def fail(_: Candidate, error: Exception = error) -> float:
+            raise error
+
+        with pytest.raises(type(error), match=str(error)):
+            search(START, fail, budget_s=60, inits=())
+
+
+def test_a_trial_is_no_longer_than_the_run() -> None:
+    assert [trial_steps(steps) for steps in (1, 19, 60, 1000)] == [1, 19, 20, 200]
 
 
 def test_a_run_begins_with_a_search_and_a_resume_keeps_its_choice(
@@ -66,7 +81,7 @@ def test_a_run_begins_with_a_search_and_a_resume_keeps_its_choice(
             resume=resume,
         )
 
-    with pytest.raises(TrainingError, match="interrupted at step 2 of 100"):
+    with pytest.raises(TrainingInterrupted, match="at step 2 of 100"):
         go(resume=False)
     before = json.loads((tmp_path / "run" / "run.json").read_text())["search"]
     assert len(before["trials"]) == 1

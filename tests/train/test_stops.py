@@ -7,26 +7,33 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rows import record_rows, write_jsonl
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import (
+    CapacityError,
     CheckpointError,
     DataError,
     OutputError,
     PrefixFileError,
     TrainingError,
+    TrainingInterrupted,
 )
 from edgeprefix.train import (
+    Base,
     PrefixConfig,
     Progress,
     TrainConfig,
@@ -34,6 +41,7 @@ from edgeprefix.train import (
     load_base,
     train_prefix,
 )
+from edgeprefix.train.checkpoint import read_checkpoint
 
 STEPS = 12
 CONFIG = TrainConfig(steps=STEPS, lr=0.05, batch_size=8, precision="fp32", validate_every=5)
@@ -41,7 +49,12 @@ COMMAND = "import sys; from edgeprefix.runtime.cli.root import main; main()"
 
 
 def go(
-    base: Path, out: Path, *, resume: bool = False, stop_at: int | None = None, **changes: object
+    base: Path | Base,
+    out: Path,
+    *,
+    resume: bool = False,
+    stop_at: int | None = None,
+    **changes: object,
 ) -> TrainResult:
     """Trains; with `stop_at`, the process gets a real Ctrl-C after that step."""
 
@@ -53,17 +66,12 @@ def go(
         "prefix": PrefixConfig(length=5),
         "train": CONFIG,
         "prompt": "{input} ->",
+        "data": record_rows(),
+        "validation": record_rows(8, start=100),
+        "task": "cities",
+        "progress": interrupt,
     }
-    return train_prefix(
-        base,
-        record_rows(),
-        record_rows(8, start=100),
-        task="cities",
-        out=out,
-        resume=resume,
-        progress=interrupt,
-        **(settings | changes),  # type: ignore[arg-type]
-    )
+    return train_prefix(base, out=out, resume=resume, **(settings | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
@@ -80,9 +88,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     train = dataclasses.replace(CONFIG, prompt_dropout=prompt_dropout)
     whole = go(llama_base, tmp_path / "whole", prefix=config, train=train)
     with pytest.raises(
-        TrainingError, match=rf"interrupted at step {stop_at} of 12; nothing is lost.*--resume"
+        TrainingInterrupted, match=rf"at step {stop_at} of 12; nothing is lost.*--resume"
     ):
         go(llama_base, tmp_path / "parts", stop_at=stop_at, prefix=config, train=train)
+    kept = read_checkpoint(tmp_path / "parts" / "last.safetensors")
+    assert kept.progressed.step == stop_at, "steps since the last validation are lost"
     resumed = go(llama_base, tmp_path / "parts", resume=True, prefix=config, train=train)
     expected, actual = (load_file(run / "last.safetensors") for run in (whole.run, resumed.run))
     assert set(expected) == set(actual)
@@ -94,6 +104,25 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 def logged_steps(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_ctrl_c_means_again_what_it_meant(llama_base: Path, tmp_path: Path) -> None:
+    """After a run, whether it ended or was interrupted; a second Ctrl-C within it ends it at
+    once.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted):
+        go(llama_base, tmp_path / "once", stop_at=2)
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def twice(progress: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(llama_base, tmp_path / "twice", progress=twice)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert read_checkpoint(tmp_path / "twice" / "last.safetensors").progressed.step == 0
 
 
 def test_resuming_a_finished_run_gives_its_result_again(llama_base: Path, tmp_path: Path) -> None:
@@ -118,6 +147,146 @@ def test_a_resume_with_other_settings_is_refused(llama_base: Path, tmp_path: Pat
     ):
         go(llama_base, tmp_path / "run", resume=True, train=fewer)
     assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"task": "towns"}, "task was 'cities', now 'towns'"),
+        ({"stop": ["##"]}, r"stop was \[\], now \['##'\]"),
+        ({"licence": "CC0-1.0"}, "licence was '', now 'CC0-1.0'"),
+        ({"data": record_rows(39)}, "data was '"),
+        ({"validation": record_rows(8, start=101)}, "data was '"),
+        ({"target": "input"}, "data was '"),
+        ({"search_s": 1.0}, "began without --search; leave it out"),
+        ({"teacher": "name: Ann"}, "teacher was None, now '"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_resume_with_what_it_would_not_apply_is_refused(
+    llama_base: Path, interrupted: Path, change: dict[str, object], named: str
+) -> None:
+    before = {file.name: file.read_bytes() for file in interrupted.iterdir()}
+    with pytest.raises(TrainingError, match=named):
+        go(llama_base, interrupted, resume=True, **change)
+    assert {file.name: file.read_bytes() for file in interrupted.iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def interrupted(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("interrupted") / "run"
+    with pytest.raises(TrainingInterrupted):
+        go(llama_base, run, stop_at=1)
+    return run
+
+
+@pytest.mark.parametrize("reparam", [False, True])
+def test_a_run_that_began_from_its_own_prefix_resumes_without_it(
+    llama_base: Path, tmp_path: Path, reparam: bool
+) -> None:
+    """The start is in the checkpoint: its file is replaced by the run itself."""
+    first, run = tmp_path / "first" / "prefix.safetensors", tmp_path / "run"
+    go(llama_base, first.parent, train=dataclasses.replace(CONFIG, steps=2))
+    shutil.copytree(first.parent, run)
+    whole = go(
+        llama_base, tmp_path / "whole", prefix=PrefixConfig(init=str(first), reparam=reparam)
+    )
+    follow = PrefixConfig(init=str(run / "prefix.safetensors"), reparam=reparam)
+    with pytest.raises(TrainingInterrupted):
+        go(llama_base, run, prefix=follow, stop_at=6, force=True)
+    assert (run / "prefix.safetensors").read_bytes() != first.read_bytes()
+    (run / "prefix.safetensors").unlink()
+    resumed = go(llama_base, run, prefix=follow, resume=True)
+    expected, actual = (load_file(folder / "last.safetensors") for folder in (whole.run, run))
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+    assert resumed.validation_loss == whole.validation_loss
+
+
+def test_a_checkpoint_of_another_format_version_is_refused(
+    llama_base: Path, interrupted: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(interrupted, tmp_path / "run")
+    with safe_open(run / "last.safetensors", "np") as file:
+        metadata = file.metadata() | {"version": "1"}
+    save_file(load_file(run / "last.safetensors"), run / "last.safetensors", metadata)
+    with pytest.raises(TrainingError, match="has format version 1, this edgeprefix resumes 2"):
+        go(llama_base, run, resume=True)
+
+
+def test_forcing_a_run_removes_what_the_old_one_left_and_nothing_else(
+    llama_base: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    quick = dataclasses.replace(CONFIG, steps=2, tensorboard=True)
+    go(llama_base, run, train=quick, teacher="name: Ann", search_s=0.01)
+    (run / "notes.txt").write_text("mine")
+    (run / "search" / "1" / "notes.txt").write_text("mine")
+    kept = [run / "notes.txt", run / "search", run / "search" / "1"]
+    kept.append(run / "search" / "1" / "notes.txt")
+    assert len(list(run.rglob("*"))) > len(kept) + 10
+    with pytest.raises(TrainingInterrupted):
+        go(llama_base, run, force=True, stop_at=1)  # before its first validation
+    new = [run / name for name in ("last.safetensors", "metrics.jsonl", "run.json")]
+    assert sorted(run.rglob("*")) == sorted(kept + new)
+
+
+def test_a_refused_replacement_leaves_the_old_run(llama_base: Path, tmp_path: Path) -> None:
+    go(llama_base, tmp_path / "run", train=dataclasses.replace(CONFIG, steps=1))
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    with pytest.raises(PrefixFileError, match="task name 'a b' cannot be used"):
+        go(llama_base, tmp_path / "run", force=True, task="a b")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_foreign_prefix_in_the_folder_is_not_overwritten(
+    llama_base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prefix.safetensors").write_bytes(b"a prefix of another kind")
+    with pytest.raises(OutputError, match="holds a run already"):
+        go(llama_base, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [
+        lambda: torch.empty(1 << 50),
+        lambda: bytearray(1 << 60),
+    ],
+    ids=["torch", "python"],
+)
+@pytest.mark.parametrize("steps_before", [1, 2], ids=["in a step", "in the validation"])
+def test_running_out_of_memory_says_what_to_lower(
+    llama_base: Path, tmp_path: Path, allocate: Callable[[], object], steps_before: int
+) -> None:
+    base = load_base(llama_base, precision="fp32")
+    config = dataclasses.replace(CONFIG, validate_every=2)
+
+    def break_the_base(progress: Progress) -> None:
+        if progress.step == steps_before:
+            base.model.register_forward_pre_hook(lambda *_: allocate())
+
+    where = {1: "at step 2 with batch size 8 and prefix length 5: lower --batch-size", 2: "step 3"}
+    with pytest.raises(CapacityError, match=f"out of memory .*{where[steps_before]}"):
+        go(base, tmp_path / "run", train=config, progress=break_the_base)
+
+
+@pytest.mark.parametrize(
+    "words", ["the memory of a model", "can't allocate memory", "DefaultCPUAllocator: memory"]
+)
+def test_an_error_that_speaks_of_memory_is_not_running_out_of_it(
+    llama_base: Path, tmp_path: Path, words: str
+) -> None:
+    base = load_base(llama_base, precision="fp32")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(words)
+
+    def break_the_base(_: Progress) -> None:
+        base.model.register_forward_pre_hook(fail)
+
+    with pytest.raises(RuntimeError, match=words):
+        go(base, tmp_path / "run", progress=break_the_base)
 
 
 def test_a_damaged_checkpoint_is_named(llama_base: Path, tmp_path: Path) -> None:
