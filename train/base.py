@@ -347,8 +347,8 @@ def _has_fast_bf16(device: torch.device) -> bool:
 
 def _bf16_pays() -> bool:
     """Times products of matrices, in turns, the best of many. What a processor says of itself is
-    not enough: one that has bf16 instructions was slower with them (docs/training.md, "How it is
-    fast").
+    not enough: one that has bf16 instructions was slower with them
+    (docs/lab/training-speed.md).
     """
     matrices = {
         dtype: torch.ones(512, 512, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
