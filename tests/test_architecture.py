@@ -89,3 +89,19 @@ def test_the_changelog_knows_the_version() -> None:
     from edgeprefix.runtime.version import __version__
 
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_any_selection_of_test_files_collects() -> None:
+    """A helper of the tests is on the path and no other has its name; a conftest's name is
+    everybody's, so nothing is imported from one.
+    """
+    pytest_settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+    on_path = {ROOT / folder for folder in pytest_settings["ini_options"]["pythonpath"]}
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    helpers = [path for path in files if not path.stem.startswith(("test_", "conftest"))]
+    names = {path.stem for path in helpers}
+    assert len(names) == len(helpers), "two helpers of one name"
+    assert not names & set(sys.stdlib_module_names)
+    assert {path.parent for path in helpers} <= on_path
+    for path in files:
+        assert "conftest" not in imported_modules(path), f"{path}: give what is shared a module"
