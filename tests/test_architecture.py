@@ -1,4 +1,4 @@
-"""The house itself: imports run one way, the runtime is light, everything is packaged."""
+"""The packages: imports run one way, the runtime is light, everything is packaged."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield f"{node.module}"
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_run_one_way(room: str) -> None:
-    allowed = MAY_IMPORT[room] | {room}
-    for path in sorted(FOLDERS[room].rglob("*.py")):
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_run_one_way(package: str) -> None:
+    allowed = MAY_IMPORT[package] | {package}
+    for path in sorted(FOLDERS[package].rglob("*.py")):
         for module in imported_modules(path):
             if module.startswith("edgeprefix."):
                 target = module.split(".")[1]
                 assert target in allowed, (
-                    f"{path.relative_to(ROOT)} imports {module}: {room} may see {sorted(allowed)}"
+                    f"{path.relative_to(ROOT)} imports {module}; "
+                    f"{package} may see {sorted(allowed)}"
                 )
 
 
@@ -76,8 +77,8 @@ def test_import_budget_of_the_runtime() -> None:
 def test_every_folder_with_code_is_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {
-        ".".join(("edgeprefix", room, *path.parent.relative_to(folder).parts))
-        for room, folder in FOLDERS.items()
+        ".".join(("edgeprefix", package, *path.parent.relative_to(folder).parts))
+        for package, folder in FOLDERS.items()
         for path in folder.rglob("*.py")
     }
     assert packages == set(settings["packages"]), (
