@@ -2,9 +2,9 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
-ROOMS  := base train export runtime page demo bench
+PACKAGES := base train export runtime page demo bench
 
-.PHONY: demo test test-slow test-gpu test-optimum check bench clean
+.PHONY: demo test test-slow test-gpu test-optimum check docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgeprefix demo --out demo-report --force
@@ -25,13 +25,17 @@ test-optimum: $(VENV)-optimum/installed
 check: $(VENV)/installed $(VENV)/typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=$(VENV)/typecheck $(BIN)/mypy $(addprefix -p edgeprefix.,$(ROOMS))
+	MYPYPATH=$(VENV)/typecheck $(BIN)/mypy $(addprefix -p edgeprefix.,$(PACKAGES))
+
+# Strict: a warning is an error, a broken link within the pages too; fresh, so that none is overlooked.
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/e2e.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-optimum build demo-report *.egg-info
+	rm -rf $(VENV) $(VENV)-optimum build demo-report docs/_build *.egg-info
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,5 +49,5 @@ $(VENV)-optimum/installed: pyproject.toml tests/export/optimum_environment.py
 # mypy does not follow the editable install's folder mapping, so it is shown the same package as a tree of links.
 $(VENV)/typecheck:
 	mkdir -p $@/edgeprefix
-	$(foreach room,$(filter-out bench,$(ROOMS)),ln -sfn $(CURDIR)/$(room) $@/edgeprefix/$(room);)
+	$(foreach package,$(filter-out bench,$(PACKAGES)),ln -sfn $(CURDIR)/$(package) $@/edgeprefix/$(package);)
 	ln -sfn $(CURDIR)/benchmarks/bench $@/edgeprefix/bench

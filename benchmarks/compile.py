@@ -111,8 +111,8 @@ def make_bundle(out: Path) -> None:
 
 def gain(bundle: Path, rounds: int) -> dict[str, Any]:
     """First-token times by length of the text, and compile times by length of the chunks."""
-    room = max(LENGTHS) + PROMPT_TOKENS + 1
-    with Engine.load(bundle, max_batch=1, max_length=room, chunk_tokens=256) as engine:
+    positions = max(LENGTHS) + PROMPT_TOKENS + 1
+    with Engine.load(bundle, max_batch=1, max_length=positions, chunk_tokens=256) as engine:
         engine.generate([1] * 300, max_new_tokens=2, ignore_end=True)  # warm
         rows = [_row(engine, length, rounds) for length in LENGTHS]
     chunks = {str(chunk): _compile_s(bundle, chunk) for chunk in CHUNKS}

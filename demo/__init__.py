@@ -1,4 +1,4 @@
-"""The top floor: the embedded base, three seeded tasks, and the whole pipeline on one page
+"""The embedded base, three seeded tasks, and the whole pipeline on one page
 (`edgeprefix demo`).
 
 Nothing is imported here, so that the measuring process can start from this package without torch.

@@ -2,8 +2,8 @@
 
 The trainer keeps its best prefix in the run's folder in the prefix file's own format, keys and
 values computed and any reparametrisation folded. So exporting a run is checking: of the file, of
-the base, of the numbers in the dtype asked for. A folder with an adapter_config.json takes the door
-of `export/peft`.
+the base, of the numbers in the dtype asked for. A folder with an adapter_config.json goes
+through `export/peft`.
 """
 
 from __future__ import annotations

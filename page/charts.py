@@ -139,11 +139,11 @@ def intervals(rows: Sequence[Interval], *, title: str, left: str, right: str) ->
     """
     bounds = [bound for row in rows for bound in (row.low, row.high) if bound > 0]
     reach = min(max([1.1, *bounds, *(1 / bound for bound in bounds)]), _WIDEST_RATIO)
-    room, begin = WIDTH - 70, 4
+    end, begin = WIDTH - 70, 4
 
     def across(ratio: float) -> float:
         share = 0.5 + 0.5 * math.log(max(ratio, 1e-9)) / math.log(reach)
-        return begin + min(max(share, 0), 1) * (room - begin)
+        return begin + min(max(share, 0), 1) * (end - begin)
 
     height, parts = 34, []
     for index, row in enumerate(rows):
@@ -152,7 +152,7 @@ def intervals(rows: Sequence[Interval], *, title: str, left: str, right: str) ->
             f'{name}="{across(bound):.1f}"' for name, bound in (("x1", row.low), ("x2", row.high))
         )
         parts.append(_text(0, middle - 11, row.label, "bar-label"))
-        parts.append(f'<line class="grid" x1="{begin}" x2="{room}" y1="{middle}" y2="{middle}"/>')
+        parts.append(f'<line class="grid" x1="{begin}" x2="{end}" y1="{middle}" y2="{middle}"/>')
         parts.append(
             f'<line class="one" x1="{across(1):.1f}" x2="{across(1):.1f}" y1="{middle - 6}" y2="{middle + 6}"/>'
         )
@@ -195,20 +195,20 @@ def _line(line: Series, place: Callable[[float, float], Point]) -> list[str]:
 
 
 def _bars(rows: Sequence[Bar], share: Scale, title: str) -> str:
-    height, room = 34, WIDTH - 78  # a row's height; the longest bar leaves room for its number
+    height, longest = 34, WIDTH - 78  # of a row; the longest bar leaves space for its number
     parts = []
     for index, row in enumerate(rows):
         top = index * height
-        width = max(min(share(row.value), 1) * room, 2)
+        width = max(min(share(row.value), 1) * longest, 2)
         parts.append(_text(0, top + 12, row.label, "bar-label"))
         parts.append(
-            f'<rect class="bar-back" x="0" y="{top + 17}" width="{room}" height="10" rx="5"/>'
+            f'<rect class="bar-back" x="0" y="{top + 17}" width="{longest}" height="10" rx="5"/>'
         )
         parts.append(
             f'<rect class="bar {row.style}" x="0" y="{top + 17}" width="{width:.1f}" height="10" rx="5"/>'
         )
         if row.spread is not None:
-            low, high = (min(max(share(bound), 0), 1) * room for bound in row.spread)
+            low, high = (min(max(share(bound), 0), 1) * longest for bound in row.spread)
             parts.append(
                 f'<line class="error" x1="{low:.1f}" x2="{high:.1f}" y1="{top + 22}" y2="{top + 22}"/>'
             )

@@ -1,16 +1,13 @@
-"""Fixtures that all test folders share: tiny checkpoints, made once a session."""
+"""Fixtures that all test folders share: tiny checkpoints and bundles, made once a session."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # `import tiny` from every test folder
 
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
@@ -33,6 +30,28 @@ def gpt2_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mistral_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tiny_mistral(), tmp_path_factory.mktemp("base") / "tiny-mistral")
+
+
+@pytest.fixture(scope="session")
+def llama_bundle(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(llama_base, tmp_path_factory.mktemp("bundle") / "llama")
+
+
+@pytest.fixture(scope="session")
+def gpt2_bundle(gpt2_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(gpt2_base, tmp_path_factory.mktemp("bundle") / "gpt2")
+
+
+@pytest.fixture(scope="session")
+def int4_bundle(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(llama_base, tmp_path_factory.mktemp("bundle") / "llama-int4", precision="int4")
+
+
+def export(base: Path, folder: Path, *, precision: str = "fp32") -> Path:
+    from edgeprefix.export import export_decoder  # here, since most tests need no torch.onnx
+
+    export_decoder(base, folder, precision=precision, verify=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The house itself: imports run one way, the runtime is light, everything is packaged."""
+"""The packages: imports run one way, the runtime is light, everything is packaged."""
 
 from __future__ import annotations
 
@@ -48,15 +48,16 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield f"{node.module}"
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_run_one_way(room: str) -> None:
-    allowed = MAY_IMPORT[room] | {room}
-    for path in sorted(FOLDERS[room].rglob("*.py")):
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_run_one_way(package: str) -> None:
+    allowed = MAY_IMPORT[package] | {package}
+    for path in sorted(FOLDERS[package].rglob("*.py")):
         for module in imported_modules(path):
             if module.startswith("edgeprefix."):
                 target = module.split(".")[1]
                 assert target in allowed, (
-                    f"{path.relative_to(ROOT)} imports {module}: {room} may see {sorted(allowed)}"
+                    f"{path.relative_to(ROOT)} imports {module}; "
+                    f"{package} may see {sorted(allowed)}"
                 )
 
 
@@ -107,8 +108,8 @@ def test_import_budget_of_the_runtime() -> None:
 def test_every_folder_with_code_is_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {
-        ".".join(("edgeprefix", room, *path.parent.relative_to(folder).parts))
-        for room, folder in FOLDERS.items()
+        ".".join(("edgeprefix", package, *path.parent.relative_to(folder).parts))
+        for package, folder in FOLDERS.items()
         for path in folder.rglob("*.py")
     }
     assert packages == set(settings["packages"]), (
@@ -120,3 +121,19 @@ def test_the_changelog_knows_the_version() -> None:
     from edgeprefix.runtime.version import __version__
 
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_any_selection_of_test_files_collects() -> None:
+    """A helper of the tests is on the path and no other has its name; a conftest's name is
+    everybody's, so nothing is imported from one.
+    """
+    pytest_settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]
+    on_path = {ROOT / folder for folder in pytest_settings["ini_options"]["pythonpath"]}
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    helpers = [path for path in files if not path.stem.startswith(("test_", "conftest"))]
+    names = {path.stem for path in helpers}
+    assert len(names) == len(helpers), "two helpers of one name"
+    assert not names & set(sys.stdlib_module_names)
+    assert {path.parent for path in helpers} <= on_path
+    for path in files:
+        assert "conftest" not in imported_modules(path), f"{path}: give what is shared a module"

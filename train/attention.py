@@ -4,7 +4,7 @@ attention implementation.
 transformers would copy the prefix into every row's cache and hand the lot to one kernel. Here the
 prefix stays [H, P, D]: its scores are one large matrix product for the whole batch, and its
 gradient comes out summed already. On a CPU a training step takes about half of the time of
-`scaled_dot_product_attention`, whose bf16 backward is slow there (docs/training.md).
+`scaled_dot_product_attention`, whose bf16 backward is slow there (docs/lab/training-speed.md).
 
 The name is ROUTE; no model code is touched. The computation itself is in `shared_prefix.py`.
 Letters: B rows, S text tokens, H key/value heads, G query heads per key/value head, P prefix

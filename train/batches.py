@@ -2,7 +2,7 @@
 sees what it would have seen.
 
 A batch is a random choice of rows: batches of like lengths would save padding, but each step would
-then see one kind of text, and the prefix ends worse (docs/training.md, "What was tried").
+then see one kind of text, and the prefix ends worse (docs/lab/training-tried.md).
 `groups_of_like_length` saves the padding inside a step instead. Labels alone are not left to
 chance: what their numbers differ by from batch to batch is noise in the faint signal that tells
 them apart.

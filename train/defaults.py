@@ -1,5 +1,5 @@
 """Every setting that the user left open, chosen from the data and the base by rules that were
-measured (docs/training.md).
+measured (docs/lab/training-tried.md).
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ def _dropped(prefix: PrefixTensors, share: float, *, seed: tuple[int, int]) -> P
     step alone; scales the rest up.
 
     Whole positions: zeroing single entries drowns the faint signal of labels (measured,
-    docs/training.md).
+    docs/lab/training-few-rows.md).
     """
     if not share:
         return prefix

@@ -13,7 +13,7 @@ from torch import Tensor
 
 # Shorter memories than the usual (0.9, 0.999): the first gradients of a prefix are far larger than
 # those of the plateau that follows, and a long memory of them keeps the steps small to the end
-# (docs/training.md, "What was tried").
+# (docs/lab/training-tried.md).
 _BETAS = (0.8, 0.9)
 _EPSILON = 1e-10  # gradients of a prefix are often below the usual 1e-8
 

@@ -37,7 +37,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 def _bf16_pays() -> bool:
     """Times products of matrices, in turns, the best of many. What a processor says of itself is
-    not enough: one that has bf16 instructions was slower with them (docs/training.md, "How it is
+    not enough: one that has bf16 instructions was slower with them (docs/lab/training-speed.md
     fast").
     """
     matrices = {

@@ -46,11 +46,11 @@ class CompanyWatch:
         end = _now()
         if self._start is None or end is None:
             return None
-        room = max((end.at - self._start.at) * _cores(), 1e-9)
+        capacity = max((end.at - self._start.at) * _cores(), 1e-9)
         others = end.busy_s - self._start.busy_s - (end.own_s - self._start.own_s)
         steal = end.steal_s - self._start.steal_s
         return Shares(
-            others=min(max(others / room, 0.0), 1.0), steal=min(max(steal / room, 0.0), 1.0)
+            others=min(max(others / capacity, 0.0), 1.0), steal=min(max(steal / capacity, 0.0), 1.0)
         )
 
 

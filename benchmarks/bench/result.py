@@ -127,7 +127,7 @@ def _skipped(findings: Findings, cells: Sequence[Cell]) -> Iterator[tuple[str, s
         if cell in planned_out:
             yield (
                 f"{cell.label} (about {planned_out[cell].seconds(rounds):.1f} s)",
-                "no room in the budget",
+                "beyond the budget",
             )
         elif cell not in findings.collector.cells:
             yield cell.label, "the time was over" if findings.complete else "interrupted"

@@ -133,8 +133,8 @@ class Stopwatch:
 
     def _threads(self, cell: Cell) -> Samples:
         """The three numbers that threads change most, each in rounds of its own."""
-        room = self._setup.max_length - self._setup.new_tokens - slack(cell.batch or 1)
-        context = max(1, min(128, room))
+        longest = self._setup.max_length - self._setup.new_tokens - slack(cell.batch or 1)
+        context = max(1, min(128, longest))
         one = self._repeated(Cell("decode", batch=1, context=context))
         full = self._repeated(Cell("decode", batch=cell.batch, context=context))
         first = self._repeated(Cell("prefill", prompt_tokens=context))

@@ -33,9 +33,9 @@ def probe(engine: Engine) -> dict[str, float]:
     """Rough seconds of a prompt's token, of a step of one row, and of one of all rows, after a
     warming round.
     """
-    room = engine.max_length
-    tokens = max(1, min(_PROBE_TOKENS, room // 2))
-    steps = max(2, min(_PROBE_STEPS, room - tokens))
+    positions = engine.max_length
+    tokens = max(1, min(_PROBE_TOKENS, positions // 2))
+    steps = max(2, min(_PROBE_STEPS, positions - tokens))
     prompt = prompt_ids(tokens, engine.manifest.vocabulary)
     request = Request(prompt, max_new_tokens=steps, ignore_end=True)
     found: dict[str, float] = {}

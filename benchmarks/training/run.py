@@ -10,8 +10,9 @@ rows, steps, batches.
 
 Each cell runs in a process of its own, so that peak memory is its own. Its result is appended to
 the results (RESULTS below, or FEW_RESULTS) at once; cells that stand there are not run again, so an
-interrupted run goes on where it was. `tables.py` turns a file into the tables of docs/training.md.
-Needs ../shared/data and the package peft.
+interrupted run goes on where it was. `tables.py` turns a file into the tables of
+docs/lab/training-peft.md and docs/lab/training-few-rows.md. Needs ../shared/data and the package
+peft.
 """
 
 from __future__ import annotations

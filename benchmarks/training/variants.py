@@ -2,7 +2,7 @@
 measure them again.
 
 Each replaces a constant or a function of edgeprefix.train for this process. What they gave stands
-in docs/training.md.
+in docs/lab/training-tried.md.
 """
 
 from __future__ import annotations

@@ -142,9 +142,9 @@ class _Trial:
         feeds = {
             name: self._typed(name, value) for name, value in small.items() if name in self._inputs
         }
-        room = ((0, 0), (0, 0), (padding, 0), (0, 0))
+        widths = ((0, 0), (0, 0), (padding, 0), (0, 0))
         feeds |= {
-            f"past_key_values.{name}": np.pad(state, room)
+            f"past_key_values.{name}": np.pad(state, widths)
             for name, state in zip(self._names, past, strict=True)
         }
         logits, *presents = self._session.run(

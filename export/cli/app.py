@@ -1,4 +1,4 @@
-"""The commands of this room. Errors go up to the root, which prints them."""
+"""The commands of this package. Errors go up to the root, which prints them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from edgeprefix.export.peft.config import (
     read_adapter_config,
 )
 from edgeprefix.export.peft.embeddings import run_over_embeddings
-from edgeprefix.export.peft.fit import require_layers_fit, require_room, require_width_fits
+from edgeprefix.export.peft.fit import require_layers_fit, require_positions, require_width_fits
 from edgeprefix.export.peft.kv_layout import unpack_layers
 from edgeprefix.export.peft.tensors import read_prompt
 from edgeprefix.export.trace import survey_layers
@@ -94,7 +94,7 @@ def _stored_states(
     )
     layers = survey_layers(base.model)
     require_layers_fit(folder, config, prompt, identity, layers)
-    require_room(folder, config, identity, base.max_positions)
+    require_positions(folder, config, identity, base.max_positions)
     return identity, unpack_layers(
         prompt.numpy(), layers=len(layers), heads=layers[0].shape.kv_heads
     )
@@ -107,7 +107,7 @@ def _computed_states(
     base = load_base(source.base, revision=source.revision)
     table: Any = base.model.get_input_embeddings()
     require_width_fits(folder, config, prompt, base.identity, int(table.weight.shape[1]))
-    require_room(folder, config, base.identity, base.max_positions)
+    require_positions(folder, config, base.identity, base.max_positions)
     return base.identity, run_over_embeddings(base, survey_layers(base.model), prompt)
 
 

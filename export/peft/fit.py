@@ -49,16 +49,16 @@ def require_width_fits(
     )
 
 
-def require_room(
+def require_positions(
     folder: Path, config: AdapterConfig, identity: BaseIdentity, positions: int
 ) -> None:
     """Virtual tokens against the positions of the base. Raises BaseMismatchError."""
-    room = (
+    differences = (
         []
         if config.length < positions
         else [f"{config.length} virtual tokens, the base has {positions} positions"]
     )
-    _require_no_difference(folder, config, identity, room)
+    _require_no_difference(folder, config, identity, differences)
 
 
 def _differences(count: int, heads: tuple[int, int], layers: tuple[Layer, ...]) -> list[str]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx_ir as ir
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # `import zoo`
+from graphs import MakeBundle
 
 from edgeprefix.base import Base, load_base
 from edgeprefix.export.bundle import build_graph, write_bundle
 from edgeprefix.export.calibration import measure_scales
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.trace import Layer
-from edgeprefix.runtime.contracts.manifest import GRAPH_FILE
-
-MakeBundle = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +47,3 @@ def llama_bundle(
         return made[kind]
 
     return make
-
-
-def graph_of(bundle: Path) -> ir.Graph:
-    return ir.load(bundle / GRAPH_FILE).graph
-
-
-def ops(graph: ir.Graph) -> list[str]:
-    return [node.op_type for node in graph]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import MakeBundle
+from graphs import MakeBundle
 from masked_graph import to_masked_graph
 from onnx import TensorProto, helper, numpy_helper
 from past_graph import export_past_graph

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeBundle, graph_of
+from graphs import MakeBundle, graph_of
 from zoo import tiny_model
 
 from edgeprefix.base import Base

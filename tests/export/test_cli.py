@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import MakeBundle
+from graphs import MakeBundle
 from typer.testing import CliRunner
 
 from edgeprefix.export.cli.app import export_app, verify_app

@@ -30,7 +30,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_nothing_is_half_written(llama_base: Path, small_disk: Path) -> None:
-    """The first bundle fits; there is no room for a second one beside it, so the first stays as it
+    """The first bundle fits; there is no space for a second one beside it, so the first stays as it
     is.
     """
     bundle = small_disk / "bundle"

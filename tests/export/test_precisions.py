@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from conftest import MakeBundle, graph_of, ops
+from graphs import MakeBundle, graph_of, ops
 from zoo import tiny_model
 
 from edgeprefix.base import Base

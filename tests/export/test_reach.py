@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeBundle
+from graphs import MakeBundle
 
 OLDEST = "1.26.0"
 WEB = "1.30"

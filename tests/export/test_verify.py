@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeBundle
+from graphs import MakeBundle
 
 from edgeprefix.base import Base
 from edgeprefix.export import verify

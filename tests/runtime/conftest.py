@@ -1,42 +1,16 @@
-"""Bundles of the tiny bases, exported once a session, and prefixes for them."""
+"""Prefixes for the bundles of the tiny bases, and engines that know them."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from edgeprefix.export import export_decoder
-from edgeprefix.runtime import Engine
-from edgeprefix.runtime.contracts.manifest import Manifest
-
-sys.path.insert(0, str(Path(__file__).parent))  # `import bundles` from the tests beside
-
 from bundles import TASKS, make_prefix
 from command import Edgeprefix
 
-
-@pytest.fixture(scope="session")
-def llama_bundle(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle") / "llama"
-    export_decoder(llama_base, folder, verify=False)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def gpt2_bundle(gpt2_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle") / "gpt2"
-    export_decoder(gpt2_base, folder, verify=False)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def int4_bundle(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle") / "llama-int4"
-    export_decoder(llama_base, folder, precision="int4", verify=False)
-    return folder
+from edgeprefix.runtime import Engine
+from edgeprefix.runtime.contracts.manifest import Manifest
 
 
 @pytest.fixture(scope="session", params=["llama", "gpt2"])

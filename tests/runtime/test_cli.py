@@ -70,8 +70,8 @@ def test_run_streams_one_prompt(
 def test_the_cache_is_announced_before_it_is_made_and_refused_with_numbers(
     edgeprefix: Edgeprefix, llama_bundle: Path, tmp_path: Path
 ) -> None:
-    rooms = ("--max-batch", 3, "--max-length", 100)
-    done = edgeprefix("run", llama_bundle, "--input", "x", "--max-new-tokens", 2, *rooms)
+    sizes = ("--max-batch", 3, "--max-length", 100)
+    done = edgeprefix("run", llama_bundle, "--input", "x", "--max-new-tokens", 2, *sizes)
     assert re.match(r"cache: 3 rows x 100 positions = 0\.1 MiB, [\d,]+ MiB are free\n", done.stderr)
     vast = edgeprefix(
         "run", llama_bundle, "--input", "x", "--max-batch", 10_000_000, "--max-length", 256

@@ -184,7 +184,7 @@ def test_cuda_gives_the_tokens_that_the_cpu_gives(
     cache.
     """
     export_decoder(llama_base, tmp_path / "fp16", precision="fp16", verify=False)
-    rooms: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "prefixes": prefix_folder,
         "max_batch": 4,
         "max_length": 96,
@@ -197,7 +197,7 @@ def test_cuda_gives_the_tokens_that_the_cpu_gives(
     ]
     results = []
     for providers in ([CUDA], [CPU]):
-        with Engine.load(tmp_path / "fp16", providers=providers, **rooms) as engine:
+        with Engine.load(tmp_path / "fp16", providers=providers, **settings) as engine:
             assert isinstance(engine._cache, DeviceCache) == (providers == [CUDA])
             tokens = [one.tokens for one in engine.generate_many(requests)]
             results.append((tokens, list(engine.score("x", ["yes", "no"], prefix="poem"))))

@@ -278,7 +278,7 @@ class FailsToWrite(Cache):
 
     def write(self, slot: int, packed: Sequence[Any]) -> None:
         if packed[0].shape[3] == 1:
-            raise MemoryError("no room on the device")
+            raise MemoryError("no memory on the device")
         super().write(slot, packed)
 
 

@@ -34,7 +34,7 @@ BYTES = 2 * 2 * 2 * 16 * 4
 
 @pytest.fixture
 def small(llama_bundle: Path) -> Iterator[Engine]:
-    """Room for ten positions of prefixes."""
+    """Space for ten positions of prefixes."""
     with Engine.load(
         llama_bundle, max_batch=1, max_length=64, threads=1, prefix_bytes=10 * BYTES
     ) as engine:
