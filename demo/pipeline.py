@@ -22,6 +22,7 @@ from edgeprefix.demo.stages import Stages, Watch, unwatched
 from edgeprefix.demo.tasks import TASKS, DemoRow, DemoTask, Part, make_rows, write_rows
 from edgeprefix.demo.training import train_task
 from edgeprefix.runtime.contracts.files import atomic_folder
+from edgeprefix.runtime.contracts.manifest import bundle_files
 from edgeprefix.runtime.errors import CheckpointError
 from edgeprefix.train import FrozenModel, TrainResult, load_base
 
@@ -63,7 +64,7 @@ def run_demo(options: DemoOptions, *, watch: Watch = unwatched) -> dict[str, Any
     be written.
     """
     source, stages = _base_source(options), Stages(watch)
-    with atomic_folder(options.out, force=options.force) as folder:
+    with atomic_folder(options.out, ours=demo_files, force=options.force) as folder:
         run = _Run(
             options=options,
             source=source,
@@ -83,6 +84,20 @@ def run_demo(options: DemoOptions, *, watch: Watch = unwatched) -> dict[str, Any
         )
         (folder / "report.html").write_text(render(report), encoding="utf-8")
     return report
+
+
+def demo_files(folder: Path) -> set[str]:
+    """What an earlier demo wrote to a folder; empty when it is none of a demo's."""
+    if not (folder / "report.json").is_file():
+        return set()
+    tasks = {name for task in TASKS for name in (f"runs/{task.name}/", f"data/{task.name}/")}
+    prefixes = {f"prefixes/{task.name}.safetensors" for task in TASKS}
+    bundles = {
+        f"bundles/{precision}/{name}"
+        for precision in PRECISIONS
+        for name in bundle_files(folder / "bundles" / precision)
+    }
+    return {"report.json", "report.html", *tasks, *prefixes, *bundles}
 
 
 def _base_source(options: DemoOptions) -> str:

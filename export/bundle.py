@@ -33,6 +33,7 @@ from edgeprefix.runtime.contracts.manifest import (
     PRECISIONS,
     TOKENIZER_FILE,
     Manifest,
+    bundle_files,
     record_files,
 )
 from edgeprefix.runtime.contracts.positions import Positions
@@ -69,8 +70,9 @@ def export_decoder(
     GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
     Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. The bundle is
     compared with torch before it takes its place, unless `verify` is false; with `smoke` a
-    two-layer copy is exported and verified first. An existing folder is replaced only with `force`,
-    and only by a whole bundle. Raises CheckpointError, ExportError, ParityError, OutputError.
+    two-layer copy is exported and verified first. An existing bundle is replaced only with `force`,
+    and only by a whole one; any other folder stays. Raises CheckpointError, ExportError,
+    ParityError, OutputError.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
     """
@@ -83,7 +85,7 @@ def export_decoder(
             f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 "
             "with fp32, int8 or int4"
         )
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, ours=bundle_files, force=force) as folder:
         progress("load", 0.0)
         if smoke:
             _smoke_test(base, revision)

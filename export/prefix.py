@@ -16,7 +16,7 @@ from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export.peft import AdapterOptions, is_adapter, prefix_of_adapter
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.prompt import template_fields
-from edgeprefix.runtime.errors import ExportError
+from edgeprefix.runtime.errors import ExportError, PrefixFileError
 
 RUN_PREFIX = "prefix.safetensors"
 
@@ -43,6 +43,7 @@ def export_prefix(
     """
     if dtype not in DTYPES:
         raise ExportError(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    require_other_file(run, out)
     prefix = read_prefix(
         run, base=base, revision=revision, task=task, prompt=prompt, task_id=task_id
     )
@@ -80,6 +81,30 @@ def read_prefix(
             prefix.base, what=f"prefix {prefix.name!r}"
         )
     return prefix
+
+
+def require_other_file(run: str | Path, out: str | Path) -> None:
+    """Raises ExportError when `out` is a file that the run or adapter itself lives on: its prefix,
+    or anything else in its folder that is no exported prefix.
+    """
+    source, target = Path(run), Path(out)
+    if not target.is_file():
+        return
+    if target.samefile(source / RUN_PREFIX if (source / RUN_PREFIX).is_file() else source):
+        raise ExportError(
+            f"{out} is the file that is exported; writing onto it would lose what was trained: "
+            "choose another --out"
+        )
+    if source.is_dir() and target.parent.samefile(source) and not _is_prefix(target):
+        raise ExportError(f"{out} is a file of {run} itself; choose another --out")
+
+
+def _is_prefix(path: Path) -> bool:
+    try:
+        Prefix.load(path)
+    except PrefixFileError:
+        return False
+    return True
 
 
 def _renamed(prefix: Prefix, task: str | None, prompt: str | None) -> Prefix:

@@ -17,7 +17,12 @@ from edgeprefix.export.bundle import base_manifest, verified_manifest
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.verify import torch_side
 from edgeprefix.runtime.contracts.files import atomic_folder, output_errors
-from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, TOKENIZER_FILE, Manifest
+from edgeprefix.runtime.contracts.manifest import (
+    GRAPH_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    bundle_files,
+)
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 
 
@@ -36,21 +41,28 @@ def adopt(
     `base` is the checkpoint that it was exported from (`revision`: the hub's). `file` names the
     graph where the folder holds several. With `link` the files are hard links instead of copies: no
     space, but whoever changes one changes both. The bundle is compared with torch before it takes
-    its place. An existing folder is replaced only with `force`. Raises CheckpointError, ExportError
-    (names what the graph cannot do), ParityError, OutputError.
+    its place. An existing bundle is replaced only with `force`; any other folder stays. Raises
+    CheckpointError, ExportError (names what the graph cannot do), ParityError, OutputError.
 
     >>> adopt("onnx/", "bundle", base="checkpoints/base", file="model_q4.onnx")  # doctest: +SKIP
     """
     source = open_source(onnx_folder, file)
-    signature = read_signature(source)
-    with atomic_folder(out, force=force) as folder:
-        loaded = load_base(base, revision=revision)
-        _require_same_kind(source, loaded)
-        manifest = _taken(source, signature, loaded, folder, link=link)
-        manifest.save(folder)
-        expected = torch_side(loaded, manifest)
-        del loaded  # the graph is opened beside the logits, not beside the whole model
-        return verified_manifest(folder, manifest, expected)
+    read_signature(source)  # what cannot be adopted is refused before the base is loaded
+    with atomic_folder(out, ours=bundle_files, force=force) as folder:
+        return adopt_into(folder, source, base=base, revision=revision, link=link)
+
+
+def adopt_into(
+    folder: Path, source: Source, *, base: str | Path, revision: str | None = None, link: bool
+) -> Manifest:
+    """Fills an empty folder with the verified bundle of an export; else like `adopt`."""
+    signature, loaded = read_signature(source), load_base(base, revision=revision)
+    _require_same_kind(source, loaded)
+    manifest = _taken(source, signature, loaded, folder, link=link)
+    manifest.save(folder)
+    expected = torch_side(loaded, manifest)
+    del loaded  # the graph is opened beside the logits, not beside the whole model
+    return verified_manifest(folder, manifest, expected)
 
 
 def _taken(
@@ -96,6 +108,7 @@ def _take_files(source: Source, base: Base, folder: Path, *, link: bool) -> None
     names = {source.path.name: GRAPH_FILE} | {name: name for name in source.data}
     for name, target in names.items():
         with output_errors(folder / target):
-            take(source.path.parent / name, folder / target)
+            # What a link leads to: of a hub's cache the link itself would dangle here
+            take((source.path.parent / name).resolve(), folder / target)
     if base.tokenizer is not None:
         (folder / TOKENIZER_FILE).write_text(base.tokenizer.to_str(), encoding="utf-8")

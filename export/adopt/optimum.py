@@ -15,10 +15,11 @@ from pathlib import Path
 from edgeprefix.base import read_config
 from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.base.quiet import quiet_transformers
-from edgeprefix.export.adopt.bundle import adopt
-from edgeprefix.runtime.contracts.files import output_errors
-from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.errors import ExportError, MissingExtraError, OutputError
+from edgeprefix.export.adopt.bundle import adopt_into
+from edgeprefix.export.adopt.source import open_source
+from edgeprefix.runtime.contracts.files import atomic_folder
+from edgeprefix.runtime.contracts.manifest import Manifest, bundle_files
+from edgeprefix.runtime.errors import ExportError, MissingExtraError
 
 _TASK = "text-generation-with-past"
 
@@ -37,18 +38,13 @@ def export_with_optimum(
     require_optimum()
     target, checkpoint = Path(out), find_checkpoint(base, revision=revision)
     read_config(checkpoint.folder)  # what can be no base is refused before minutes are spent
-    if target.exists() and not force:
-        raise OutputError(
-            f"{target} exists already; choose another --out, or pass --force to replace it"
-        )
-    with output_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the graph can be linked into the bundle instead of copied.
-    with tempfile.TemporaryDirectory(
-        prefix=f".{target.name}.", suffix=".optimum", dir=target.parent
-    ) as name:
+    # Inside the bundle's folder, so that the graph can be linked instead of copied.
+    with (
+        atomic_folder(target, ours=bundle_files, force=force) as folder,
+        tempfile.TemporaryDirectory(dir=folder) as name,
+    ):
         _run_optimum(checkpoint.folder, Path(name))
-        return adopt(name, target, base=base, revision=revision, link=True, force=force)
+        return adopt_into(folder, open_source(name), base=base, revision=revision, link=True)
 
 
 def require_optimum() -> None:

@@ -12,7 +12,7 @@ import typer
 
 from edgeprefix.export.formats.writers import FORMATS, write_prefix
 from edgeprefix.export.peft import is_adapter
-from edgeprefix.export.prefix import read_prefix
+from edgeprefix.export.prefix import read_prefix, require_other_file
 
 
 class Format(enum.StrEnum):
@@ -92,6 +92,7 @@ def prefix_command(
     another.
     """
     template = None if prompt is None else prompt.replace("\\n", "\n").replace("\\t", "\t")
+    require_other_file(run, out)
     prefix = read_prefix(
         run, base=base, revision=revision, task=task, prompt=template, task_id=task_id
     )

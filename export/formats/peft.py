@@ -21,24 +21,36 @@ from edgeprefix.runtime.contracts.files import atomic_folder
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import ExportError
 
+_CARD_FILE = "README.md"
+_MARK = "written by edgeprefix"  # in the card: PEFT's own folders have files of the same names
+
 
 def write_peft(prefix: Prefix, folder: str | Path, base: str, *, force: bool = False) -> None:
     """Writes a prefix as the folder of a PEFT adapter, whole or not at all, in fp32.
 
     `base` is what the adapter names as its base: a hub id, or a folder; peft itself loads the
-    adapter onto any model that is handed to it. An existing folder is replaced only with `force`.
-    Raises ExportError when the prefix has what PEFT cannot express, OutputError when the folder
-    cannot be written.
+    adapter onto any model that is handed to it. With `force` a folder that this function wrote
+    before is replaced; any other stays. Raises ExportError when the prefix has what PEFT
+    cannot express, OutputError when the folder cannot be written.
     """
     heads, size = _one_shape(prefix)
-    with atomic_folder(folder, force=force) as building:
+    with atomic_folder(folder, ours=adapter_files, force=force) as building:
         config = json.dumps(_config(prefix, base, heads=heads, size=size), indent=2, sort_keys=True)
         (building / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
         tensors = {PROMPT: pack_layers(prefix.layers)}
         (building / TENSOR_FILE).write_bytes(
             safetensors.numpy.save(tensors, metadata={"format": "pt"})
         )
-        (building / "README.md").write_text(_card(prefix, base), encoding="utf-8")
+        (building / _CARD_FILE).write_text(_card(prefix, base), encoding="utf-8")
+
+
+def adapter_files(folder: Path) -> tuple[str, ...]:
+    """The files of an adapter that `write_peft` wrote to `folder`; empty when it wrote none."""
+    try:
+        card = (folder / _CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ()
+    return (CONFIG_FILE, TENSOR_FILE, _CARD_FILE) if _MARK in card else ()
 
 
 def _one_shape(prefix: Prefix) -> tuple[int, int]:
@@ -89,6 +101,5 @@ def _card(prefix: Prefix, base: str) -> str:
     lines = "\n".join(f"- {fact}" for fact in facts)
     return (
         f"---\nbase_model: {json.dumps(base)}\nlibrary_name: peft\n---\n\n# {prefix.name}\n\n"
-        f"A prefix of {prefix.length} positions for {prefix.base}, written by "
-        f"edgeprefix.\n\n{lines}\n"
+        f"A prefix of {prefix.length} positions for {prefix.base}, {_MARK}.\n\n{lines}\n"
     )

@@ -161,6 +161,17 @@ class Manifest:
                 )
 
 
+def bundle_files(folder: Path) -> tuple[str, ...]:
+    """The files of a bundle that stands in `folder`, a damaged one too; empty when it is none."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return ()
+    usual = (MANIFEST_FILE, GRAPH_FILE, f"{GRAPH_FILE}.data", TOKENIZER_FILE, CACHE_SCALES_FILE)
+    try:
+        return (*usual, *Manifest.load(folder).files)
+    except BundleError:
+        return usual
+
+
 def record_files(folder: str | Path) -> dict[str, FileRecord]:
     """Records of every file in a folder but the manifest, by name."""
     files = sorted(

@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 
 from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.demo.cli import demo_app
-from edgeprefix.demo.pipeline import DemoOptions, run_demo
+from edgeprefix.demo.pipeline import DemoOptions, demo_files, run_demo
 from edgeprefix.demo.tasks import TASKS
 from edgeprefix.runtime import Prefix
+from edgeprefix.runtime.contracts.files import require_replaceable
 from edgeprefix.runtime.errors import CheckpointError, OutputError
 from tiny import save_checkpoint, tiny_llama
 
@@ -120,6 +121,15 @@ def test_an_existing_folder_is_not_replaced_without_force(finished: Finished, ba
     with pytest.raises(OutputError, match="exists already"):
         run_demo(DemoOptions(out=finished.folder, base=str(base), quick=True))
     assert (finished.folder / "report.json").read_bytes() == before
+
+
+def test_force_replaces_only_what_a_demo_wrote(finished: Finished, tmp_path: Path) -> None:
+    require_replaceable(finished.folder, force=True, ours=demo_files)
+    mine = finished.folder / "prefixes" / "mine.safetensors"
+    mine.write_bytes(b"")
+    with pytest.raises(OutputError, match=r"holds prefixes/mine\.safetensors, which"):
+        run_demo(DemoOptions(out=finished.folder, base=str(tmp_path), quick=True, force=True))
+    mine.unlink()
 
 
 def test_a_missing_base_is_said_and_leaves_nothing(tmp_path: Path) -> None:

@@ -215,6 +215,23 @@ def test_transformers_js_layout(llama_base: Path, past_llama: Path, tmp_path: Pa
         adopt(folder, tmp_path / "x", base=llama_base, file="model_fp16.onnx")
 
 
+def test_links_of_a_hub_cache_are_followed(
+    llama_base: Path, past_llama: Path, tmp_path: Path
+) -> None:
+    """A snapshot's files are relative links to blobs: a hard link to such a link dangles."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("model.onnx", "config.json"):
+        shutil.copy(past_llama / name, blobs / f"blob-of-{name[:5]}")
+        (snapshot / name).symlink_to(Path("../../blobs") / f"blob-of-{name[:5]}")
+    bundle = tmp_path / "elsewhere" / "bundle"
+    adopt(snapshot, bundle, base=llama_base, link=True).check_files(bundle, hashes=True)
+    graph = bundle / "decoder.onnx"
+    assert not graph.is_symlink()
+    assert graph.samefile(blobs / "blob-of-model")
+
+
 def test_merged_graph_and_pruned_logits(llama_base: Path, past_llama: Path, tmp_path: Path) -> None:
     """`use_cache_branch` must be true exactly when there is a past, and only the logits that are
     kept come out.

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 import edgeprefix.export.bundle as bundle_module
 from edgeprefix.export import export_decoder, verify
 from edgeprefix.export.parity import BOUNDS, Bounds
-from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
+from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest, bundle_files
 from edgeprefix.runtime.errors import (
     BaseMismatchError,
     CheckpointError,
@@ -92,13 +92,26 @@ def test_a_graph_that_differs_from_torch_is_not_written(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_force_replaces(gpt2_base: Path, tmp_path: Path) -> None:
+def test_force_replaces_a_bundle_and_nothing_else(gpt2_base: Path, tmp_path: Path) -> None:
+    """A damaged bundle counts as one; a folder with anything of the user's does not."""
     out = tmp_path / "bundle"
     out.mkdir()
-    (out / "old").write_text("old")
+    for name in ("manifest.json", "decoder.onnx", "decoder.onnx.data", "prefix.safetensors"):
+        (out / name).write_text("old")
+    with pytest.raises(OutputError, match=r"bundle holds prefix\.safetensors, which"):
+        export_decoder(gpt2_base, out, force=True)
+    (out / "prefix.safetensors").unlink()
     manifest = export_decoder(gpt2_base, out, force=True, precision="int8")
     assert manifest.model_type == "gpt2"
-    assert not (out / "old").exists()
+    assert bundle_files(out)
+    assert set(bundle_files(out)) >= {path.name for path in out.iterdir()}
+
+
+def test_force_leaves_a_base_alone(gpt2_base: Path) -> None:
+    before = sorted(path.name for path in gpt2_base.iterdir())
+    with pytest.raises(OutputError, match=r"holds config\.json, .* which this command does not"):
+        export_decoder(gpt2_base, gpt2_base, force=True)
+    assert sorted(path.name for path in gpt2_base.iterdir()) == before
 
 
 def test_verify_tells_another_base(exported: Path, llama_base: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from peft_side import (
 from safetensors.torch import load_file
 
 from edgeprefix.export.formats.peft import write_peft
+from edgeprefix.export.formats.writers import write_prefix
 from edgeprefix.export.prefix import read_prefix
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import TaskPack
@@ -124,3 +125,20 @@ def test_the_card_has_the_rest_of_the_task_pack(
         write_peft(plain_prefix(llama), tmp_path / "adapter", "org/base")
     write_peft(plain_prefix(llama), tmp_path / "adapter", "org/other", force=True)
     assert "org/other" in (tmp_path / "adapter" / "README.md").read_text()
+
+
+def test_force_leaves_what_somebody_else_wrote(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Chapters of a thesis, and an adapter that PEFT itself saved."""
+    prefix, thesis = plain_prefix(family_of("llama", request)), tmp_path / "thesis"
+    (thesis / "chapters").mkdir(parents=True)
+    (thesis / "chapters" / "one.tex").write_text("years")
+    with pytest.raises(OutputError, match=r"thesis holds chapters/one\.tex, which"):
+        write_prefix(prefix, thesis, format="peft", base="org/base", force=True)
+    assert (thesis / "chapters" / "one.tex").read_text() == "years"
+
+    write_prefix(prefix, tmp_path / "adapter", format="peft", force=True)
+    (tmp_path / "adapter" / "README.md").write_text("# my adapter, trained with PEFT")
+    with pytest.raises(OutputError, match=r"adapter holds README\.md, adapter_config\.json"):
+        write_prefix(prefix, tmp_path / "adapter", format="peft", force=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export import export_prefix
+from edgeprefix.export.cli.app import export_app
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.errors import BaseMismatchError, ExportError
@@ -63,3 +65,24 @@ def test_what_is_no_run(tmp_path: Path) -> None:
             export_prefix(folder, tmp_path / "task.safetensors")
     with pytest.raises(ExportError, match="dtype 'int3' is unknown"):
         export_prefix(adapter, tmp_path / "task.safetensors", dtype="int3")
+
+
+def test_a_run_is_not_written_onto(run: Path, tmp_path: Path) -> None:
+    """By whatever name: its prefix would be degraded, its other files lost."""
+    (run / "last.safetensors").write_bytes(b"what a resume needs")
+    (tmp_path / "link").symlink_to(run)
+    files = {path.name: path.read_bytes() for path in run.iterdir()}
+    for source, out in (
+        (run, run / "prefix.safetensors"),
+        (run / "prefix.safetensors", run / "prefix.safetensors"),
+        (run, tmp_path / "link" / "prefix.safetensors"),
+        (tmp_path / "link", run / "prefix.safetensors"),
+        (run, run / "last.safetensors"),
+    ):
+        with pytest.raises(ExportError, match=r"choose another --out"):
+            export_prefix(source, out, dtype="int8")
+        command = ["prefix", str(source), "--out", str(out), "--dtype", "int8"]
+        assert isinstance(CliRunner().invoke(export_app, command).exception, ExportError)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == files
+    for _ in range(2):  # an exported prefix may stand there, and be replaced
+        export_prefix(run, run / "small.safetensors", dtype="int8")
