@@ -126,9 +126,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_filters(command: argparse.ArgumentParser) -> None:
-    for name, known in (("models", SHAPES), ("peers", CONTENDERS), ("precisions", PRECISIONS)):
+    for name, known in (
+        ("--models", SHAPES),
+        ("--peers", CONTENDERS),
+        ("--precisions", PRECISIONS),
+    ):
         command.add_argument(
-            f"--{name}", type=_some_of(known), default=tuple(known), help=f"of {','.join(known)}"
+            name, type=_some_of(known), default=tuple(known), help=f"of {','.join(known)}"
         )
 
 
