@@ -14,9 +14,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def physical_cores() -> int:
-    """Cores worth a compute thread each: physical ones (hyper-threads share their units), within
-    this process' limits.
-    """
+    """Physical cores (hyper-threads share their units) within this process' limits."""
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -24,9 +22,7 @@ def physical_cores() -> int:
 
 
 def available_bytes() -> int | None:
-    """Memory that can still be taken without swapping; None where the operating system does not
-    tell.
-    """
+    """Memory that can be taken without swapping; None where the system does not tell."""
     known = [
         amount for amount in (_meminfo_available(), _cgroup_memory_left()) if amount is not None
     ]

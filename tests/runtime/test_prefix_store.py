@@ -39,7 +39,7 @@ def test_least_recently_used_tasks_are_evicted_and_come_back(
 ) -> None:
     for name in ("news", "mail", "code"):  # 5 + 3 + 1 positions
         small.load_prefix(prefix_folder / f"{name}.safetensors")
-    before = small.generate("x", prefix="news", max_new_tokens=5, ignore_end=True).tokens
+    before = small.generate("x", task="news", max_new_tokens=5, ignore_end=True).tokens
     # 3 more: mail has to go, then it fits
     small.load_prefix(prefix_folder / "mail.safetensors", name="mail2")
     assert resident(small) == ["code", "mail2", "news"]
@@ -54,7 +54,7 @@ def test_least_recently_used_tasks_are_evicted_and_come_back(
         "news",
         "poem",
     ]  # all are still known
-    assert small.generate("x", prefix="news", max_new_tokens=5, ignore_end=True).tokens == before
+    assert small.generate("x", task="news", max_new_tokens=5, ignore_end=True).tokens == before
     assert "news" in resident(small)
     assert next(task for task in small.tasks() if task.name == "news").hits == 2
 
@@ -82,8 +82,8 @@ def test_an_evicted_task_whose_file_is_gone(
     small.load_prefix(prefix_folder / "poem.safetensors")
     (tmp_path / "news.safetensors").unlink()
     with pytest.raises(PrefixFileError, match=r"news\.safetensors cannot be read: No such file"):
-        small.generate("x", prefix="news")
-    assert small.generate("x", prefix="poem", max_new_tokens=1, ignore_end=True).tokens
+        small.generate("x", task="news")
+    assert small.generate("x", task="poem", max_new_tokens=1, ignore_end=True).tokens
 
 
 def test_a_prefix_larger_than_the_budget_changes_nothing(
@@ -135,12 +135,12 @@ def test_the_watcher_follows_a_folder(engine: Engine, llama_bundle: Path, tmp_pa
     assert watcher.errors == {}
     assert engine.task("two").length == 5
     with pytest.raises(UnknownTaskError, match="task 'one' is unknown"):
-        engine.generate("x", prefix="one")
+        engine.generate("x", task="one")
 
     shutil.move(folder, tmp_path / "away")  # the disk is gone
     watcher.scan()
     assert "cannot be read" in str(watcher.errors[str(folder)])
-    assert engine.generate("x", prefix="two", max_new_tokens=1, ignore_end=True).tokens
+    assert engine.generate("x", task="two", max_new_tokens=1, ignore_end=True).tokens
     shutil.move(tmp_path / "away", folder)
     watcher.scan()
     assert watcher.errors == {}
