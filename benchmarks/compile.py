@@ -151,7 +151,7 @@ def _row(engine: Engine, length: int, rounds: int) -> dict[str, float]:
         for _ in range(3):  # short, so more of them
             behind.append(
                 _timed(
-                    lambda: engine.generate(prompt, prefix="t", max_new_tokens=1, ignore_end=True)
+                    lambda: engine.generate(prompt, task="t", max_new_tokens=1, ignore_end=True)
                 )[0]
             )
     engine.unload("t")

@@ -146,7 +146,7 @@ def _concatenated(one: Prefix, two: Prefix) -> Prefix:
 def _distributions(engine: Engine, prefix: Prefix, scored: Ids) -> LogProbs:
     """Log-probabilities [S, V] after each of the scored tokens."""
     engine.load_prefix(prefix)
-    found = engine.next_logprobs(scored, prefix=prefix.name)
+    found = engine.next_logprobs(scored, task=prefix.name)
     engine.unload(prefix.name)
     return found
 

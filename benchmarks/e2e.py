@@ -182,7 +182,7 @@ def run_bundle(
             requests = [
                 Request(
                     row["input"],
-                    prefix=chosen,
+                    task=chosen,
                     template=task.pack.prompt,
                     max_new_tokens=limit,
                     temperature=0.0,

@@ -200,7 +200,7 @@ def generate_speed(
 ) -> float:
     """Tokens/s through the engine, one request for each task, all at once."""
     requests = [
-        Request(prompt, prefix=task, max_new_tokens=tokens, ignore_end=True) for task in tasks
+        Request(prompt, task=task, max_new_tokens=tokens, ignore_end=True) for task in tasks
     ]
     started = clock()
     engine.generate_many(requests)
@@ -209,7 +209,7 @@ def generate_speed(
 
 def first_token_ms(engine: Engine, prompt: list[int], task: str | None, clock: Clock) -> float:
     started = clock()
-    engine.generate(prompt, prefix=task, max_new_tokens=1, ignore_end=True)
+    engine.generate(prompt, task=task, max_new_tokens=1, ignore_end=True)
     return 1000 * (clock() - started)
 
 

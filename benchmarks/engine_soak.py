@@ -72,7 +72,7 @@ class Soak:
             self.engine.load_prefix(data)
             for number, prompt in enumerate(self.prompts):
                 completion = self.engine.generate(
-                    prompt, prefix=f"task{task}", max_new_tokens=max(LENGTHS), ignore_end=True
+                    prompt, task=f"task{task}", max_new_tokens=max(LENGTHS), ignore_end=True
                 )
                 self.expected[task, version, number] = completion.tokens
 
@@ -102,7 +102,7 @@ class Soak:
                 self.engine.score(
                     self.prompts[number],
                     ["a", "b c", "b d"],
-                    prefix=f"task{task}",
+                    task=f"task{task}",
                     include_end=False,
                 )
                 self._count("scores")
@@ -111,7 +111,7 @@ class Soak:
 
     def _ask(self, task: int, number: int, length: int, *, cancel: bool) -> None:
         request = Request(
-            self.prompts[number], prefix=f"task{task}", max_new_tokens=length, ignore_end=True
+            self.prompts[number], task=f"task{task}", max_new_tokens=length, ignore_end=True
         )
         ticket = self.engine.submit(request)
         if cancel:
@@ -127,7 +127,7 @@ class Soak:
 
     def _leave_stream(self, task: int, number: int) -> None:
         for _ in self.engine.stream(
-            self.prompts[number], prefix=f"task{task}", max_new_tokens=20, ignore_end=True
+            self.prompts[number], task=f"task{task}", max_new_tokens=20, ignore_end=True
         ):
             break
         self._count("streams_left")

@@ -133,7 +133,7 @@ def generate(
     """
     started = time.process_time()
     done = [
-        engine.generate(row.fields, prefix=task, temperature=0.0, **options).tokens for row in rows
+        engine.generate(row.fields, task=task, temperature=0.0, **options).tokens for row in rows
     ]
     return done, time.process_time() - started
 

@@ -130,7 +130,7 @@ def _child(bundle: Path, prefix: Path) -> dict[str, float]:
         "from edgeprefix.runtime import Engine\n"
         f"with Engine.load(sys.argv[1], prefixes=sys.argv[2], max_batch={ROWS}, "
         f"max_length={CAPACITY}, threads=1) as engine:\n"
-        "    engine.generate('The', prefix=engine.tasks()[0].name, max_new_tokens=64)\n"
+        "    engine.generate('The', task=engine.tasks()[0].name, max_new_tokens=64)\n"
         "    peak = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) * "
         "1024\n"
         "    print(json.dumps({'peak': peak, 'cache': engine.cache_bytes}))\n"
@@ -147,7 +147,7 @@ def _exact_answers(bundle: Path, prefix: Path, data: Path, count: int) -> float:
     with Engine.load(bundle, prefixes=prefix, max_batch=ROWS, max_length=256, threads=1) as engine:
         name = engine.tasks()[0].name
         answers = engine.generate_many(
-            [Request(row["input"], prefix=name, max_new_tokens=24) for row in rows]
+            [Request(row["input"], task=name, max_new_tokens=24) for row in rows]
         )
     return statistics.fmean(
         answer.text.strip() == row["target"].strip()

@@ -95,11 +95,11 @@ def measure(
     alone, together = [], []
     for _ in range(rounds + 1):
         started = time.process_time()
-        first = [single.score(row.fields, options, prefix=task).best for row in rows]
+        first = [single.score(row.fields, options, task=task).best for row in rows]
         between = time.process_time()
         second = [
             scores.best
-            for _, scores in batch.score_each((row.fields for row in rows), options, prefix=task)
+            for _, scores in batch.score_each((row.fields for row in rows), options, task=task)
         ]
         alone.append(1000 * (between - started) / len(rows))
         together.append(1000 * (time.process_time() - between) / len(rows))

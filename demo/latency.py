@@ -32,7 +32,7 @@ def measure_latency(engine: Engine, requests: Sequence[tuple[str, str]]) -> dict
     for.
     """
     for task, text in requests[:_WARM_UP]:
-        engine.generate(text, prefix=task, temperature=0.0)
+        engine.generate(text, task=task, temperature=0.0)
     firsts, gaps, prompts = [], [], []
     for task, text in requests:
         first, between, prompt_tokens = _timed_stream(engine, task, text)
@@ -53,7 +53,7 @@ def measure_latency(engine: Engine, requests: Sequence[tuple[str, str]]) -> dict
 def _timed_stream(engine: Engine, task: str, text: str) -> tuple[float, list[float], int]:
     """Milliseconds to the first token, between later ones, and the prompt's length in tokens."""
     began = time.perf_counter()
-    stream = engine.stream(text, prefix=task, temperature=0.0)
+    stream = engine.stream(text, task=task, temperature=0.0)
     moments = [
         time.perf_counter()
         for piece in stream

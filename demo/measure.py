@@ -118,14 +118,14 @@ def _answer(engine: Engine, task: TaskJob, prefix: str | None) -> list[str]:
     """
     if task.labels:
         return [
-            engine.score(text, task.labels, prefix=prefix, template=task.prompt).best
+            engine.score(text, task.labels, task=prefix, template=task.prompt).best
             for text in task.inputs
         ]
     limit = next(
         info for info in engine.tasks() if info.name == task.name
     ).pack.generation.max_new_tokens
     requests = [
-        Request(text, prefix=prefix, template=task.prompt, max_new_tokens=limit, temperature=0.0)
+        Request(text, task=prefix, template=task.prompt, max_new_tokens=limit, temperature=0.0)
         for text in task.inputs
     ]
     return [completion.text.strip() for completion in engine.generate_many(requests)]
@@ -141,11 +141,11 @@ def _turns(tasks: tuple[TaskJob, ...], count: int) -> Iterator[tuple[str, str]]:
 def _mixed(engine: Engine, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Every request in one mixed batch, then each alone; equal when all token ids are."""
     together = engine.generate_many(
-        Request(text, prefix=task, temperature=0.0) for task, text in pairs
+        Request(text, task=task, temperature=0.0) for task, text in pairs
     )
     rows = []
     for (task, text), completion in zip(pairs, together, strict=True):
-        alone = engine.generate(text, prefix=task, temperature=0.0)
+        alone = engine.generate(text, task=task, temperature=0.0)
         equal = alone.tokens == completion.tokens
         rows.append({"task": task, "input": text, "text": completion.text.strip(), "equal": equal})
     return rows

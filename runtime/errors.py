@@ -16,8 +16,9 @@ and exits with 1
 │   └── PromptTooLongError      prefix + prompt + new tokens do not fit the cache
 ├── CapacityError               memory or a byte budget does not suffice
 ├── QueueFullError              too many requests wait already
-├── RequestCancelled            the caller cancelled it
-├── RequestTimeout              its time was over
+├── RequestInterrupted          a request that ended before it was finished; holds the text so far
+│   ├── RequestCancelled        the caller cancelled it
+│   └── RequestTimeout          its time was over
 ├── EngineClosedError           the engine was closed
 ├── NumericalError              the base produced NaN or infinity
 ├── ProviderError               an execution provider that is missing or lacks a kernel
@@ -34,9 +35,16 @@ A message says what was got, what was expected and what to do next.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 
 class EdgePrefixError(Exception):
     """Base of every error meant for users."""
+
+    row: int | None = None
+    """Of a batch (`generate_many`, `score_many`): which request failed, counted from 0."""
+    finished: tuple[Any, ...] = ()
+    """Of a batch: the results of the requests before it."""
 
 
 class DataError(EdgePrefixError):
@@ -95,12 +103,26 @@ class QueueFullError(EdgePrefixError):
     """Too many requests wait already."""
 
 
-class RequestCancelled(EdgePrefixError):
+class RequestInterrupted(EdgePrefixError):
+    """A request that ended before it was finished."""
+
+    reason: ClassVar[str]
+    partial: Any = None
+    """The Completion as far as it came, its finish_reason being `reason`; None when no token was
+    generated, or none was asked for.
+    """
+
+
+class RequestCancelled(RequestInterrupted):
     """The caller cancelled the request."""
 
+    reason = "cancelled"
 
-class RequestTimeout(EdgePrefixError):
+
+class RequestTimeout(RequestInterrupted):
     """The request's time was over before it finished."""
+
+    reason = "timeout"
 
 
 class EngineClosedError(EdgePrefixError):

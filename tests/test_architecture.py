@@ -35,7 +35,7 @@ FLOORS = (
     "engine",
     "cli",
 )
-GROUND = {"errors", "version"}  # modules of `runtime` itself that every floor may import
+GROUND = {"errors", "renamed", "version"}  # modules of `runtime` itself that every floor may import
 RUNTIME_BUDGET = {"numpy", "onnxruntime", "tokenizers", "safetensors", "edgeprefix"}
 
 

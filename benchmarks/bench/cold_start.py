@@ -42,9 +42,7 @@ def start(job: dict[str, Any], began: float, imported: float) -> dict[str, Any]:
         task = None if setup.prefix is None else engine.load_prefix(setup.prefix).name
         loaded, memory["load"] = time.time(), peak_bytes()
         prompt = prompt_ids(job["prompt_tokens"], engine.manifest.vocabulary)
-        stream = engine.stream(
-            prompt, prefix=task, max_new_tokens=setup.new_tokens, ignore_end=True
-        )
+        stream = engine.stream(prompt, task=task, max_new_tokens=setup.new_tokens, ignore_end=True)
         first = next(time.time() for piece in stream if piece.token is not None)
         for _ in stream:
             pass

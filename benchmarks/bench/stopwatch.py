@@ -96,9 +96,9 @@ class Stopwatch:
         task = self._context_task(context)
         prompt = self._prompt(min(_SHORT, context))
         steps = self._setup.new_tokens
-        rest = Request(prompt, prefix=task, max_new_tokens=steps + slack(batch), ignore_end=True)
+        rest = Request(prompt, task=task, max_new_tokens=steps + slack(batch), ignore_end=True)
         tickets = [self._engine.submit(rest) for _ in range(batch - 1)]
-        stream = self._engine.stream(prompt, prefix=task, max_new_tokens=steps, ignore_end=True)
+        stream = self._engine.stream(prompt, task=task, max_new_tokens=steps, ignore_end=True)
         moments = [time.perf_counter() for piece in stream if piece.token is not None]
         for ticket in tickets:
             ticket.wait()
@@ -149,13 +149,13 @@ class Stopwatch:
     def _first_token_ms(self, tokens: int, task: str | None) -> float:
         prompt = self._prompt(tokens)
         began = time.perf_counter()
-        self._engine.generate(prompt, prefix=task, max_new_tokens=1, ignore_end=True)
+        self._engine.generate(prompt, task=task, max_new_tokens=1, ignore_end=True)
         return 1000 * (time.perf_counter() - began)
 
     def _batch_rate(self, tasks: list[str]) -> float:
         prompt, steps = self._prompt(_SHORT), self._setup.new_tokens
         requests = [
-            Request(prompt, prefix=task, max_new_tokens=steps, ignore_end=True) for task in tasks
+            Request(prompt, task=task, max_new_tokens=steps, ignore_end=True) for task in tasks
         ]
         began = time.perf_counter()
         self._engine.generate_many(requests)

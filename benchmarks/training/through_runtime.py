@@ -39,7 +39,7 @@ def _bundle(folder: Path, precision: str) -> Path:
 def _score(engine: Engine, task: str, cell: Cell, rows: Rows) -> float:
     if METRIC[cell.data] == "accuracy":
         right = sum(
-            engine.score(PROMPT.format(**row), list(rows.labels), prefix=task).best == row["target"]
+            engine.score(PROMPT.format(**row), list(rows.labels), task=task).best == row["target"]
             for row in rows.held_out
         )
         return 100 * right / len(rows.held_out)
@@ -49,7 +49,7 @@ def _score(engine: Engine, task: str, cell: Cell, rows: Rows) -> float:
     requests = [
         Request(
             PROMPT.format(input=text),
-            prefix=task,
+            task=task,
             template="{input}",
             max_new_tokens=96,
             temperature=0.0,

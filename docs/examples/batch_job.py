@@ -25,7 +25,7 @@ with (
     task = engine.load_prefix(prefix).name
     left = rows[len(whole) :]
     # Taken only as slots become free
-    requests = (Request(row, prefix=task, max_new_tokens=16) for row in left)
+    requests = (Request(row, task=task, max_new_tokens=16) for row in left)
     for index, completion in engine.generate_each(requests):
         file.write(json.dumps({**left[index], "output": completion.text}) + "\n")
         file.flush()

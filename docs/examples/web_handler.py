@@ -20,7 +20,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         prompt = self.rfile.read(int(self.headers["Content-Length"])).decode()
         try:
-            stream = self.engine.stream(prompt, prefix=self.path.strip("/") or None, timeout_s=60)
+            stream = self.engine.stream(prompt, task=self.path.strip("/") or None, timeout_s=60)
         except (
             EdgePrefixError
         ) as error:  # unknown task, prompt too long, queue full: nothing was sent yet

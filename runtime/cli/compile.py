@@ -21,7 +21,7 @@ from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine import Engine
-from edgeprefix.runtime.engine.requests import Prompt
+from edgeprefix.runtime.engine.prepare import Prompt
 from edgeprefix.runtime.engine.rounding_loss import rounding_loss
 from edgeprefix.runtime.errors import DataError, OutputError
 from edgeprefix.runtime.tasks.chat_prefix import chat_beginning
@@ -128,7 +128,7 @@ def compile_text(
         name = None if before is None else engine.load_prefix(before).name
         with _bar(source.tokens) as progress:
             prefix = engine.compile(
-                source.content, name=task, prefix=name, pack=pack, progress=progress
+                source.content, name=task, task=name, pack=pack, progress=progress
             )
         prefix.with_dtype(dtype).save(out)
         errors.print(

@@ -106,14 +106,14 @@ def _run_text(
     settings: Settings,
 ) -> None:
     if as_json or settings.get("beams", 1) > 1 or settings.get("n", 1) > 1:
-        completion = engine.generate(prompt, prefix=task, template=template, **settings)
+        completion = engine.generate(prompt, task=task, template=template, **settings)
         if as_json:
             typer.echo(json.dumps(_described(engine, completion), ensure_ascii=False))
             return
         for one in (completion, *completion.alternatives):
             typer.echo(one.text)
         return
-    with engine.stream(prompt, prefix=task, template=template, **settings) as stream:
+    with engine.stream(prompt, task=task, template=template, **settings) as stream:
         for piece in stream:
             typer.echo(piece.text, nl=False)
     typer.echo()
@@ -176,4 +176,4 @@ def _row_request(
     """A row's fields fill the task's template; a bare base without --template gets the field
     `input`.
     """
-    return Request(fields, prefix=task, template=template, **settings)
+    return Request(fields, task=task, template=template, **settings)

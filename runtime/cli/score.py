@@ -126,7 +126,7 @@ def _scored(
     with progress_bar() as progress:
         bar = progress.add_task("scoring", total=len(rows), completed=len(done))
         found = engine.score_each(
-            (row.fields for row in left), job.options, prefix=job.task, template=job.template,
+            (row.fields for row in left), job.options, task=job.task, template=job.template,
             calibrate=job.calibrate, normalise=job.normalise,
         )  # fmt: skip
         for index, scores in found:

@@ -74,16 +74,12 @@ class SlotMemory(Protocol):
     def gather(
         self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int
     ) -> None:
-        """Copies several slots at once, as if all sources were read before any target is
-        written.
-        """
+        """Copies several slots at once: all sources are read before any target is written."""
         ...
 
 
 class CacheView(NamedTuple):
-    """Keys and values of one layer for some slots: each [B, H, C, D], a contiguous view of the
-    cache's memory.
-    """
+    """Keys and values of one layer for some slots: views [B, H, C, D] of the cache's memory."""
 
     key: Array
     value: Array
@@ -97,9 +93,7 @@ def bind_address(
     shape: tuple[int, ...],
     address: int,
 ) -> None:
-    """Binds memory by its address: nothing is copied, so it must be contiguous and outlive
-    the run.
-    """
+    """Binds memory by address, without a copy: it must be contiguous and outlive the run."""
     bind(name, device, 0, dtype.type, shape, address)
 
 
@@ -158,9 +152,7 @@ class Cache:
         ]
 
     def bind(self, binding: Any, slots: Slots) -> None:
-        """Binds the slots' memory as past and as present of every layer: the graph works in
-        place.
-        """
+        """Binds the slots' memory as every layer's past and present: the graph works in place."""
         for index, view in enumerate(self.views(slots)):
             for kind, array in zip(("key", "value"), view, strict=True):
                 for bind, name in (
@@ -190,9 +182,7 @@ class Cache:
             )
 
     def pack(self, layers: Sequence[tuple[Array, Array]]) -> list[Array]:
-        """Keys and values of each layer ([H, P, D] pairs) as `write` and `read` have them: [layers,
-        2, H, P, D] by shape.
-        """
+        """Keys and values of each layer, [H, P, D] pairs, as [layers, 2, H, P, D] by shape."""
         return [
             self._rounded(np.stack([np.stack(layers[index]) for index in members]), scale)
             for members, scale in zip(self._members.values(), self._scales, strict=True)
@@ -234,8 +224,6 @@ class Cache:
     def gather(
         self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int
     ) -> None:
-        """Copies several slots at once, as if all sources were read before any target is
-        written.
-        """
+        """Copies several slots at once: all sources are read before any target is written."""
         for group in self._groups:
             group[:, :, list(targets), :, start:stop] = group[:, :, list(sources), :, start:stop]

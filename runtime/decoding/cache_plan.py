@@ -1,6 +1,4 @@
-"""What a cache will take, known before anything is opened, so that it can be said, or refused,
-first.
-"""
+"""What a cache will take, known before anything is opened, so that it can be said or refused."""
 
 from __future__ import annotations
 

@@ -91,9 +91,7 @@ class DeviceCache:
             self._copiers[size].copy(source, target, prefix.length * size)
 
     def read(self, slot: int, length: int) -> list[Array]:
-        """A copy of a slot's first `length` positions in main memory: one array [2, H, length, D] a
-        layer.
-        """
+        """A copy of a slot's first `length` positions in main memory: [2, H, length, D] a layer."""
         arrays = [
             np.empty((2, layer.kv_heads, length, layer.head_size), self.dtype)
             for layer in self._layers
@@ -121,9 +119,7 @@ class DeviceCache:
     def gather(
         self, sources: Sequence[int], targets: Sequence[int], *, start: int, stop: int
     ) -> None:
-        """Copies several slots at once, as if all sources were read before any target is
-        written.
-        """
+        """Copies several slots at once: all sources are read before any target is written."""
         count, length = len(sources), stop - start
         if not length:
             return

@@ -12,9 +12,7 @@ import sys
 
 
 def give_back_freed_memory() -> None:
-    """Asks the C library to release its free pages; without effect where it cannot (musl, macOS,
-    Windows).
-    """
+    """Asks the C library to release its free pages, where it can (not musl, macOS, Windows)."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

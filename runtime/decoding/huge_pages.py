@@ -32,9 +32,7 @@ Range = tuple[int, int]
 
 @contextmanager
 def new_memory_in_huge_pages() -> Iterator[None]:
-    """Moves the private memory that is taken inside the block into huge pages; without effect where
-    there are none.
-    """
+    """Moves the private memory taken inside the block into huge pages, if there are some."""
     before = _private_memory()
     yield
     deadline = time.perf_counter() + _MOST_S
@@ -45,9 +43,7 @@ def new_memory_in_huge_pages() -> Iterator[None]:
 
 
 def _private_memory() -> list[Range]:
-    """Writable memory of this process that is in no file, in order; nothing where the operating
-    system does not tell.
-    """
+    """Writable memory of this process that is in no file, in order; nothing if unknown."""
     if sys.platform != "linux":
         return []
     try:

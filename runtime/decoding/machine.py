@@ -14,9 +14,7 @@ from edgeprefix.runtime.decoding.control_groups import ControlGroups
 
 
 def physical_cores() -> int:
-    """Cores worth a compute thread each: physical ones (hyper-threads share their units), within
-    this process' limits.
-    """
+    """Physical cores (hyper-threads share their units) within this process' limits."""
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -25,9 +23,7 @@ def physical_cores() -> int:
 
 
 def available_bytes() -> int | None:
-    """Memory that can still be taken without swapping; None where the operating system does not
-    tell.
-    """
+    """Memory that can be taken without swapping; None where the system does not tell."""
     known = [
         amount
         for amount in (_meminfo_available(), ControlGroups().memory_left())

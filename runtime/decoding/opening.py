@@ -61,9 +61,7 @@ def open_decoder(
 
 
 def make_cache(graph: Graph, *, batch: int, capacity: int) -> SlotMemory:
-    """The cache of edgeprefix's own graph, where the graph wants it. Raises CapacityError when it
-    does not fit the memory.
-    """
+    """The cache of edgeprefix's own graph, where it wants it. Raises CapacityError."""
     if graph.on_cpu:
         return Cache(
             graph.layers,

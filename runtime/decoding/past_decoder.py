@@ -27,9 +27,7 @@ Ids = npt.NDArray[np.int64]
 
 
 class _Rows(NamedTuple):
-    """Rows of one run: their new tokens [B, S], the slots they stand in, and where each row's first
-    new token goes.
-    """
+    """Rows of one run: new tokens [B, S], their slots, and where the first new one goes."""
 
     tokens: Ids
     slots: Sequence[int]
@@ -55,9 +53,7 @@ class PastDecoder:
         self._inputs = {node.name: node for node in graph.session.get_inputs()}
 
     def step(self, tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
-        """Decodes slots 0 … n-1: `tokens` are their newest tokens, `lengths` count those in.
-        Returns logits [n, V].
-        """
+        """Decodes slots 0 … n-1 by their newest `tokens`, `lengths` with them: logits [n, V]."""
         logits = np.empty((len(tokens), self.graph.vocabulary), np.float32)
         for slots in self._groups(lengths):
             ids = np.array([[tokens[slot]] for slot in slots], np.int64)

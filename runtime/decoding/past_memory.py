@@ -46,9 +46,7 @@ class HandedMemory(SlotMemory, Protocol):
 
 
 class MaskedCache(Cache):
-    """For graphs that work in place: a row's tokens stand in the first columns, and the mask says
-    how many there are.
-    """
+    """For graphs that work in place: a row's tokens come first, a mask says how many there are."""
 
     def hand(self, binding: Any, slots: Sequence[int], starts: Sequence[int], count: int) -> Mask:
         """Binds the slots' own memory; they must follow one another. As HandedMemory.hand."""
@@ -126,9 +124,7 @@ class GrownCache(Cache):
             pasts.forget(slots)
 
     def _gather(self, pasts: Sequence[Array], slots: Sequence[int], starts: Sequence[int]) -> None:
-        """Builds pasts out of the slots: each row at the right end of its columns, zeros
-        before it.
-        """
+        """Builds pasts out of the slots: each row at the right end, zeros before it."""
         for past, group in zip(pasts, self._groups, strict=True):
             width = past.shape[4]
             for row, (slot, start) in enumerate(zip(slots, starts, strict=True)):
@@ -156,9 +152,7 @@ class _Rows(NamedTuple):
 
 
 class _Pasts:
-    """Two memories that change places: a run reads one and writes the other, which is the next
-    run's past.
-    """
+    """Two memories that change places: what a run writes, the next one reads."""
 
     def __init__(self, groups: Sequence[Array], *, rows: int) -> None:
         """`groups` are the cache's own, [layers, 2, B, H, C, D]."""

@@ -94,8 +94,6 @@ def _check(
 
 
 def _cache_shape(node: ort.NodeArg) -> tuple[Any, Any, str]:
-    """Heads and head size (numbers, or names where the graph leaves them open) and dtype of a past
-    [B, H, T, D].
-    """
+    """Heads, head size (names where left open) and dtype of a past [B, H, T, D]."""
     _, heads, _, size = node.shape
     return heads, size, FLOATS[node.type].name if node.type in FLOATS else str(node.type)

@@ -40,9 +40,7 @@ _QUIET = 3  # ONNX Runtime's log level "error"; what it refuses arrives as an ex
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """An open decoder graph: cache shape of each layer, V, and on which device its cache lives
-    ("cpu", "cuda", …).
-    """
+    """An open decoder graph: each layer's cache shape, V, and the device of its cache."""
 
     session: ort.InferenceSession
     layers: tuple[LayerShape, ...]
@@ -133,9 +131,7 @@ def _name(provider: Provider) -> str:
 
 
 def _require_half_on_cuda(manifest: Manifest, providers: Sequence[Provider]) -> None:
-    """CUDA's attention kernel takes fp16 only; ONNX Runtime would put it on the CPU without a word,
-    away from its cache.
-    """
+    """CUDA's attention takes fp16 only; ONNX Runtime would silently put another on the CPU."""
     if any(_name(provider) == CUDA for provider in providers) and manifest.cache_dtype != "float16":
         raise ProviderError(
             f"{CUDA} has no attention kernel for a {manifest.cache_dtype} cache; export the "
@@ -177,9 +173,7 @@ def _open_session(
 
 
 def _require_started(session: ort.InferenceSession, providers: list[Provider]) -> None:
-    """ONNX Runtime goes on with the CPU when a provider cannot start (a driver missing, say); we
-    say so instead.
-    """
+    """When a provider cannot start, ONNX Runtime goes on with the CPU; we say so instead."""
     started = session.get_providers()
     first = _name(providers[0])
     if first not in started:
@@ -223,9 +217,7 @@ def _checked_graph(session: ort.InferenceSession, manifest: Manifest, source: st
 
 
 def _device_of(session: ort.InferenceSession) -> str:
-    """Only CUDA keeps its cache on the device; every other provider gets the cache in main memory,
-    which all accept.
-    """
+    """Only CUDA keeps its cache on the device; all others accept one in main memory."""
     return "cuda" if session.get_providers()[0] == CUDA else "cpu"
 
 

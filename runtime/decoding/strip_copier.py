@@ -43,9 +43,7 @@ class StripCopier:
         )
 
     def copy(self, source: Place, target: Place, elements: int) -> None:
-        """Copies strips of `elements` numbers from one place to the other, and waits until they are
-        there.
-        """
+        """Copies strips of `elements` numbers to another place, and waits until they are there."""
         binding = self._session.io_binding()
         kind, shape = self._dtype.type, (elements,)
         for index in range(self._count):
@@ -57,9 +55,7 @@ class StripCopier:
 
 
 def identity_graph(count: int, dtype: np.dtype[Any]) -> bytes:
-    """An ONNX model of `count` Identity nodes over vectors, as protobuf by hand: the runtime does
-    without the onnx package.
-    """
+    """An ONNX model of `count` Identity nodes over vectors, without the onnx package."""
     kind = _ELEMENT_TYPES[dtype.name]
     nodes = [
         _field(1, _field(1, f"i{n}") + _field(2, f"o{n}") + _field(4, "Identity"))

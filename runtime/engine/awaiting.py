@@ -1,4 +1,4 @@
-"""The asyncio twins of waiting for a result and of a stream of pieces.
+"""The asyncio twins of submitting, of waiting for a result and of a stream of pieces.
 
 A module of its own, imported when it is first used: asyncio brings ssl, 7 MB that an engine in
 threads has no use for.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from edgeprefix.runtime.engine.stream import Submit
@@ -18,10 +18,37 @@ from edgeprefix.runtime.work.ticket import Ticket
 T = TypeVar("T")
 
 
-async def result_of(ticket: Ticket[T]) -> T:
-    """Waits for a ticket's result; cancelling the task cancels the request."""
+async def submitted(submit: Callable[[], Ticket[T]]) -> Ticket[T]:
+    """A ticket; templates, tokens and files are dealt with on another thread than the event loop's.
+
+    When the task is cancelled meanwhile, so is the request, as soon as there is one.
+    """
+    tickets: list[Ticket[T]] = []
+    unwanted: list[bool] = []
+
+    def prepare() -> Ticket[T]:
+        tickets.append(submit())
+        if unwanted:
+            tickets[0].cancel()
+        return tickets[0]
+
     try:
-        return await asyncio.wrap_future(ticket.future)
+        return await asyncio.to_thread(prepare)
+    except asyncio.CancelledError:
+        unwanted.append(True)  # first this, then the look: one of the two threads sees the other
+        for ticket in tickets:
+            ticket.cancel()
+        raise
+
+
+async def result_of(submit: Callable[[], Ticket[T]]) -> T:
+    """Submits and waits for the result; cancelling the task cancels the request."""
+    loop, finished = asyncio.get_running_loop(), asyncio.Event()
+    ticket = await submitted(submit)
+    ticket.when_done(lambda _: _call_soon(loop, finished.set))
+    try:
+        await finished.wait()
+        return ticket.result()
     finally:
         if not ticket.done:
             ticket.cancel()
@@ -33,11 +60,10 @@ async def stream_pieces(submit: Submit) -> AsyncIterator[Piece]:
     pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
 
     def put(piece: Piece | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        _call_soon(loop, pieces.put_nowait, piece)
 
-    ticket = submit(put)
-    ticket.future.add_done_callback(lambda _: put(None))
+    ticket = await submitted(lambda: submit(put))
+    ticket.when_done(lambda _: put(None))
     try:
         while (piece := await pieces.get()) is not None:
             yield piece
@@ -45,3 +71,10 @@ async def stream_pieces(submit: Submit) -> AsyncIterator[Piece]:
     finally:
         if not ticket.done:
             ticket.cancel()
+
+
+def _call_soon(
+    loop: asyncio.AbstractEventLoop, call: Callable[..., object], *given: object
+) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        loop.call_soon_threadsafe(call, *given)

@@ -22,9 +22,7 @@ from edgeprefix.runtime.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingLoss:
-    """Over `tokens` positions: Kullback-Leibler divergence in nats, and the share of positions with
-    the same likeliest token.
-    """
+    """Over `tokens` positions: KL divergence in nats, and how often the likeliest token is kept."""
 
     dtype: str
     tokens: int
@@ -52,12 +50,12 @@ def rounding_loss(engine: Engine, prefix: Prefix, dtype: str, *, tokens: int = 3
     text = engine.tokenizer.encode_piece("\n")[:1] or [0]  # something neutral to go on from
     with _loaded(engine, prefix):
         text += engine.generate(
-            text, prefix=prefix.name, max_new_tokens=tokens - 1, ignore_end=True
+            text, task=prefix.name, max_new_tokens=tokens - 1, ignore_end=True
         ).tokens
-        exact = engine.next_logprobs(text, prefix=prefix.name)
+        exact = engine.next_logprobs(text, task=prefix.name)
     with _loaded(engine, rounded):
         return compare_distributions(
-            exact, engine.next_logprobs(text, prefix=prefix.name), dtype=dtype
+            exact, engine.next_logprobs(text, task=prefix.name), dtype=dtype
         )
 
 

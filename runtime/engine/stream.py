@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from types import TracebackType
 
 from edgeprefix.runtime.work.completion import Completion, Piece
 from edgeprefix.runtime.work.ticket import Ticket
@@ -14,9 +13,7 @@ Submit = Callable[[Callable[[Piece], None]], Ticket[Completion]]
 
 
 class PieceStream(Iterator[Piece]):
-    """Iterates over the pieces of one generation. Leaving it early (`close`, `with`, or letting go
-    of it) cancels the request.
-    """
+    """Iterates over one generation's pieces. Leaving it early (or letting go of it) cancels it."""
 
     def __init__(self, submit: Submit) -> None:
         pieces: SimpleQueue[Piece | None] = SimpleQueue()
@@ -24,7 +21,7 @@ class PieceStream(Iterator[Piece]):
         self._ticket = submit(pieces.put)
         # Not `self._pieces`: the running request must not keep a stream alive that its caller has
         # let go of.
-        self._ticket.future.add_done_callback(lambda _: pieces.put(None))
+        self._ticket.when_done(lambda _: pieces.put(None))
         self._over = False
 
     def __iter__(self) -> PieceStream:
@@ -33,6 +30,7 @@ class PieceStream(Iterator[Piece]):
     def __next__(self) -> Piece:
         if self._over:
             raise StopIteration
+        self._ticket.require_coming()
         piece = self._pieces.get()
         if piece is None:
             self._over = True
@@ -43,12 +41,7 @@ class PieceStream(Iterator[Piece]):
     def __enter__(self) -> PieceStream:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

@@ -1,3 +1,1 @@
-"""From logits to text: options, sampling, beams, speculation, and characters as they become
-whole.
-"""
+"""From logits to text: options, sampling, beams, speculation, characters as they get whole."""

@@ -33,9 +33,7 @@ _HOPELESS = -np.inf  # score of a place in the batch that no beam fills yet
 
 @dataclass(frozen=True)
 class Beam:
-    """A text in the making: its tokens, the sum of their log-probabilities, and the beam that it
-    continues.
-    """
+    """A text in the making: tokens, sum of log-probabilities, the beam that it continues."""
 
     tokens: tuple[int, ...]
     logprob: float
@@ -66,14 +64,14 @@ class BeamGeneration:
         sampler: Sampler,
         options: GenerationOptions,
         limit: int,
-        end_ids: Sequence[int],
+        end_ids: frozenset[int],
         ticket: Ticket[Completion],
         decode: Callable[[Sequence[int]], str],
         stops: StopTexts,
     ) -> None:
         self.prompt, self.prefix, self.ticket = prompt, prefix, ticket
         self._sampler, self._options, self._limit = sampler, options, limit
-        self._end_ids, self._decode, self._stops = frozenset(end_ids), decode, stops
+        self._end_ids, self._decode, self._stops = end_ids, decode, stops
         self._beams = [Beam((), 0.0, 0)]
         self._finished: list[Hypothesis] = []
         self._clock = Clock(submitted=ticket.submitted)
@@ -121,9 +119,7 @@ class BeamGeneration:
         )
 
     def _candidates(self, logits: Logits) -> list[Beam]:
-        """The best continuations of all beams, enough that as many unfinished ones as there are
-        beams remain.
-        """
+        """The best continuations of all beams, as many as leave one for each beam when some end."""
         logprobs = sampling.log_softmax(np.asarray(logits, np.float32))
         if not np.isfinite(logprobs.max()):
             raise NumericalError(
@@ -198,9 +194,7 @@ class BeamGeneration:
         self._finished = ranked[: self._options.beams]
 
     def _can_improve(self, best: Beam) -> bool:
-        """Whether a running beam could still beat the worst finished one, as transformers estimates
-        it.
-        """
+        """Whether a running beam could still beat the worst finished one, as in transformers."""
         options = self._options
         if len(self._finished) < options.beams:
             return True
@@ -211,18 +205,24 @@ class BeamGeneration:
         possible: float = best.logprob / length**options.length_penalty
         return possible > self._finished[-1].score
 
+    def partial(self, reason: str) -> Completion | None:
+        """The best finished texts, or the likeliest one that is still running."""
+        if not self._finished:
+            self._finish(self._beams[0], reason)
+        return self._completion() if self._finished[0].tokens else None
+
     def _completion(self) -> Completion:
         if not self._finished:
             raise RequestError(
                 "every token is barred; loosen logit_bias, banned_words or no_repeat_ngram"
             )
         timings = self._clock.timings()
-        completions = [
+        first, *others = [
             Completion(
                 text=finished.text,
                 tokens=finished.tokens,
                 finish_reason=finished.finish_reason,
-                prefix=None if self.prefix is None else self.prefix.name,
+                task=None if self.prefix is None else self.prefix.name,
                 prompt_tokens=len(self.prompt),
                 timings=timings,
                 score=finished.score,
@@ -230,4 +230,4 @@ class BeamGeneration:
             )
             for finished in self._finished[: self._options.n]
         ]
-        return dataclasses.replace(completions[0], alternatives=tuple(completions[1:]))
+        return dataclasses.replace(first, alternatives=tuple(others))

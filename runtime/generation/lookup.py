@@ -16,9 +16,7 @@ _FIRST = 2  # tokens of the first draft
 
 
 class PromptLookup:
-    """Drafts for one sequence over `prompt`; at most `size` tokens, and none behind `limit` tokens
-    in all.
-    """
+    """Drafts over `prompt` of at most `size` tokens, none behind `limit` tokens in all."""
 
     def __init__(self, prompt: Sequence[int], size: int, limit: int) -> None:
         self._text = list(prompt)
@@ -51,9 +49,7 @@ class PromptLookup:
             self._now = min(self._size, 2 * self._now) if right >= self._drafted else max(1, right)
 
     def _index(self) -> None:
-        """Remembers n-grams up to the end, whose own continuation is not known yet when it is
-        looked up.
-        """
+        """Remembers n-grams up to the end, whose own continuation is not known yet."""
         for end in range(self._indexed + 1, len(self._text) + 1):
             for size in _NGRAMS:
                 if end >= size:

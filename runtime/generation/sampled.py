@@ -86,7 +86,13 @@ class TokenSequence:
 
 
 class SampledGeneration:
-    """n sequences over one prompt, greedy or sampled: work for the scheduler."""
+    """n sequences over one prompt, greedy or sampled: work for the scheduler.
+
+    It begins with as many sequences as there are free slots; the others follow in the slots of
+    those that end, behind the same prompt.
+    """
+
+    lanes = 1
 
     def __init__(
         self,
@@ -100,13 +106,11 @@ class SampledGeneration:
     ) -> None:
         self.prompt, self.prefix, self.ticket = prompt, prefix, ticket
         self._sequences, self._decode, self._lookup = list(sequences), decode, lookup
-        self._running = list(sequences)
+        self._running: list[TokenSequence] = []
+        """In the order of their lanes."""
+        self._begun = 0  # sequences that have their first token
+        self._first_logits: Logits | None = None  # [V] behind the prompt
         self._clock = Clock(submitted=ticket.submitted)
-
-    @property
-    def lanes(self) -> int:
-        """One for each sequence."""
-        return len(self._sequences)
 
     @property
     def feed_length(self) -> int:
@@ -114,44 +118,73 @@ class SampledGeneration:
         return len(self.prompt)
 
     def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds the prompt and chooses every sequence's first token."""
+        """Feeds the prompt and chooses the first token of the sequences that begin."""
         self._clock.started = time.perf_counter()
         logits = yield from slot.prefill(self.prompt)
+        self._first_logits = logits if len(self._sequences) == 1 else logits.copy()
         self._clock.first_token = time.perf_counter()
-        return Start(self, Turn([self._step(sequence, logits) for sequence in self._sequences]))
+        tokens: list[int | None] = []
+        while len(tokens) < slot.free and (token := self._begin_next()) is not None:
+            tokens.append(token)
+        self._resolve_at_the_end()
+        return Start(self, Turn(tokens))
 
     def advance(self, logits: Logits) -> Turn:
-        """Logits [sequences that go on, V] → their next tokens."""
+        """Logits [sequences that go on, V] → next tokens; a lane that ends takes a sequence."""
         running = self._running
         if len(running) == 1:  # the common case, kept short
-            return Turn((self._step(running[0], logits[0]),))
-        return Turn(
-            [self._step(sequence, row) for sequence, row in zip(list(running), logits, strict=True)]
-        )
+            token = running[0].accept(logits[0])
+            if token is not None:
+                return Turn((token,))
+            tokens: list[int | None] = [None]
+        else:
+            tokens = [one.accept(row) for one, row in zip(running, logits, strict=True)]
+        ended = [token is None for token in tokens]
+        self._running = []
+        for place, sequence in enumerate(running):
+            if ended[place]:
+                tokens[place] = self._begin_next()
+            else:
+                self._running.append(sequence)
+        self._resolve_at_the_end()
+        return Turn(tokens, rewind=ended)
 
     def draft(self) -> Sequence[int]:
         """Prompt lookup's guess, when asked for."""
         return () if self._lookup is None else self._lookup(self._running[0].tokens)
 
-    def _step(self, sequence: TokenSequence, logits: Logits) -> int | None:
-        token = sequence.accept(logits)
-        if token is None:
-            self._running = [other for other in self._running if other is not sequence]
-            if not self._running:
-                self.ticket.resolve(self._completion())
-        return token
+    def partial(self, reason: str) -> Completion | None:
+        """The texts so far."""
+        return self._completion(reason) if self._begun else None
 
-    def _completion(self) -> Completion:
+    def _begin_next(self) -> int | None:
+        """The first token of the next sequence that has one; None when all have begun."""
+        assert self._first_logits is not None
+        while self._begun < len(self._sequences):
+            sequence = self._sequences[self._begun]
+            self._begun += 1
+            token = sequence.accept(self._first_logits)
+            if token is not None:
+                self._running.append(sequence)
+                return token
+        return None
+
+    def _resolve_at_the_end(self) -> None:
+        if not self._running:
+            self.ticket.resolve(self._completion("length"))
+
+    def _completion(self, reason: str) -> Completion:
+        """`reason` is that of the sequences that have none of their own."""
         timings = self._clock.timings()
-        first, *others = [self._completed(sequence, timings) for sequence in self._sequences]
+        first, *others = [self._completed(one, timings, reason) for one in self._sequences]
         return dataclasses.replace(first, alternatives=tuple(others)) if others else first
 
-    def _completed(self, sequence: TokenSequence, timings: Timings) -> Completion:
+    def _completed(self, sequence: TokenSequence, timings: Timings, reason: str) -> Completion:
         return Completion(
             text=self._decode(sequence.tokens) if sequence.stream is None else sequence.stream.text,
             tokens=tuple(sequence.tokens),
-            finish_reason=sequence.finish_reason or "length",
-            prefix=None if self.prefix is None else self.prefix.name,
+            finish_reason=sequence.finish_reason or reason,
+            task=None if self.prefix is None else self.prefix.name,
             prompt_tokens=len(self.prompt),
             timings=timings,
             logprobs=None if sequence.alternatives is None else tuple(sequence.logprobs),
@@ -159,9 +192,7 @@ class SampledGeneration:
 
 
 def token_logprob(logprobs: Logits, token: int, alternatives: int) -> TokenLogprob:
-    """What is reported of a token: its entry of log-probabilities [V], and so many of the
-    likeliest.
-    """
+    """What is reported of a token out of log-probabilities [V], with the likeliest ones."""
     return TokenLogprob(
         token=token,
         logprob=float(logprobs[token]),

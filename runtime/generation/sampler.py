@@ -151,9 +151,7 @@ class Sampler:
         ]
 
     def _due(self, tokens: Sequence[int], left: int) -> int | None:
-        """The forced token when the room that is left is just enough for the words still
-        missing.
-        """
+        """The forced token when the room is just enough for the words still missing."""
         missing = self._missing(tokens)
         if not missing or left > sum(map(len, missing)):
             return None

@@ -35,9 +35,7 @@ class Candidates(NamedTuple):
 
 
 def penalize_repetition(logits: Logits, seen: Ids, penalty: float) -> None:
-    """Divides positive and multiplies negative logits of the tokens `seen` (each once) by
-    `penalty`.
-    """
+    """Divides positive and multiplies negative logits of tokens `seen`, each once."""
     scores = logits[seen]
     logits[seen] = np.where(scores < 0, scores * np.float32(penalty), scores / np.float32(penalty))
 
@@ -45,9 +43,7 @@ def penalize_repetition(logits: Logits, seen: Ids, penalty: float) -> None:
 def penalize_presence_and_frequency(
     logits: Logits, tokens: Sequence[int], presence: float, frequency: float
 ) -> None:
-    """OpenAI's formula over the generated tokens: minus `presence` once, minus `frequency` for each
-    occurrence.
-    """
+    """OpenAI's formula: minus `presence` once, minus `frequency` for each occurrence."""
     if tokens:
         ids, counts = np.unique(np.asarray(tokens, np.int64), return_counts=True)
         logits[ids] -= np.float32(presence) + np.float32(frequency) * counts.astype(np.float32)
@@ -130,9 +126,7 @@ def keep_min_p(candidates: Candidates, fraction: float) -> Candidates:
 
 
 def keep_typical(candidates: Candidates, mass: float) -> Candidates:
-    """Locally typical tokens (Meister et al. 2022): nearest to the expected surprise, up to
-    `mass`.
-    """
+    """Locally typical tokens (Meister et al. 2022): nearest the expected surprise, up to `mass`."""
     surprise = -log_softmax(candidates.logits)
     probabilities = np.exp(-surprise)
     distance = np.abs(surprise - (probabilities * surprise).sum())
@@ -143,9 +137,7 @@ def keep_typical(candidates: Candidates, mass: float) -> Candidates:
 
 
 def draw(candidates: Candidates, uniform: float) -> int:
-    """The token at `uniform` (in [0, 1)) of the candidates' cumulated probability, in order
-    of id.
-    """
+    """The token at `uniform` (in [0, 1)) of the cumulated probability, in order of id."""
     cumulated = np.cumsum(softmax(candidates.logits), dtype=np.float64)
     place = int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
     return int(candidates.ids[min(place, len(cumulated) - 1)])

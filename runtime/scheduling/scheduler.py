@@ -16,13 +16,22 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
-from edgeprefix.runtime.errors import EdgePrefixError, EngineClosedError, QueueFullError
+from edgeprefix.runtime.errors import (
+    EdgePrefixError,
+    EngineClosedError,
+    QueueFullError,
+    RequestError,
+    RequestInterrupted,
+)
 from edgeprefix.runtime.scheduling.waiting import WaitingLine
+from edgeprefix.runtime.work.callbacks import Callbacks
 from edgeprefix.runtime.work.slot import Logits, Slot
+from edgeprefix.runtime.work.ticket import Ticket
 from edgeprefix.runtime.work.work import Generation, Start, Work
 
 logger = logging.getLogger(__name__)
@@ -30,6 +39,17 @@ logger = logging.getLogger(__name__)
 # Of a prompt, fed between two decode steps. More keeps the others waiting longer; fewer use the
 # matrix kernels less well.
 CHUNK_TOKENS = 128
+ENGINE_THREAD = "edgeprefix-engine"
+"""Name of the thread of each open engine."""
+
+
+class Occupancy(NamedTuple):
+    """How busy an engine is."""
+
+    running: int
+    """Sequences that decode or are being fed."""
+    waiting: int
+    """Requests that wait for a slot."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,47 +89,57 @@ class Scheduler:
         self._lanes: list[Lane | None] = [None] * decoder.slots
         self._filling: Filling | None = None
         self._waiting = WaitingLine()
+        self.callbacks = Callbacks()
+        """Where callers' own code runs."""
         self._changed = threading.Condition()
         self._closing = False
         self._give_up = False  # at close: cancel what runs
-        self._look = False  # somebody cancelled
+        self._cancelled = False  # somebody did, since the line was last looked through
         self._next_deadline = math.inf  # of those who wait
         self._process = os.getpid()
-        self._thread = threading.Thread(target=self._loop, name="edgeprefix-engine", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=ENGINE_THREAD, daemon=True)
         self._thread.start()
 
     # The callers' side ----------------------------------------------------------------------------
 
     def submit(self, work: Work, *, wait: bool = False) -> None:
-        """Puts work into the line. With `wait` it blocks while the line is full.
+        """Puts work into the line. With `wait` it blocks while the line is full, for as long as the
+        work's ticket has time.
 
-        Raises QueueFullError, EngineClosedError.
+        Raises QueueFullError, EngineClosedError, RequestTimeout.
         """
         self.require_open()
         with self._changed:
-            while wait and len(self._waiting) >= self._max_waiting and not self._closing:
-                self._changed.wait()
+            if wait:
+                self._wait_for_room(work.ticket)
             self.require_open()
             if len(self._waiting) >= self._max_waiting:
                 raise QueueFullError(
                     f"{self._max_waiting} requests wait already; try again later, or load the "
                     "engine with a larger max_waiting"
                 )
-            work.ticket.attach(self._wake)
+            work.ticket.attach(self._wake, self._thread.ident)
             self._waiting.put(work)
             self._next_deadline = min(self._next_deadline, work.ticket.deadline or math.inf)
             self._changed.notify_all()
 
+    def _wait_for_room(self, ticket: Ticket[Any]) -> None:
+        if threading.current_thread() is self._thread:
+            raise RequestError("the engine's own thread cannot wait for room in the line")
+        while len(self._waiting) >= self._max_waiting and not self._closing:
+            now = time.perf_counter()
+            if (error := ticket.overdue(now)) is not None:
+                raise error
+            self._changed.wait(None if ticket.deadline is None else ticket.deadline - now)
+
     @property
-    def here(self) -> bool:
+    def in_its_process(self) -> bool:
         """Whether its thread is in this process, not in the one that this one was forked from."""
         return os.getpid() == self._process
 
     def require_open(self) -> None:
-        """Raises EngineClosedError after `close`, and in a forked process, which has neither the
-        thread nor its locks.
-        """
-        if not self.here:
+        """Raises EngineClosedError after `close`, and in a forked process."""
+        if not self.in_its_process:
             raise EngineClosedError(
                 "this engine was loaded before the process forked, and its thread stayed behind; "
                 "load one in each process"
@@ -118,17 +148,13 @@ class Scheduler:
             raise EngineClosedError("the engine is closed; load it again")
 
     def stop_taking(self) -> None:
-        """From now on `submit` raises EngineClosedError; what runs or waits goes on until
-        `close`.
-        """
+        """From now on `submit` raises EngineClosedError; the rest goes on until `close`."""
         with self._changed:
             self._closing = True
 
     def close(self, *, finish: bool = False) -> None:
-        """Ends the thread. What runs or waits is finished first, or fails with
-        EngineClosedError.
-        """
-        if not self.here:
+        """Ends the thread; what runs or waits is finished first, or fails."""
+        if not self.in_its_process:
             return
         with self._changed:
             self._closing = True
@@ -138,14 +164,14 @@ class Scheduler:
             self._thread.join()
 
     @property
-    def load(self) -> tuple[int, int]:
-        """(lanes that decode or are being fed, requests that wait) at this moment."""
-        active = sum(lane is not None for lane in self._lanes) + (self._filling is not None)
-        return active, len(self._waiting)
+    def occupancy(self) -> Occupancy:
+        """How busy it is at this moment."""
+        running = sum(lane is not None for lane in self._lanes) + (self._filling is not None)
+        return Occupancy(running, len(self._waiting))
 
     def _wake(self) -> None:
         with self._changed:
-            self._look = True
+            self._cancelled = True
             self._changed.notify_all()
 
     # The engine's thread --------------------------------------------------------------------------
@@ -154,14 +180,14 @@ class Scheduler:
         while self._wait_for_work():
             try:
                 self._round()
-            except (
-                Exception
-            ) as error:  # a bug must not stop the engine: those who run are told, the others go on
-                logger.exception("the engine's round failed")
+            except BaseException as error:  # whatever it is: who runs is told, the others go on
                 self._fail_running(error)
+                logger.exception("the engine's round failed")
         self._fail_everything(
             EngineClosedError("the engine was closed before this request finished")
         )
+        self.callbacks.close()
+        del self._decoder, self._cache  # who keeps a closed engine does not keep its memory
 
     def _wait_for_work(self) -> bool:
         """Blocks until there is something to do; False when the thread should end."""
@@ -182,17 +208,17 @@ class Scheduler:
     def _drop_overdue(self) -> None:
         """Ends what was cancelled or took too long."""
         now = time.perf_counter()
-        for lane in self._lanes:
-            if lane is not None and (error := lane.generation.ticket.overdue(now)):
-                self._fail(lane.generation, error)
+        for generation in dict.fromkeys(lane.generation for lane in self._lanes if lane):
+            if error := generation.ticket.overdue(now):
+                self._interrupt(generation, error)
         if self._filling is not None and (error := self._filling.work.ticket.overdue(now)):
             self._fail(self._filling.work, error)
-        if self._look or now >= self._next_deadline:
+        if self._cancelled or now >= self._next_deadline:
             self._drop_waiting(now)
 
     def _drop_waiting(self, now: float) -> None:
         with self._changed:
-            self._look = False
+            self._cancelled = False
             late = [(work, error) for work in self._waiting if (error := work.ticket.overdue(now))]
             for work, _ in late:
                 self._waiting.remove(work)
@@ -220,16 +246,15 @@ class Scheduler:
             except StopIteration as stop:
                 self._filling = None
                 self._join(filling, stop.value)
-            except Exception as error:
-                self._fail(filling.work, _noted(error))
+            except BaseException as error:
+                self._fail(filling.work, _logged(error))
 
     def _start_next(self, budget: int) -> bool:
         """Gives the next in line a slot, if there is one."""
         with self._changed:
-            work = self._waiting.head()
-            if work is None or work.lanes > self._lanes.count(None):
+            work = self._waiting.take(self._lanes.count(None))
+            if work is None:
                 return False
-            self._waiting.pop()
             self._changed.notify_all()
         if work.feed_length > budget:
             # Its slot must stay clear of the batch for several rounds: the last one does
@@ -239,10 +264,8 @@ class Scheduler:
             index = self._lanes.index(None)
         try:
             self._filling = self._filled(work, index)
-        except (
-            Exception
-        ) as error:  # it is in no lane and no line any more: nobody else would tell its caller
-            self._fail(work, _noted(error))
+        except BaseException as error:  # in no lane and no line any more: nobody else would tell
+            self._fail(work, _logged(error))
         return True
 
     def _filled(self, work: Work, index: int) -> Filling:
@@ -256,9 +279,7 @@ class Scheduler:
         return Filling(work, slot, steps, next(steps))
 
     def _join(self, filling: Filling, start: Start | None) -> None:
-        """The prompt is in: its lanes join the batch, the first in the slot it was fed in, the
-        others as its copies.
-        """
+        """Its lanes join the batch, the first in the slot it was fed in, the others as copies."""
         if start is None:
             return
         length, source = filling.slot.length, filling.slot.index
@@ -319,8 +340,8 @@ class Scheduler:
         """Shows a generation the logits of its lanes, which stand in the slots `members`."""
         try:
             turn = generation.advance(logits)
-        except Exception as error:
-            self._fail(generation, _noted(error))
+        except BaseException as error:
+            self._fail(generation, _logged(error))
             return
         if turn.parents is not None:
             self._inherit(members, turn.parents)
@@ -346,9 +367,7 @@ class Scheduler:
             self._cache.gather(sources, targets, start=lane.shared, stop=lane.length)
 
     def _speculate(self, lane: Lane, draft: Sequence[int]) -> None:
-        """Checks a draft in one run: as many of its tokens are taken as the base itself would have
-        chosen.
-        """
+        """Checks a draft in one run, and takes as many tokens as the base would have chosen."""
         tokens = np.asarray([lane.token, *draft], np.int64)
         logits = self._decoder.feed(0, tokens, start=lane.length)
         for row in range(len(tokens)):
@@ -358,6 +377,11 @@ class Scheduler:
                 return
 
     # Failing --------------------------------------------------------------------------------------
+
+    def _interrupt(self, generation: Generation, error: RequestInterrupted) -> None:
+        """Ends a generation early; its caller gets what there is."""
+        error.partial = generation.partial(error.reason)
+        self._fail(generation, error)
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """Takes work out of batch or slot and tells its caller."""
@@ -386,10 +410,8 @@ class Scheduler:
             work.ticket.fail(error)
 
 
-def _noted(error: Exception) -> Exception:
-    """What is no refusal of ours is a bug or a caller's broken callback: its request is told, and
-    the log keeps the trace.
-    """
+def _logged(error: BaseException) -> BaseException:
+    """What is no refusal of ours is a bug: its request is told, and the log keeps the trace."""
     if not isinstance(error, EdgePrefixError):
         logger.error("a request failed unexpectedly", exc_info=error)
     return error

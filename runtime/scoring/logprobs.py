@@ -10,9 +10,7 @@ from edgeprefix.runtime.work.slot import Logits
 
 
 def finite_logprobs(logits: Logits) -> Logits:
-    """Log-probabilities of logits [..., V]. Raises NumericalError when the base gave NaN or
-    infinity.
-    """
+    """Log-probabilities of logits [..., V]. Raises NumericalError for NaN and infinity."""
     result = sampling.log_softmax(logits)
     if result.size and not math.isfinite(float(result.max())):
         raise NumericalError("the base gave NaN or infinity as a logit; check prefix and precision")

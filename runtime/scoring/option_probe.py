@@ -7,16 +7,29 @@ that begin alike share that part too.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeprefix.runtime.scoring.logprobs import finite_logprobs
+from edgeprefix.runtime.scoring.scores import Scores
 from edgeprefix.runtime.work.resident import ResidentPrefix
 from edgeprefix.runtime.work.slot import Ids, Logits, Slot
 from edgeprefix.runtime.work.ticket import Ticket
 from edgeprefix.runtime.work.work import Start, Turn
+
+Sums = Sequence[float]
+"""Of the log-probabilities of each option's tokens."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A context whose sums are taken off another one's."""
+
+    context: Ids
+    found: Callable[[Sums], object]
+    """Gets its sums."""
 
 
 class OptionProbe:
@@ -35,29 +48,36 @@ class OptionProbe:
         context: Ids,
         prefix: ResidentPrefix | None,
         options: Sequence[Sequence[int]],
-        ticket: Ticket[list[float]],
+        ticket: Ticket[Scores],
+        scores: Callable[[Sums], Scores],
+        reference: Reference | None = None,
     ) -> None:
+        """`scores` makes the result of the sums. `reference`, a context, is scored before."""
         self.context, self.prefix, self.ticket = context, prefix, ticket
+        self._scores, self._reference = scores, reference
         self._options = [tuple(option) for option in options]
         self._found: dict[tuple[int, ...], float] = {}
-        """Log-probability of the last token of each beginning of an option, given those
-        before it.
-        """
+        """Log-probability of each beginning's last token, given those before it."""
         self._following = _following(self._options)
         self._waiting = _branches(self._options)
         self._walks: list[_Walk] = []
 
     @property
     def feed_length(self) -> int:
-        """All tokens: context and options, so that it gets a slot of its own for as long as it
-        takes.
-        """
-        return len(self.context) + sum(map(len, self._options))
+        """All tokens: contexts and options, so that it gets a slot of its own."""
+        before = 0 if self._reference is None else len(self._reference.context)
+        return before + len(self.context) + sum(map(len, self._options))
 
     def run(self, slot: Slot) -> Generator[int, None, Start | None]:
         """Feeds the context, and the options too when that takes fewer runs than decoding them."""
-        self._note((), (yield from slot.prefill(self.context)))
         branches = self._waiting
+        if self._reference is not None:
+            behind_prefix = slot.length
+            self._note((), (yield from slot.prefill(self._reference.context)))
+            yield from self._feed(slot, branches)
+            self._reference.found(self._sums())
+            slot.rewind(behind_prefix)
+        self._note((), (yield from slot.prefill(self.context)))
         steps = max(
             max(map(len, branches), default=0), math.ceil(sum(map(len, branches)) / slot.most)
         )
@@ -67,13 +87,11 @@ class OptionProbe:
             self._walks = [_Walk(branch) for branch in branches[: slot.free]]
             return Start(self, Turn([walk.branch[0] for walk in self._walks]))
         yield from self._feed(slot, branches)
-        self.ticket.resolve(self._sums())
+        self.ticket.resolve(self._scores(self._sums()))
         return None
 
     def advance(self, logits: Logits) -> Turn:
-        """Logits [branches that are walked, V] → their next tokens; who is at the end takes a
-        branch that waits.
-        """
+        """Logits [walked branches, V] → next tokens; who ends takes a branch that waits."""
         walks: list[_Walk | None] = []
         for walk, row in zip(self._walks, logits, strict=True):
             walk.fed += 1
@@ -84,7 +102,7 @@ class OptionProbe:
             )
         self._walks = [walk for walk in walks if walk is not None]
         if not self._walks:
-            self.ticket.resolve(self._sums())
+            self.ticket.resolve(self._scores(self._sums()))
         tokens = [None if walk is None else walk.branch[walk.fed] for walk in walks]
         return Turn(tokens, rewind=[walk is not None and walk.fed == 0 for walk in walks])
 
@@ -92,10 +110,11 @@ class OptionProbe:
         """Nothing to guess: the tokens are given."""
         return ()
 
+    def partial(self, reason: str) -> None:
+        """Half a score is none."""
+
     def _feed(self, slot: Slot, branches: Sequence[tuple[int, ...]]) -> Generator[int, None, None]:
-        """Feeds the branches one by one; what one has in common with the one before it is in the
-        slot already.
-        """
+        """Feeds the branches one by one, each without what it shares with the one before."""
         base = slot.length
         before: tuple[int, ...] = ()
         for branch in branches:
@@ -114,7 +133,7 @@ class OptionProbe:
         for token in self._following[beginning]:
             self._found[(*beginning, token)] = float(logprobs[token])
 
-    def _sums(self) -> list[float]:
+    def _sums(self) -> Sums:
         return [
             math.fsum(self._found[option[: end + 1]] for end in range(len(option)))
             for option in self._options
@@ -140,9 +159,7 @@ def _following(options: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], set[
 
 
 def _branches(options: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """What has to be fed to see all options: all but their last tokens, without those that begin
-    another, in order.
-    """
+    """All options but their last tokens, without those that begin another, in order."""
     fed = sorted({option[:-1] for option in options if len(option) > 1})
     return [
         one for one, after in zip(fed, (*fed[1:], ()), strict=False) if after[: len(one)] != one

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -12,17 +13,16 @@ from edgeprefix.runtime.scoring.scores import TextLogprobs
 from edgeprefix.runtime.work.resident import ResidentPrefix
 from edgeprefix.runtime.work.slot import Ids, Logits, Slot
 from edgeprefix.runtime.work.ticket import Ticket
-from edgeprefix.runtime.work.work import Start
+
+R = TypeVar("R")
 
 
-class TextProbe:
-    """Log-probabilities of a text's own tokens: work for the scheduler."""
+class _Probe(Generic[R]):
+    """Work that feeds the tokens of one text and then has its result."""
 
     lanes = 1
 
-    def __init__(
-        self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[TextLogprobs]
-    ) -> None:
+    def __init__(self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[R]) -> None:
         self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
 
     @property
@@ -30,10 +30,12 @@ class TextProbe:
         """Tokens of the text."""
         return len(self.tokens)
 
-    def run(self, slot: Slot) -> Generator[int, None, Start | None]:
-        """Feeds the text; each chunk's logits are reduced to one number a token before the next is
-        fed.
-        """
+
+class TextProbe(_Probe[TextLogprobs]):
+    """Log-probabilities of a text's own tokens: work for the scheduler."""
+
+    def run(self, slot: Slot) -> Generator[int, None, None]:
+        """Feeds the text; each chunk's logits become one number a token before the next chunk."""
         found: list[float] = []
         for chunk in slot.chunks(self.tokens):
             yield len(chunk)
@@ -41,60 +43,37 @@ class TextProbe:
             logprobs = finite_logprobs(slot.feed(chunk)[: len(following)])
             found += logprobs[np.arange(len(following)), following].tolist()
         self.ticket.resolve(TextLogprobs(tokens=tuple(self.tokens.tolist()), logprobs=tuple(found)))
-        return None
 
 
-class DistributionProbe:
-    """Log-probabilities of the whole vocabulary after each token of a text, [S, V]: work for the
-    scheduler.
-    """
+class DistributionProbe(_Probe[Logits]):
+    """Log-probabilities [S, V] of the vocabulary after each token: work for the scheduler."""
 
-    lanes = 1
-
-    def __init__(
-        self, *, tokens: Ids, prefix: ResidentPrefix | None, ticket: Ticket[Logits]
-    ) -> None:
-        self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
-
-    @property
-    def feed_length(self) -> int:
-        """Tokens of the text."""
-        return len(self.tokens)
-
-    def run(self, slot: Slot) -> Generator[int, None, Start | None]:
+    def run(self, slot: Slot) -> Generator[int, None, None]:
         """Feeds the text chunk by chunk."""
         found: list[Logits] = []
         for chunk in slot.chunks(self.tokens):
             yield len(chunk)
             found.append(finite_logprobs(slot.feed(chunk)))
         self.ticket.resolve(np.concatenate(found))
-        return None
 
 
-class CompileProbe:
-    """Keys and values of a text: work for the scheduler. The result is packed, the task's own
-    prefix in front included.
-    """
-
-    lanes = 1
+class CompileProbe(_Probe[R]):
+    """Keys and values of a text, the prefix in front of it included: work for the scheduler."""
 
     def __init__(
         self,
         *,
         tokens: Ids,
         prefix: ResidentPrefix | None,
-        ticket: Ticket[list[Array]],
-        progress: Callable[[int], None] | None = None,
+        ticket: Ticket[R],
+        progress: Callable[[int], object] | None,
+        finish: Callable[[Sequence[Array]], object],
     ) -> None:
-        self.tokens, self.prefix, self.ticket = tokens, prefix, ticket
-        self._progress = progress or (lambda done: None)
+        """`progress` is told how many tokens are done; `finish` gets the packed keys and values."""
+        super().__init__(tokens=tokens, prefix=prefix, ticket=ticket)
+        self._progress, self._finish = progress or (lambda done: None), finish
 
-    @property
-    def feed_length(self) -> int:
-        """Tokens of the text."""
-        return len(self.tokens)
-
-    def run(self, slot: Slot) -> Generator[int, None, Start | None]:
+    def run(self, slot: Slot) -> Generator[int, None, None]:
         """Feeds the text and reads the slot."""
         done = 0
         for count in slot.prefill(self.tokens):
@@ -102,5 +81,4 @@ class CompileProbe:
             yield count
             done += count
         self._progress(done)
-        self.ticket.resolve(slot.read(slot.length))
-        return None
+        self._finish(slot.read(slot.length))

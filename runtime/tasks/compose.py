@@ -60,9 +60,7 @@ def compose(
 
 
 def move(prefix: Prefix, positions: Positions, *, to: int, drop: int = 0) -> Prefix:
-    """The prefix with its keys as they are when it stands at positions `to` …, without its first
-    `drop` positions.
-    """
+    """The prefix with its keys moved to positions `to` …, without its first `drop` positions."""
     layers = []
     for index, (key, value) in enumerate(prefix.layers):
         rotation = positions.rotation(index)
@@ -72,9 +70,7 @@ def move(prefix: Prefix, positions: Positions, *, to: int, drop: int = 0) -> Pre
 
 
 def _movable(manifest: Manifest) -> Positions:
-    """The manifest's word on positions. Raises RequestError when it says nothing, or that keys
-    cannot be moved.
-    """
+    """The manifest's word on positions. Raises RequestError when keys cannot be moved."""
     positions = manifest.positions
     if positions is None:
         raise RequestError(

@@ -26,6 +26,7 @@ from edgeprefix.runtime.decoding.cache import SlotMemory
 from edgeprefix.runtime.errors import (
     BaseMismatchError,
     CapacityError,
+    EngineClosedError,
     PrefixFileError,
     UnknownTaskError,
 )
@@ -114,12 +115,27 @@ class PrefixStore:
         trusted_keys: TrustedKeys | None = None,
     ) -> None:
         """`trusted_keys`: files and bytes are refused unless one of them signed them."""
-        self._manifest, self._cache, self._budget = manifest, cache, budget_bytes
+        self._manifest, self._budget = manifest, budget_bytes
+        self._cache: SlotMemory | None = cache
         self._trusted_keys = trusted_keys
         self._capacity = cache.capacity if capacity is None else capacity
         self._entries: dict[str, _Entry] = {}
         self._clock, self._changes = 0, 0
         self._lock = threading.RLock()
+
+    @property
+    def cache(self) -> SlotMemory:
+        """What the prefixes are packed for. Raises EngineClosedError after `close`."""
+        if self._cache is None:
+            raise EngineClosedError("the engine is closed; load it again")
+        return self._cache
+
+    def close(self) -> None:
+        """Gives all memory back; what is known about the tasks stays."""
+        with self._lock:
+            self._cache = None
+            for entry in self._entries.values():
+                entry.resident = None
 
     def load(
         self,
@@ -357,7 +373,7 @@ class PrefixStore:
             )  # fmt: skip
         if self._manifest.cache_dtype == "float16":
             _require_fp16(prefix, where)
-        packed = self._cache.pack([(layer.key, layer.value) for layer in prefix.layers])
+        packed = self.cache.pack([(layer.key, layer.value) for layer in prefix.layers])
         return ResidentPrefix(name=name, length=prefix.length, packed=tuple(packed))
 
     def _make_room(self, need: int, *, replacing: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeprefix.runtime.renamed import warn_renamed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
@@ -26,9 +28,7 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLogprob:
-    """A token's log-probability under the base and prefix (before temperature and bans), and the
-    likeliest tokens there.
-    """
+    """A token's log-probability (before temperature and bans), and the likeliest tokens there."""
 
     token: int
     logprob: float
@@ -43,8 +43,11 @@ class Completion:
     tokens: tuple[int, ...]
     """Generated ids, without the end-of-text token; a stop text's tokens are in."""
     finish_reason: str
-    """"stop" (end of text or a stop text) or "length"."""
-    prefix: str | None
+    """"stop" (end of text or a stop text) or "length"; in an error's `partial` also "cancelled" or
+    "timeout".
+    """
+    task: str | None
+    """The task's name; None for the bare base."""
     prompt_tokens: int
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] | None = None
@@ -53,6 +56,12 @@ class Completion:
     """Beam search: sum of log-probabilities over length ** length_penalty."""
     alternatives: tuple[Completion, ...] = ()
     """The other n - 1 results of a request with n > 1."""
+
+    @property
+    def prefix(self) -> str | None:
+        """Deprecated: `task`."""
+        warn_renamed("Completion.prefix", "Completion.task")
+        return self.task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,7 @@ class Slot:
         self._decoder, self._chunk = decoder, chunk
         self.index = index
         self.free, self.most = free, decoder.slots
-        """Lanes that its work may start with now (the slots that nobody else uses, this one in),
-        and in an idle engine.
-        """
+        """Lanes that its work may start with now (this slot in), and in an idle engine."""
         self.length = prefix_length
         """Positions in use."""
 
@@ -34,17 +32,13 @@ class Slot:
         return [tokens[start : start + self._chunk] for start in range(0, len(tokens), self._chunk)]
 
     def feed(self, tokens: Ids, *, wanted: Sequence[int] | None = None) -> Logits:
-        """Runs the graph over a chunk; returns logits [N, V] of the `wanted` tokens (indices into
-        it; None: all).
-        """
+        """Runs the graph over a chunk: logits [N, V] of `wanted` tokens (indices; None: all)."""
         logits = self._decoder.feed(self.index, tokens, start=self.length, wanted=wanted)
         self.length += len(tokens)
         return logits
 
     def prefill(self, tokens: Ids) -> Generator[int, None, Logits]:
-        """Feeds a prompt chunk by chunk, yielding the length of each before; returns logits [V]
-        after the last token.
-        """
+        """Feeds a prompt by chunks, yielding their lengths; logits [V] after the last token."""
         *chunks, last = self.chunks(tokens)  # prompts are not empty
         for chunk in chunks:
             yield len(chunk)

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edgeprefix.runtime.work.completion import Completion
 from edgeprefix.runtime.work.resident import ResidentPrefix
 from edgeprefix.runtime.work.slot import Logits, Slot
 from edgeprefix.runtime.work.ticket import Ticket
@@ -61,9 +62,7 @@ class Work(Protocol):
 
 
 class Generation(Work, Protocol):
-    """Work that decodes: after `run` it takes part in every step until each of its lanes is
-    finished.
-    """
+    """Work that takes part in every step after `run`, until all its lanes are finished."""
 
     def advance(self, logits: Logits) -> Turn:
         """Logits [lanes that go on, V] → their next tokens."""
@@ -71,6 +70,10 @@ class Generation(Work, Protocol):
 
     def draft(self) -> Sequence[int]:
         """Tokens that may well come next (speculation); empty without a guess."""
+        ...
+
+    def partial(self, reason: str) -> Completion | None:
+        """What there is, when it is ended early for that reason; None without a token of text."""
         ...
 
 

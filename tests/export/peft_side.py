@@ -203,7 +203,7 @@ def engine_tokens(family: Family, prefix: Prefix, prompt: Ids) -> Ids:
     """Greedy new tokens by our engine."""
     family.engine.load_prefix(prefix, name="task")
     tokens = family.engine.generate(
-        prompt, prefix="task", max_new_tokens=NEW_TOKENS, temperature=0.0
+        prompt, task="task", max_new_tokens=NEW_TOKENS, temperature=0.0
     ).tokens
     return [token for token in tokens if token != 0]
 

@@ -112,7 +112,7 @@ def texts(engine: Engine, **settings: int) -> list[list[int]]:
     """Tokens of a mixed batch: prompts of different lengths, with and without prefixes."""
     tasks = ["news", None, "mail", "news"]
     requests = [
-        Request(text, prefix=task, max_new_tokens=12, **settings)
+        Request(text, task=task, max_new_tokens=12, **settings)
         for text, task in zip(PROMPTS, tasks, strict=True)
     ]
     return [list(completion.tokens) for completion in engine.generate_many(requests)]
@@ -144,12 +144,12 @@ def test_engine_gives_the_same_tokens_as_with_its_own_graph(
         assert texts(theirs) == wanted
         assert texts(theirs, beams=2) == texts(ours, beams=2)
         scores = [
-            engine.score("Which?", ["yes", "no", "not at all"], prefix="mail")
+            engine.score("Which?", ["yes", "no", "not at all"], task="mail")
             for engine in (ours, theirs)
         ]
         np.testing.assert_allclose(scores[1].values, scores[0].values, atol=1e-4)
         compiled = [
-            engine.compile("It is near the river.", name="system", prefix="news")
+            engine.compile("It is near the river.", name="system", task="news")
             for engine in (ours, theirs)
         ]
         for got, expected in zip(compiled[1].layers, compiled[0].layers, strict=True):

@@ -75,8 +75,8 @@ def test_the_engine_runs_on_a_quarter_of_the_memory(
             )
         compiled.save(tmp_path / "fox.safetensors")
         small.load_prefix(tmp_path / "fox.safetensors")
-        behind = small.generate(" jumps", prefix="fox", max_new_tokens=12).tokens
-        assert behind == small.generate(" jumps", prefix="fox", max_new_tokens=12).tokens
+        behind = small.generate(" jumps", task="fox", max_new_tokens=12).tokens
+        assert behind == small.generate(" jumps", task="fox", max_new_tokens=12).tokens
         assert len(behind) == 12
 
 
@@ -84,7 +84,7 @@ def test_numbers_beyond_the_scale_are_cut_off(llama: Base, llama_bundle: MakeBun
     with Engine.load(llama_bundle("fp32+int8"), max_batch=1, max_length=64) as engine:
         layers = tuple(PrefixLayer(*np.full((2, 2, 3, 16), 1e4, np.float32)) for _ in range(2))
         engine.load_prefix(Prefix(name="far", base=llama.identity, layers=layers))
-        assert engine.generate("a", prefix="far", max_new_tokens=2).tokens
+        assert engine.generate("a", task="far", max_new_tokens=2).tokens
 
 
 def test_where_it_cannot_run(

@@ -131,7 +131,7 @@ def test_mixed_batches_with_prefixes_give_torchs_tokens(
         for prefix in prefixes.values():
             engine.load_prefix(prefix)
         requests = [
-            Request(text, prefix=task, max_new_tokens=10, ignore_end=True)
+            Request(text, task=task, max_new_tokens=10, ignore_end=True)
             for text, task in zip(PROMPTS, TASKS, strict=True)
         ]
         got = [list(completion.tokens) for completion in engine.generate_many(requests)]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from bundles import TASKS, make_prefix
 
-from edgeprefix.runtime import Completion, Engine, Request
+from edgeprefix.runtime import Completion, Engine, Request, ScoreRequest
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.decoding.cache import Cache
@@ -105,7 +105,7 @@ class Stage:
 
     def __init__(self, engine: Engine, *, alone: Stage | None = None) -> None:
         self.engine = engine
-        self._decoder: Any = engine._decoder
+        self._decoder: Any = engine._scheduler._decoder
         self._alone = alone or self
         self._files = {
             (name, version): make_prefix(engine.manifest, name, length, seed=10 * length + version)
@@ -181,11 +181,11 @@ class Stage:
     def _submit(self, ask: Ask) -> Any:
         ids = np.random.default_rng([ask.length, ask.content]).integers(2, 380, ask.length).tolist()
         if ask.kind == "score":
-            return self.engine._scorer.start(ids, score_settings(ask.task)).ticket
+            return self.engine.submit(ScoreRequest(ids, OPTIONS, task=ask.task))
         extra = KINDS[ask.kind]
         return self.engine.submit(
             Request(
-                ids, prefix=ask.task, max_new_tokens=ask.new, ignore_end=True, logprobs=0, **extra
+                ids, task=ask.task, max_new_tokens=ask.new, ignore_end=True, logprobs=0, **extra
             )
         )
 
@@ -205,12 +205,6 @@ class Stage:
     def _load(self, name: str, version: int) -> None:
         self.engine.load_prefix(self._files[name, version])
         self._versions[name] = version
-
-
-def score_settings(task: str | None) -> Any:
-    from edgeprefix.runtime.engine.scorer import ScoreSettings
-
-    return ScoreSettings(options=OPTIONS, prefix=task)
 
 
 def tokens_of(result: Any) -> Any:

@@ -202,7 +202,7 @@ def test_beams_that_have_nowhere_to_go(pair: Pair) -> None:
 def test_beams_with_a_prefix_score_what_torch_says(shared_engine: Engine, llama_base: Path) -> None:
     """The score is the sum of the text's log-probabilities behind the prefix."""
     found = shared_engine.generate(
-        PROMPT, prefix="news", beams=4, max_new_tokens=8, ignore_end=True, length_penalty=0.0
+        PROMPT, task="news", beams=4, max_new_tokens=8, ignore_end=True, length_penalty=0.0
     )
     model, prefix = torch_model(llama_base), make_prefix(shared_engine.manifest, "news", 5)
     with torch.no_grad():
@@ -214,7 +214,7 @@ def test_beams_with_a_prefix_score_what_torch_says(shared_engine: Engine, llama_
         float(logprobs[len(PROMPT) - 1 + place, token]) for place, token in enumerate(found.tokens)
     )
     assert found.score == pytest.approx(total, abs=1e-4)
-    greedy = shared_engine.generate(PROMPT, prefix="news", max_new_tokens=8, ignore_end=True)
+    greedy = shared_engine.generate(PROMPT, task="news", max_new_tokens=8, ignore_end=True)
     assert len(greedy.tokens) == len(found.tokens) == 8
 
 

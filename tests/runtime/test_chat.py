@@ -36,7 +36,7 @@ def test_messages_become_text() -> None:
 def test_the_engine_uses_the_manifests_template(engine: Engine) -> None:
     with pytest.raises(RequestError, match="this base has no chat template"):
         engine.chat_prompt(MESSAGES)
-    engine.manifest = dataclasses.replace(engine.manifest, chat_template=CHATML)
+    engine._preparer.manifest = dataclasses.replace(engine.manifest, chat_template=CHATML)
     ids = engine.chat_prompt(MESSAGES[1:])
     assert engine.tokenizer.decode(ids).startswith("<|im_start|>user\nHi")
     assert len(engine.generate(ids, max_new_tokens=3, ignore_end=True).tokens) == 3

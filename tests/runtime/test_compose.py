@@ -60,7 +60,7 @@ def test_a_composed_prefix_is_one_text_whose_parts_do_not_see_each_other(
     both = compose(parts, engine.manifest, name="both")
     engine.load_prefix(Prefix.from_bytes(both.to_bytes()))
     ids = engine.tokenizer.encode_piece(PROMPT)
-    got = engine.next_logprobs(ids, prefix="both")
+    got = engine.next_logprobs(ids, task="both")
     np.testing.assert_allclose(got, blocked_logits(llama_base, engine, ids), atol=2e-5)
     assert both.length == sum(part.length for part in parts)
     assert (both.pack.prompt, both.pack.labels) == ("{input} ->", ("yes", "no"))

@@ -108,7 +108,7 @@ def test_a_whole_engine_over_a_device_cache(
     decoder._in_place = False
     tokenizer = TextTokenizer.from_file(llama_bundle / TOKENIZER_FILE, end_ids=manifest.end_ids)
     requests = [
-        Request(text, prefix=name, max_new_tokens=6 + place, ignore_end=True)
+        Request(text, task=name, max_new_tokens=6 + place, ignore_end=True)
         for place, text in enumerate(
             ["The quick brown fox", "Where is it?", "name: Ann | city: Rome | food: pasta"]
         )
@@ -119,13 +119,13 @@ def test_a_whole_engine_over_a_device_cache(
         assert [one.tokens for one in engine.generate_many(requests)] == [
             one.tokens for one in shared_engine.generate_many(requests)
         ]
-        beams = engine.generate("The quick", prefix="poem", beams=3, max_new_tokens=8)
+        beams = engine.generate("The quick", task="poem", beams=3, max_new_tokens=8)
         assert (
             beams.tokens
-            == shared_engine.generate("The quick", prefix="poem", beams=3, max_new_tokens=8).tokens
+            == shared_engine.generate("The quick", task="poem", beams=3, max_new_tokens=8).tokens
         )
-        compiled = engine.compile("The quick brown fox", name="fox", prefix="mail")
-        expected = shared_engine.compile("The quick brown fox", name="fox", prefix="mail")
+        compiled = engine.compile("The quick brown fox", name="fox", task="mail")
+        expected = shared_engine.compile("The quick brown fox", name="fox", task="mail")
         assert all(
             np.array_equal(one.key, other.key)
             for one, other in zip(compiled.layers, expected.layers, strict=True)
@@ -160,7 +160,7 @@ def test_any_other_provider_is_passed_through(
     llama_bundle: Path, prefix_folder: Path, shared_engine: Engine
 ) -> None:
     """It may have a device of its own, so nothing that was bound once is relied upon."""
-    request = Request("The quick brown fox", prefix="news", max_new_tokens=8, ignore_end=True)
+    request = Request("The quick brown fox", task="news", max_new_tokens=8, ignore_end=True)
     with Engine.load(
         llama_bundle,
         prefixes=prefix_folder,
@@ -168,7 +168,7 @@ def test_any_other_provider_is_passed_through(
         max_batch=2,
         max_length=96,
     ) as engine:
-        graph: Any = engine._decoder.graph  # type: ignore[attr-defined]
+        graph: Any = engine._scheduler._decoder.graph  # type: ignore[attr-defined]
         assert (graph.device, graph.keeps_bindings) == ("cpu", False)
         assert (
             engine.generate_many([request] * 3)[2].tokens
@@ -191,15 +191,15 @@ def test_cuda_gives_the_tokens_that_the_cpu_gives(
         "chunk_tokens": 8,
     }
     requests = [
-        Request("The quick brown fox", prefix=name, max_new_tokens=8, ignore_end=True, **extra)
+        Request("The quick brown fox", task=name, max_new_tokens=8, ignore_end=True, **extra)
         for name in ("news", "mail", None)
         for extra in ({}, {"beams": 3}, {"n": 2, "temperature": 1.0, "seed": 1})  # type: ignore[attr-defined]
     ]
     results = []
     for providers in ([CUDA], [CPU]):
         with Engine.load(tmp_path / "fp16", providers=providers, **settings) as engine:
-            assert isinstance(engine._cache, DeviceCache) == (providers == [CUDA])
+            assert isinstance(engine._store._cache, DeviceCache) == (providers == [CUDA])
             tokens = [one.tokens for one in engine.generate_many(requests)]
-            results.append((tokens, list(engine.score("x", ["yes", "no"], prefix="poem"))))
+            results.append((tokens, list(engine.score("x", ["yes", "no"], task="poem"))))
     assert results[0][0] == results[1][0]
     np.testing.assert_allclose(results[0][1], results[1][1], atol=0.05)

@@ -165,7 +165,7 @@ def test_web_handler_serves_threads(place: Path, monkeypatch: pytest.MonkeyPatch
         for asker in askers:
             asker.join()
         expected = {
-            task: web_handler.Handler.engine.generate("Where is it?", prefix=task).text
+            task: web_handler.Handler.engine.generate("Where is it?", task=task).text
             for task in answers
         }
         assert answers == expected

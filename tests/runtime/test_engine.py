@@ -44,7 +44,7 @@ def test_greedy_text_equals_torch(bundle: Path, base: Path) -> None:
         for name, loaded in (("news", prefix), (None, None)):
             for text in PROMPTS:
                 ids = engine.tokenizer.encode_prompt(text)
-                completion = engine.generate(text, prefix=name, max_new_tokens=12, ignore_end=True)
+                completion = engine.generate(text, task=name, max_new_tokens=12, ignore_end=True)
                 assert list(completion.tokens) == torch_greedy(model, loaded, ids, 12)
                 assert completion.text == engine.tokenizer.decode(completion.tokens)
                 assert (completion.prompt_tokens, completion.finish_reason) == (len(ids), "length")
@@ -52,7 +52,7 @@ def test_greedy_text_equals_torch(bundle: Path, base: Path) -> None:
 
 def test_a_mixed_batch_gives_what_each_gives_alone(shared_engine: Engine) -> None:
     requests = [
-        Request(prompt, prefix=name, max_new_tokens=5 + index, ignore_end=True)
+        Request(prompt, task=name, max_new_tokens=5 + index, ignore_end=True)
         for index, name in enumerate([*TASKS, None])
         for prompt in PROMPTS
     ]
@@ -72,7 +72,7 @@ def test_a_steady_int4_engine_gives_the_same_tokens_in_any_company(
     ) as engine:
         assert (engine.max_batch, engine.max_length) == (3, 90)
         requests = [
-            Request(prompt, prefix=name, max_new_tokens=6 + place, ignore_end=True)
+            Request(prompt, task=name, max_new_tokens=6 + place, ignore_end=True)
             for place, name in enumerate([*TASKS, None])
             for prompt in PROMPTS
         ]
@@ -84,9 +84,9 @@ def test_a_steady_int4_engine_gives_the_same_tokens_in_any_company(
 
 
 def test_stream_sums_up_to_the_completion(shared_engine: Engine) -> None:
-    whole = shared_engine.generate(PROMPTS[0], prefix="mail", max_new_tokens=30, ignore_end=True)
+    whole = shared_engine.generate(PROMPTS[0], task="mail", max_new_tokens=30, ignore_end=True)
     with shared_engine.stream(
-        PROMPTS[0], prefix="mail", max_new_tokens=30, ignore_end=True
+        PROMPTS[0], task="mail", max_new_tokens=30, ignore_end=True
     ) as stream:
         pieces = list(stream)
         completion = stream.completion()
@@ -134,7 +134,7 @@ def test_samples_are_seeded_and_apart(shared_engine: Engine) -> None:
 def test_a_seed_gives_one_result_whatever_else_runs(shared_engine: Engine) -> None:
     request = Request(
         PROMPTS[0],
-        prefix="news",
+        task="news",
         temperature=1.5,
         top_p=0.9,
         seed=7,
@@ -143,7 +143,7 @@ def test_a_seed_gives_one_result_whatever_else_runs(shared_engine: Engine) -> No
     )
     alone = shared_engine.generate_many([request])[0]
     others = [
-        Request(text, prefix="poem", temperature=1.0, max_new_tokens=9, ignore_end=True)
+        Request(text, task="poem", temperature=1.0, max_new_tokens=9, ignore_end=True)
         for text in PROMPTS
     ]
     assert shared_engine.generate_many([*others, request, *others])[4].tokens == alone.tokens
@@ -171,26 +171,23 @@ def test_prompts_as_text_ids_and_fields(engine: Engine) -> None:
         prompt="Q: {question}\nA:", stop=("\n",), generation=GenerationDefaults(max_new_tokens=7)
     )
     engine.load_prefix(make_prefix(engine.manifest, "qa", 4, pack=pack))
-    by_fields = engine.generate({"question": "why?"}, prefix="qa")
+    by_fields = engine.generate({"question": "why?"}, task="qa")
     ids = engine.tokenizer.encode_prompt("Q: why?\nA:")
-    assert engine.generate(ids, prefix="qa").tokens == by_fields.tokens
-    assert (
-        engine.generate("Q: why?\nA:", prefix="qa", template="{input}").tokens == by_fields.tokens
-    )
+    assert engine.generate(ids, task="qa").tokens == by_fields.tokens
+    assert engine.generate("Q: why?\nA:", task="qa", template="{input}").tokens == by_fields.tokens
     assert len(by_fields.tokens) <= 7
     assert (
-        len(engine.generate({"question": "why?"}, prefix="qa", max_new_tokens=3, stop=()).tokens)
-        == 3
+        len(engine.generate({"question": "why?"}, task="qa", max_new_tokens=3, stop=()).tokens) == 3
     )
     with pytest.raises(TemplateError, match="needs field {question}, but the row has: input"):
-        engine.generate("why?", prefix="qa")
+        engine.generate("why?", task="qa")
 
 
 def test_the_tasks_own_length_is_a_wish_and_an_explicit_one_is_not(engine: Engine) -> None:
     pack = TaskPack(generation=GenerationDefaults(max_new_tokens=1000))
     engine.load_prefix(make_prefix(engine.manifest, "long", 6, pack=pack))
     ids = list(range(10, 30))
-    assert len(engine.generate(ids, prefix="long", ignore_end=True).tokens) == 96 - 6 - 20
+    assert len(engine.generate(ids, task="long", ignore_end=True).tokens) == 96 - 6 - 20
     with pytest.raises(
         PromptTooLongError,
         match=(
@@ -198,9 +195,9 @@ def test_the_tasks_own_length_is_a_wish_and_an_explicit_one_is_not(engine: Engin
             r"max_new_tokens"
         ),
     ):
-        engine.generate(ids, prefix="long", max_new_tokens=71)
+        engine.generate(ids, task="long", max_new_tokens=71)
     with pytest.raises(PromptTooLongError, match="the prompt has 90 tokens, room is for 89"):
-        engine.generate([5] * 90, prefix="long")
+        engine.generate([5] * 90, task="long")
 
 
 @pytest.mark.parametrize(
@@ -216,10 +213,10 @@ def test_the_tasks_own_length_is_a_wish_and_an_explicit_one_is_not(engine: Engin
         ),
         ([-1], {}, RequestError, "token id -1 at place 0 is out of range"),
         (7, {}, RequestError, "a prompt is text, token ids or named fields, not int"),
-        ("x", {"prefix": "newz"}, UnknownTaskError, "task 'newz' is unknown; did you mean news"),
+        ("x", {"task": "newz"}, UnknownTaskError, "task 'newz' is unknown; did you mean news"),
         (
             "x",
-            {"prefix": "zzz"},
+            {"task": "zzz"},
             UnknownTaskError,
             "task 'zzz' is unknown; loaded are code, mail, news, poem",
         ),
@@ -280,15 +277,15 @@ def test_loading_prefixes_is_all_or_nothing(
 
 
 def test_a_replaced_task_changes_what_comes_next(engine: Engine) -> None:
-    before = engine.generate(PROMPTS[0], prefix="news", max_new_tokens=12, ignore_end=True).tokens
+    before = engine.generate(PROMPTS[0], task="news", max_new_tokens=12, ignore_end=True).tokens
     info = engine.load_prefix(make_prefix(engine.manifest, "news", 7, seed=99))
-    after = engine.generate(PROMPTS[0], prefix="news", max_new_tokens=12, ignore_end=True).tokens
+    after = engine.generate(PROMPTS[0], task="news", max_new_tokens=12, ignore_end=True).tokens
     assert info.length == 7
     assert before != after
     assert next(task for task in engine.tasks() if task.name == "news").hits == 2
     engine.unload("news")
     with pytest.raises(UnknownTaskError, match="task 'news' is unknown"):
-        engine.generate("x", prefix="news")
+        engine.generate("x", task="news")
 
 
 def test_prefixes_from_files_folders_and_bytes(llama_bundle: Path, prefix_folder: Path) -> None:
@@ -313,7 +310,7 @@ def test_a_compiled_text_is_the_prompt_itself(shared_engine: Engine) -> None:
         *shared_engine.tokenizer.encode_prompt(second),
     ]
     whole = shared_engine.generate(ids, max_new_tokens=15, ignore_end=True)
-    with_prefix = shared_engine.generate(second, prefix="fox", max_new_tokens=15, ignore_end=True)
+    with_prefix = shared_engine.generate(second, task="fox", max_new_tokens=15, ignore_end=True)
     shared_engine.unload("fox")
     assert with_prefix.tokens == whole.tokens
     assert prefix.length == len(shared_engine.tokenizer.encode_prompt(first))
@@ -342,30 +339,30 @@ def test_a_compiled_text_and_its_prompt_have_one_begin_token(llama_bundle: Path)
             engine.compile("name: Ann |", name="ann", pack=TaskPack(prompt=" city: {input}"))
         )
         whole = engine.generate("name: Ann | city: Rome", max_new_tokens=9, ignore_end=True)
-        parts = engine.generate("Rome", prefix="ann", max_new_tokens=9, ignore_end=True)
+        parts = engine.generate("Rome", task="ann", max_new_tokens=9, ignore_end=True)
         assert tokenizer.encode_prompt("name: Ann |")[0] == 0
         assert parts.tokens == whole.tokens
 
 
 def test_compile_behind_another_prefix(engine: Engine) -> None:
-    engine.load_prefix(engine.compile("city: Rome", name="both", prefix="mail"))
-    stacked = engine.generate(PROMPTS[0], prefix="both", max_new_tokens=10, ignore_end=True)
+    engine.load_prefix(engine.compile("city: Rome", name="both", task="mail"))
+    stacked = engine.generate(PROMPTS[0], task="both", max_new_tokens=10, ignore_end=True)
     ids = [
         *engine.tokenizer.encode_prompt("city: Rome"),
         *engine.tokenizer.encode_prompt(PROMPTS[0]),
     ]
     assert (
         stacked.tokens
-        == engine.generate(ids, prefix="mail", max_new_tokens=10, ignore_end=True).tokens
+        == engine.generate(ids, task="mail", max_new_tokens=10, ignore_end=True).tokens
     )
 
 
 def test_prompt_lookup_gives_the_same_greedy_tokens(shared_engine: Engine) -> None:
     for name in (None, *TASKS):
         for prompt in PROMPTS:
-            plain = shared_engine.generate(prompt, prefix=name, max_new_tokens=50, ignore_end=True)
+            plain = shared_engine.generate(prompt, task=name, max_new_tokens=50, ignore_end=True)
             drafted = shared_engine.generate(
-                prompt, prefix=name, max_new_tokens=50, ignore_end=True, lookup=6
+                prompt, task=name, max_new_tokens=50, ignore_end=True, lookup=6
             )
             assert drafted.tokens == plain.tokens
 

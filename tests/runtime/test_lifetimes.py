@@ -61,7 +61,7 @@ def gated(llama_bundle: Path) -> Iterator[Engine]:
 
 
 def gate(engine: Engine) -> GatedDecoder:
-    decoder: Any = engine._decoder
+    decoder: Any = engine._scheduler._decoder
     return decoder
 
 
@@ -100,13 +100,13 @@ def test_a_slow_reader_does_not_hold_up_the_others(gated: Engine) -> None:
 def test_cancelling_an_asyncio_task_frees_the_slot(gated: Engine) -> None:
     async def main() -> None:
         waiting = asyncio.create_task(gated.agenerate(Request("x", **LONG)))
-        while gated.load_now[0] == 0:
+        while gated.occupancy[0] == 0:
             await asyncio.sleep(0.001)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         gate(gated).open(2)
-        while gated.load_now != (0, 0):
+        while gated.occupancy != (0, 0):
             await asyncio.sleep(0.001)
 
     asyncio.run(asyncio.wait_for(main(), 30))
@@ -122,7 +122,7 @@ def test_an_asyncio_stream_that_is_left_frees_the_slot(gated: Engine) -> None:
     gc.collect()
     gate(gated).open(2)
     deadline = time.monotonic() + 30
-    while gated.load_now != (0, 0):
+    while gated.occupancy != (0, 0):
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert gate(gated).runs <= 4
@@ -164,11 +164,11 @@ from edgeprefix.runtime import Engine
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with Engine.load({str(llama_bundle)!r}, max_batch=1, max_length=256, threads=1) as engine:
     def interrupt():
-        while engine.load_now[0] == 0:
+        while engine.occupancy[0] == 0:
             time.sleep(0.0005)
         os.kill(os.getpid(), signal.SIGINT)
-    step = engine._decoder.step
-    engine._decoder.step = lambda *a: (time.sleep(0.02), step(*a))[1]
+    step = engine._scheduler._decoder.step
+    engine._scheduler._decoder.step = lambda *a: (time.sleep(0.02), step(*a))[1]
     threading.Thread(target=interrupt).start()
     try:
         engine.generate("x", max_new_tokens=200, ignore_end=True)
@@ -263,7 +263,7 @@ def test_an_engine_that_is_let_go_of_leaves_nothing(llama_bundle: Path, tmp_path
     watcher = engine.watch(tmp_path)
     ticket = engine.submit(Request("x", max_new_tokens=2, ignore_end=True))
     assert ticket.result(timeout_s=30).tokens
-    memory = weakref.ref(engine._cache)
+    memory = weakref.ref(engine._store._cache)
     del engine
     watcher._thread.join(timeout=10)
     assert not watcher._thread.is_alive()
@@ -285,9 +285,9 @@ class FailsToWrite(Cache):
 def test_a_request_that_fails_to_start_fails_alone(llama_bundle: Path, prefix_folder: Path) -> None:
     with scripted_engine(llama_bundle, cache=FailsToWrite) as engine:
         engine.load_prefixes(prefix_folder)
-        good = engine.submit(Request("x", prefix="news", **LONG))
-        bad = engine.submit(Request("x", prefix="code", **LONG))
-        next_one = engine.submit(Request("x", prefix="mail", **LONG))
+        good = engine.submit(Request("x", task="news", **LONG))
+        bad = engine.submit(Request("x", task="code", **LONG))
+        next_one = engine.submit(Request("x", task="mail", **LONG))
         assert isinstance(outcome(bad), MemoryError)
         assert [len(ticket.result(timeout_s=30).tokens) for ticket in (good, next_one)] == [80, 80]
 
@@ -297,7 +297,7 @@ def test_names_that_no_task_can_have(engine: Engine, prefix_folder: Path, name: 
     with pytest.raises(PrefixFileError, match="cannot be used: letters, digits"):
         engine.load_prefix(prefix_folder / "news.safetensors", name=name)
     with pytest.raises(UnknownTaskError, match="is unknown"):
-        engine.generate("x", prefix=name)
+        engine.generate("x", task=name)
     assert len(engine.tasks()) == len(TASKS)
 
 
@@ -317,8 +317,8 @@ def test_sources_that_no_prefix_can_have(engine: Engine, source: Any) -> None:
         ("a\ud800b", {}, "the prompt has no valid character at place 1: surrogates not allowed"),
         ("x", {"forced_prefix": "\udfff"}, "forced_prefix has no valid character at place 0"),
         ("x", {"banned_words": ["\udfff"]}, "a banned or forced word has no valid character"),
-        ("x", {"prefix": 5}, "prefix=5: expected the name of a task, or None"),
-        ("x", {"prefix": ["news"]}, r"prefix=\['news'\]: expected the name of a task"),
+        ("x", {"task": 5}, "task=5: expected the name of a task, or None"),
+        ("x", {"task": ["news"]}, r"task=\['news'\]: expected the name of a task"),
         ("x", {"template": 5}, "template=5: expected a text with marks such as {input}"),
         ("x", {"max_new_tokens": 0}, "max_new_tokens=0: expected a whole number, at least 1"),
         (

@@ -50,7 +50,7 @@ def test_least_recently_used_tasks_are_evicted_and_come_back(
 ) -> None:
     for name in ("news", "mail", "code"):  # 5 + 3 + 1 positions
         small.load_prefix(prefix_folder / f"{name}.safetensors")
-    before = small.generate("x", prefix="news", max_new_tokens=5, ignore_end=True).tokens
+    before = small.generate("x", task="news", max_new_tokens=5, ignore_end=True).tokens
     # 3 more: mail has to go, then it fits
     small.load_prefix(prefix_folder / "mail.safetensors", name="mail2")
     assert resident(small) == ["code", "mail2", "news"]
@@ -65,7 +65,7 @@ def test_least_recently_used_tasks_are_evicted_and_come_back(
         "news",
         "poem",
     ]  # all are still known
-    assert small.generate("x", prefix="news", max_new_tokens=5, ignore_end=True).tokens == before
+    assert small.generate("x", task="news", max_new_tokens=5, ignore_end=True).tokens == before
     assert "news" in resident(small)
     assert next(task for task in small.tasks() if task.name == "news").hits == 2
 
@@ -93,8 +93,8 @@ def test_an_evicted_task_whose_file_is_gone(
     small.load_prefix(prefix_folder / "poem.safetensors")
     (tmp_path / "news.safetensors").unlink()
     with pytest.raises(PrefixFileError, match=r"news\.safetensors cannot be read: No such file"):
-        small.generate("x", prefix="news")
-    assert small.generate("x", prefix="poem", max_new_tokens=1, ignore_end=True).tokens
+        small.generate("x", task="news")
+    assert small.generate("x", task="poem", max_new_tokens=1, ignore_end=True).tokens
 
 
 def test_an_evicted_task_does_not_come_back_as_another(
@@ -111,11 +111,11 @@ def test_an_evicted_task_does_not_come_back_as_another(
     for name in ("news", "alias"):
         match = f"task '{name}' was evicted, and its file .* now holds task 'mail', not 'news'"
         with pytest.raises(PrefixFileError, match=match):
-            small.generate("x", prefix=name)
+            small.generate("x", task=name)
     assert resident(small) == ["poem"]
     make_prefix(small.manifest, "news", 4).save(path)
     for name in ("news", "alias"):
-        assert small.generate("x", prefix=name, max_new_tokens=1, ignore_end=True).tokens
+        assert small.generate("x", task=name, max_new_tokens=1, ignore_end=True).tokens
     assert (small.task("news").length, small.task("news").version) == (4, version)
 
 
@@ -168,12 +168,12 @@ def test_the_watcher_follows_a_folder(engine: Engine, llama_bundle: Path, tmp_pa
     assert watcher.errors == {}
     assert engine.task("two").length == 5
     with pytest.raises(UnknownTaskError, match="task 'one' is unknown"):
-        engine.generate("x", prefix="one")
+        engine.generate("x", task="one")
 
     shutil.move(folder, tmp_path / "away")  # the disk is gone
     watcher.scan()
     assert "cannot be read" in str(watcher.errors[str(folder)])
-    assert engine.generate("x", prefix="two", max_new_tokens=1, ignore_end=True).tokens
+    assert engine.generate("x", task="two", max_new_tokens=1, ignore_end=True).tokens
     shutil.move(tmp_path / "away", folder)
     watcher.scan()
     assert watcher.errors == {}
@@ -378,7 +378,7 @@ def test_an_evicted_task_is_still_the_watchers(small: Engine, tmp_path: Path) ->
     path = watched.put("a", "a", 6)
     watched.put("b", "b", 7)
     assert set(watched.scan()) == {"a", "b"}
-    small.generate("x", prefix="a", max_new_tokens=1)  # read again: still the same load
+    small.generate("x", task="a", max_new_tokens=1)  # read again: still the same load
     path.unlink()
     assert set(watched.scan()) == {"b"}
 
@@ -421,7 +421,7 @@ def test_an_engine_that_insists_on_signatures(
         own.save(folder / "own.safetensors")  # somebody takes the signature off
         engine.unload("compiled")
         with pytest.raises(SignatureError, match="is not signed"):
-            engine.generate("x", prefix="own")
+            engine.generate("x", task="own")
         (folder / "own.safetensors").write_bytes(signed(own, keys))
         watcher = engine.watch(folder, interval_s=3600)
         (folder / "plain.safetensors").write_bytes(plain)

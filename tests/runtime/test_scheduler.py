@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprefix.runtime import Completion, Engine, Piece, Request
+from edgeprefix.runtime.engine.requests import StreamedRequest
 from edgeprefix.runtime.errors import (
     EngineClosedError,
     NumericalError,
@@ -32,7 +33,7 @@ LONG = {"max_new_tokens": 80, "ignore_end": True}
 def test_many_threads_get_their_own_answers(shared_engine: Engine) -> None:
     jobs = [(f"text number {number}", name) for number in range(6) for name in (*TASKS, None)]
     alone = [
-        shared_engine.generate(text, prefix=name, max_new_tokens=8, ignore_end=True).tokens
+        shared_engine.generate(text, task=name, max_new_tokens=8, ignore_end=True).tokens
         for text, name in jobs
     ]
     together: list[tuple[int, ...] | None] = [None] * len(jobs)
@@ -40,7 +41,7 @@ def test_many_threads_get_their_own_answers(shared_engine: Engine) -> None:
     def run(index: int) -> None:
         text, name = jobs[index]
         together[index] = shared_engine.generate(
-            text, prefix=name, max_new_tokens=8, ignore_end=True
+            text, task=name, max_new_tokens=8, ignore_end=True
         ).tokens
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(jobs))]
@@ -64,7 +65,7 @@ def test_cancel_while_it_runs_and_while_it_waits(engine: Engine) -> None:
         if index not in (1, 7)
     ]
     assert len(set(results)) == 1
-    assert engine.load_now == (0, 0)
+    assert engine.occupancy == (0, 0)
 
 
 def test_a_deadline_ends_running_and_waiting_requests(engine: Engine) -> None:
@@ -119,24 +120,24 @@ def test_nan_fails_one_request_only(engine: Engine) -> None:
     engine.load_prefix(poison)
     # What a bad graph would do; files are checked
     engine._store.use("poison").prefix.packed[0][:] = np.nan
-    good = engine.submit(Request("fine", prefix="news", **LONG))
+    good = engine.submit(Request("fine", task="news", **LONG))
     with pytest.raises(NumericalError, match="the base gave nan as a logit"):
-        engine.generate("x", prefix="poison")
+        engine.generate("x", task="poison")
     with pytest.raises(NumericalError):
-        engine.score("x", ["a", "b"], prefix="poison")
+        engine.score("x", ["a", "b"], task="poison")
     with pytest.raises(NumericalError):
-        engine.generate("x", prefix="poison", beams=2)
-    assert good.result(timeout_s=30).tokens == engine.generate("fine", prefix="news", **LONG).tokens
+        engine.generate("x", task="poison", beams=2)
+    assert good.result(timeout_s=30).tokens == engine.generate("fine", task="news", **LONG).tokens
 
 
 def test_a_broken_callback_fails_its_own_request_only(engine: Engine) -> None:
-    good = engine.submit(Request("fine", prefix="news", **LONG))
+    good = engine.submit(Request("fine", task="news", **LONG))
 
     def broken(_: Piece) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        engine._submit(Request("x", **LONG), on_piece=broken).result(timeout_s=30)
+        engine.submit(StreamedRequest(Request("x", **LONG), broken)).result(timeout_s=30)
     assert len(good.result(timeout_s=30).tokens) == 80
 
 
@@ -154,38 +155,30 @@ def test_a_long_prompt_does_not_stop_the_others(engine: Engine) -> None:
     def on_piece(_: Piece) -> None:  # on the engine's thread, so that nothing depends on time
         if not events:
             tickets.append(
-                engine._submit(
-                    Request([7] * 64, max_new_tokens=1), on_piece=lambda _: events.append("long")
+                engine.submit(
+                    StreamedRequest(
+                        Request([7] * 64, max_new_tokens=1), lambda _: events.append("long")
+                    )
                 )
             )
         events.append("short")
 
-    engine._submit(Request("x", **LONG), on_piece=on_piece).result(timeout_s=60)
+    engine.submit(StreamedRequest(Request("x", **LONG), on_piece)).result(timeout_s=60)
     tickets[0].result(timeout_s=60)
     assert 7 <= events.index("long") <= 10
-
-
-def test_wide_requests_wait_for_enough_slots(engine: Engine) -> None:
-    singles = [engine.submit(Request("x", **LONG)) for _ in range(3)]
-    wide = engine.submit(
-        Request("x", n=4, temperature=1.0, seed=1, max_new_tokens=5, ignore_end=True)
-    )
-    late = engine.submit(Request("x", max_new_tokens=5, ignore_end=True))
-    assert len(wide.result(timeout_s=30).alternatives) == 3
-    assert all(ticket.result(timeout_s=30).tokens for ticket in (*singles, late))
 
 
 def test_the_line_is_fair_between_tasks() -> None:
     class Waiting:
         def __init__(self, name: str | None) -> None:
-            self.ticket: Ticket[None] = Ticket()
+            self.lanes = 1
             self.prefix = None if name is None else ResidentPrefix(name=name, length=0, packed=())
 
     line = WaitingLine()
     for name in ("a", "a", "a", "b", None, "b"):
         line.put(Waiting(name))  # type: ignore[arg-type]
-    served = [line.pop() for _ in range(len(line))]
-    assert [None if work.prefix is None else work.prefix.name for work in served] == [
+    served = [line.take(4) for _ in range(len(line))]
+    assert [None if work.prefix is None else work.prefix.name for work in served if work] == [
         "a",
         "b",
         None,
@@ -193,19 +186,19 @@ def test_the_line_is_fair_between_tasks() -> None:
         "b",
         "a",
     ]
-    assert line.head() is None
+    assert line.take(4) is None
 
 
 def test_asyncio_front(shared_engine: Engine) -> None:
     async def collect(name: str) -> str:
         return "".join(
-            [piece.text async for piece in shared_engine.astream("hello", prefix=name, **LONG)]
+            [piece.text async for piece in shared_engine.astream("hello", task=name, **LONG)]
         )
 
     async def together() -> list[str]:
         return await asyncio.gather(*(collect(name) for name in TASKS))
 
-    alone = [shared_engine.generate("hello", prefix=name, **LONG).text for name in TASKS]
+    alone = [shared_engine.generate("hello", task=name, **LONG).text for name in TASKS]
     assert asyncio.run(together()) == alone
 
 
@@ -265,9 +258,9 @@ def submit(engine: Engine, action: Action) -> object:
     kind, name, length, new = action
     ids = np.random.default_rng(length).integers(2, 380, length).tolist()
     if kind == "score":
-        return engine.score(ids, ["yes", "no"], prefix=name)
+        return engine.score(ids, ["yes", "no"], task=name)
     extra = {"sample": {"temperature": 1.0, "seed": new}, "beams": {"beams": 2}}.get(kind, {})
-    return engine.submit(Request(ids, prefix=name, max_new_tokens=new, ignore_end=True, **extra))  # type: ignore[arg-type]
+    return engine.submit(Request(ids, task=name, max_new_tokens=new, ignore_end=True, **extra))  # type: ignore[arg-type]
 
 
 def result_of(submitted: object) -> object:

@@ -69,25 +69,25 @@ def test_short_options_go_through_the_batch(
     """
     engine, prefix = task
     options = options or list("abcdefghijklmnopqrstuvwxyz")
-    running = engine.submit(Request("x", prefix="intent", max_new_tokens=60, ignore_end=True))
-    beside = engine.score(TEXT, options, prefix="intent", include_end=end)
+    running = engine.submit(Request("x", task="intent", max_new_tokens=60, ignore_end=True))
+    beside = engine.score(TEXT, options, task="intent", include_end=end)
     running.cancel()
     context = engine.tokenizer.encode_prompt(f"Text: {TEXT}\nAnswer:")
     np.testing.assert_allclose(
         beside, torch_sums(base, engine, prefix, context, options, end=end), atol=TOLERANCE
     )
     # To the last bit in fp32
-    assert list(engine.score(TEXT, options, prefix="intent", include_end=end)) == list(beside)
+    assert list(engine.score(TEXT, options, task="intent", include_end=end)) == list(beside)
 
 
 def test_many_prompts_share_the_batch(task: tuple[Engine, Prefix]) -> None:
     engine, _ = task
     texts = [f"{TEXT} {number}" for number in range(30)]
-    settings = {"prefix": "intent", "calibrate": True, "normalise": True}
+    settings = {"task": "intent", "calibrate": True, "normalise": True}
     alone = [(index, engine.score(text, **settings)) for index, text in enumerate(texts)]  # type: ignore[arg-type]
     assert list(engine.score_each(texts, **settings)) == alone  # type: ignore[arg-type]
     taken: list[str] = []
-    some = engine.score_each((taken.append(text) or text for text in texts), prefix="intent")  # type: ignore[func-returns-value]
+    some = engine.score_each((taken.append(text) or text for text in texts), task="intent")  # type: ignore[func-returns-value]
     assert next(some)[0] == 0
     some.close()
     assert len(taken) < 15  # as they can be served, not all at once
@@ -98,7 +98,7 @@ def test_many_prompts_share_the_batch(task: tuple[Engine, Prefix]) -> None:
 @pytest.mark.parametrize("end", [True, False])
 def test_option_scores_equal_torch(base: Path, task: tuple[Engine, Prefix], end: bool) -> None:
     engine, prefix = task
-    scores = engine.score(TEXT, prefix="intent", include_end=end)
+    scores = engine.score(TEXT, task="intent", include_end=end)
     assert scores.options == LABELS
     np.testing.assert_allclose(
         scores,
@@ -113,38 +113,38 @@ def test_option_scores_equal_torch(base: Path, task: tuple[Engine, Prefix], end:
 
 def test_calibrated_and_normalised(base: Path, task: tuple[Engine, Prefix]) -> None:
     engine, prefix = task
-    plain = np.asarray(engine.score(TEXT, prefix="intent"))
+    plain = np.asarray(engine.score(TEXT, task="intent"))
     free = np.asarray(torch_scores(base, engine, prefix, "Text: N/A\nAnswer:"))
     lengths = [len(engine.tokenizer.encode_target(label)) for label in LABELS]
     for _ in range(2):  # the second time from memory
         np.testing.assert_allclose(
-            engine.score(TEXT, prefix="intent", calibrate=True), plain - free, atol=TOLERANCE
+            engine.score(TEXT, task="intent", calibrate=True), plain - free, atol=TOLERANCE
         )
     np.testing.assert_allclose(
-        engine.score(TEXT, prefix="intent", normalise=True), plain / lengths, atol=TOLERANCE
+        engine.score(TEXT, task="intent", normalise=True), plain / lengths, atol=TOLERANCE
     )
 
 
 def test_calibration_follows_a_replaced_task(task: tuple[Engine, Prefix]) -> None:
     engine, prefix = task
-    before = engine.score(TEXT, prefix="intent", calibrate=True)
+    before = engine.score(TEXT, task="intent", calibrate=True)
     engine.load_prefix(make_prefix(engine.manifest, "intent", 6, pack=prefix.pack, seed=77))
-    after = engine.score(TEXT, prefix="intent", calibrate=True)
+    after = engine.score(TEXT, task="intent", calibrate=True)
     engine.load_prefix(prefix)
     assert list(before) != list(after)
-    assert list(engine.score(TEXT, prefix="intent", calibrate=True)) == list(before)
+    assert list(engine.score(TEXT, task="intent", calibrate=True)) == list(before)
 
 
 def test_logprobs_and_perplexity_equal_torch(base: Path, task: tuple[Engine, Prefix]) -> None:
     engine, prefix = task
     ids = engine.tokenizer.encode_prompt(TEXT)
     for name, loaded in (("intent", prefix), (None, None)):
-        found = engine.logprobs(ids, prefix=name)
+        found = engine.logprobs(ids, task=name)
         logits = torch_logits(torch_model(base), loaded, ids).astype(np.float64)
         logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         expected = [logprobs[place, token] for place, token in enumerate(ids[1:])]
         np.testing.assert_allclose(found.logprobs, expected, atol=TOLERANCE)
-        assert engine.perplexity(ids, prefix=name) == pytest.approx(
+        assert engine.perplexity(ids, task=name) == pytest.approx(
             math.exp(-np.mean(expected)), rel=TOLERANCE
         )
     assert math.isnan(engine.perplexity(ids[:1]))
@@ -166,7 +166,7 @@ def test_what_cannot_be_scored(task: tuple[Engine, Prefix]) -> None:
     engine, _ = task
     with pytest.raises(
         RequestError,
-        match="no options to score: give some, or use a prefix whose task pack has labels",
+        match="no options to score: give some, or use a task whose task pack has labels",
     ):
         engine.score(TEXT)
     with pytest.raises(RequestError, match="expected several texts, got one"):

@@ -36,7 +36,7 @@ class Ours:
         stamps, tokens = Stamps(), []
         more = rows if rows > 1 else 0
         streams = [
-            self.engine.stream(prompt, prefix=prefix, max_new_tokens=new + more, ignore_end=True)
+            self.engine.stream(prompt, task=prefix, max_new_tokens=new + more, ignore_end=True)
             for prompt in prompts
         ]
         for piece in streams[-1]:
