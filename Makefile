@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 PACKAGES := base train export runtime page demo bench
 
-.PHONY: demo test test-slow test-gpu test-optimum check docs bench clean
+.PHONY: demo test test-slow test-gpu test-optimum test-hostile check docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgeprefix demo --out demo-report --force
@@ -17,6 +17,10 @@ test-slow: $(VENV)/installed
 
 test-gpu: $(VENV)/installed
 	$(BIN)/python -m pytest -m gpu
+
+# 10,000 prefix files, 2,000 manifests and 2,000 tokenizers of somebody who means harm; RESULT=FILE keeps the counts.
+test-hostile: $(VENV)/installed
+	$(BIN)/python tests/hostile/trial.py $(if $(RESULT),--json $(RESULT))
 
 # Optimum wants transformers 4, so it has an environment of its own beside $(VENV).
 test-optimum: $(VENV)-optimum/installed

@@ -62,7 +62,10 @@ def load_scales(folder: str | Path, layers: Sequence[LayerShape]) -> tuple[Layer
                 f"{path} has scales {pair.key.shape} for layer {index}, whose cache is of another "
                 "shape"
             )
-        if not all(array.dtype == np.float32 and (array > 0).all() for array in pair):
+        if not all(
+            array.dtype == np.float32 and (array > 0).all() and np.isfinite(array).all()
+            for array in pair
+        ):
             raise BundleError(
                 f"{path} has scales for layer {index} that are no positive fp32 numbers; export "
                 "the bundle again"

@@ -124,7 +124,7 @@ class Manifest:
         ignored (MAY).
         """
         version = data.get("format_version") if isinstance(data, dict) else None
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise BundleError(
                 f"{source}: format version {version!r} is unknown (this edgeprefix reads "
                 f"{FORMAT_VERSION})"
@@ -187,7 +187,8 @@ def _read(data: Mapping[str, Any]) -> Manifest:
     """Raises ValueError that names what is wrong."""
     fields = Fields(data, "field ")
     layers = tuple(_layer(Fields(layer, "layer ")) for layer in fields.values("layers"))
-    graph, cache = data.get("graph"), fields.text_or_none("cache_dtype") or CACHE_DTYPES[0]
+    graph = data.get("graph")
+    cache = fields.text("cache_dtype") if "cache_dtype" in data else CACHE_DTYPES[0]
     precision = fields.text("precision")
     end_ids = fields.values("end_ids") if "end_ids" in data else ()
     if precision not in PRECISIONS or cache not in CACHE_DTYPES:

@@ -36,7 +36,7 @@ DTYPES = ("fp32", "fp16", "bf16", "int8")
 
 LARGEST_FILE_BYTES = 4 << 30
 """Larger files are refused before they are read, unless a caller says less."""
-LARGEST_HEADER_BYTES = 16 << 20
+LARGEST_HEADER_BYTES = 4 << 20
 
 _METADATA_KEY = "edgeprefix"
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -86,8 +86,8 @@ class Prefix:
     def __post_init__(self) -> None:
         if not _TASK_NAME.fullmatch(self.name):
             raise PrefixFileError(
-                f"task name {self.name!r} cannot be used: letters, digits, '.', '_' and '-' only, "
-                "at most 128 of them"
+                f"task name {self.name[:140]!r} cannot be used: letters, digits, '.', '_' and '-' "
+                "only, at most 128 of them"
             )
         if self.dtype not in DTYPES:
             raise PrefixFileError(
@@ -271,7 +271,7 @@ def _decode_int8(name: str, tensors: Mapping[str, _Tensor]) -> Array:
 
 def _decode_prefix(header: Mapping[str, Any], tensors: Mapping[str, _Tensor]) -> Prefix:
     version = header.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:  # 1.0 and true equal 1
         raise PrefixFileError(
             f"format version {version!r} is unknown (this edgeprefix reads {FORMAT_VERSION}); "
             "upgrade edgeprefix"
@@ -420,6 +420,11 @@ def _serialize(tensors: Mapping[str, _Tensor], metadata: Mapping[str, str]) -> b
 def _container(entries: Mapping[str, Any], tensors: bytes) -> bytes:
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
+    if len(header) > LARGEST_HEADER_BYTES:
+        raise PrefixFileError(
+            f"the header would have {len(header)} bytes, more than the {LARGEST_HEADER_BYTES} that "
+            "readers take; shorten the task pack"
+        )
     return struct.pack("<Q", len(header)) + header + tensors
 
 

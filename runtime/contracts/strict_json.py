@@ -13,6 +13,8 @@ from typing import Any
 
 DEEPEST = 100
 """Lists and objects within one another, at most."""
+MOST_CONTAINERS = 100_000
+"""Lists and objects of a document, at most: a few megabytes of `{}` would swell to gigabytes."""
 _LONGEST_NUMBER = 308  # digits: what fp64 holds
 
 
@@ -38,9 +40,11 @@ def read_value(text: str) -> Any:
 
 
 def read_document(data: bytes) -> Any:
-    """The value of a file's UTF-8 JSON. Raises ValueError as `read_value`, and for half
-    characters.
+    """The value of a file's UTF-8 JSON. Raises ValueError as `read_value`, for half characters, and
+    for more than MOST_CONTAINERS lists and objects.
     """
+    if data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
+        raise ValueError(f"more than {MOST_CONTAINERS} lists and objects")
     value = read_value(data.decode("utf-8"))
     json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     return value

@@ -246,3 +246,9 @@ def test_layers_must_agree_in_length() -> None:
         small_prefix(layers=())
     with pytest.raises(PrefixFileError, match="dtype 'fp8' is unknown"):
         small_prefix(dtype="fp8")
+
+
+def test_a_header_that_no_reader_takes_is_not_written() -> None:
+    pack = dataclasses.replace(PACK, recipe={"text": "x" * (4 << 20)})
+    with pytest.raises(PrefixFileError, match="more than the 4194304 .*; shorten the task pack"):
+        small_prefix(pack=pack).to_bytes()
