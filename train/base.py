@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer, end_ids_of
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
 from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix
+from edgeprefix.train.devices import choose_device
 from edgeprefix.train.packing import Packing
 from edgeprefix.train.recompute import decoder_layers, recomputed
 from edgeprefix.train.rounding import WEIGHTS, round_weights
@@ -270,8 +270,8 @@ def load_base(
         raise TrainingError(
             f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
         )
+    target = choose_device(device)
     folder, name = find_checkpoint(source)
-    target = torch.device(_pick_device(device))
     if precision == "auto":
         precision = "bf16" if _has_fast_bf16(target) else "fp32"
     with _quiet_transformers():
@@ -342,12 +342,6 @@ def _load_tokenizer(folder: Path, model: Any) -> TextTokenizer:
         ) from error
     ends = end_ids_of(model.generation_config, model.config.get_text_config(decoder=True), loaded)
     return TextTokenizer(backend, end_ids=ends)
-
-
-def _pick_device(device: str) -> str:
-    if device != "auto":
-        return device
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def _has_fast_bf16(device: torch.device) -> bool:
