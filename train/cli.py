@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from edgeprefix.runtime.cli.flags import flag, flags_from
 from edgeprefix.runtime.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.generation_options import GenerationOptions
+from edgeprefix.runtime.contracts.prompt import unescaped
 from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.chat import (
     CONVERSATION_PROMPT,
@@ -26,8 +28,9 @@ from edgeprefix.train.defaults import Plan
 from edgeprefix.train.loop import Progress as Step
 from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.processes import join_processes
+from edgeprefix.train.progress_lines import ProgressLines, duration, step_facts
 from edgeprefix.train.sources import TARGET, DataSource
-from edgeprefix.train.trainer import TrainResult, train_prefix
+from edgeprefix.train.trainer import DEFAULT_PROMPT, TrainResult, train_prefix
 
 train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -55,8 +58,12 @@ def train(
         str | None, typer.Option(help="Validation rows; a tenth of the data when not given.")
     ] = None,
     prompt: Annotated[
-        str, typer.Option(help=r"Template of the prompt; \n is a line break.")
-    ] = "{input}\\n",
+        str | None,
+        typer.Option(
+            help=r"Template of the prompt (default: {input}\n); \n is a line break, \t a tab, "
+            r"\\ a backslash."
+        ),
+    ] = None,
     target: Annotated[str, typer.Option(help="Field that holds what is to be learnt.")] = TARGET,
     chat: Annotated[
         bool,
@@ -90,7 +97,9 @@ def train(
     rows = _rows(base, data, validation, revision=revision, prompt=prompt, chat=chat, system=system)
     main = join_processes().main
     console = terminal(stderr=True, quiet=not main)
+    stops = [unescaped(text) for text in stop or ()]
     with _Display(console) as display:
+        display.texts(rows.prompt, stops)
         result = train_prefix(
             base,
             rows.train,
@@ -103,7 +112,7 @@ def train(
             prompt=rows.prompt,
             target=target,
             labels=[label.strip() for label in labels.split(",") if label.strip()],
-            stop=stop or (),
+            stop=stops,
             licence=licence,
             teacher=_teacher(teacher_text, teacher_file),
             search_s=search,
@@ -131,14 +140,19 @@ def _rows(
     validation: str | None,
     *,
     revision: str | None,
-    prompt: str,
+    prompt: str | None,
     chat: bool,
     system: str | None,
 ) -> _Rows:
     if not chat:
         if system is not None:
             raise typer.BadParameter("--system goes with --chat")
-        return _Rows(data, validation, prompt.replace("\\n", "\n").replace("\\t", "\t"))
+        return _Rows(data, validation, DEFAULT_PROMPT if prompt is None else unescaped(prompt))
+    if prompt is not None:
+        raise typer.BadParameter(
+            "--chat makes the prompt from the base's chat template; leave --prompt out, and put "
+            "its words into --system"
+        )
     if not holds_conversations(Path(data)):
         return _Rows(data, validation, chat_prompt(base, revision=revision, system=system))
 
@@ -161,7 +175,7 @@ def _teacher(text: str | None, file: Path | None) -> str | None:
 
 
 class _Display:
-    """The plan, then one progress line."""
+    """The plan, then a progress bar; where there is no terminal, lines now and then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -173,13 +187,24 @@ class _Display:
             console=console,
         )
         self._task = self._bar.add_task("loading", total=None, facts="")
+        self._lines = None if console.is_terminal else ProgressLines(self._say)
 
     def __enter__(self) -> _Display:
-        self._bar.start()
+        if self._lines is None:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._lines is None:
+            self._bar.stop()
+
+    def texts(self, prompt: str, stops: Sequence[str]) -> None:
+        """Shows the texts as they were understood, line breaks and tabs visible."""
+        ends = "".join(f", stop {text!r}" for text in stops)
+        self._say(f"prompt {prompt!r}{ends}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def plan(self, plan: Plan, report: DataReport, base: FrozenModel) -> None:
         self._console.print(_plan_text(plan, report, base))
@@ -189,15 +214,14 @@ class _Display:
         self._bar.update(self._task, description="training", total=plan.steps)
 
     def teacher(self, done: int, count: int) -> None:
+        if self._lines is not None:
+            self._lines.teacher(done, count)
         self._bar.update(self._task, description="teacher", completed=done, total=count)
 
     def step(self, step: Step) -> None:
-        facts = f"loss {step.loss:.3f}"
-        if step.metric is not None:
-            facts += (
-                f" · validation {step.metric_name} {step.metric:.3f} (best at {step.best_step})"
-            )
-        facts += f" · {step.tokens_per_s:,.0f} tokens/s · {_duration(step.seconds_left)} left"
+        if self._lines is not None:
+            self._lines.step(step)
+        facts = step_facts(step)
         self._bar.update(
             self._task, description="training", completed=step.step, total=step.steps, facts=facts
         )
@@ -234,12 +258,6 @@ def _summary(result: TrainResult) -> Table:
     table.add_row("trained numbers", "", f"{result.parameters:,}")
     table.add_row("file", "", f"{result.prefix_path.stat().st_size:,} bytes")
     table.add_row(
-        "training", "", f"{_duration(result.seconds)} · {result.tokens_per_s:,.0f} tokens/s"
+        "training", "", f"{duration(result.seconds)} · {result.tokens_per_s:,.0f} tokens/s"
     )
     return table
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

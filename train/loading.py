@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from edgeprefix.base import Base
 from edgeprefix.base import load_base as load_checkpoint_base
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import CheckpointError, TrainingError
+from edgeprefix.train.devices import choose_device
 from edgeprefix.train.model import FrozenModel
-from edgeprefix.train.precision import PRECISIONS, has_fast_bf16, pick_device, set_precision
+from edgeprefix.train.precision import PRECISIONS, has_fast_bf16, set_precision
 from edgeprefix.train.recompute import decoder_layers
 from edgeprefix.train.rounding import WEIGHTS, round_weights
 from edgeprefix.train.routes import layer_shapes, with_best_route
@@ -42,7 +41,7 @@ def load_base(
         raise TrainingError(
             f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
         )
-    target = torch.device(pick_device(device))
+    target = choose_device(device)
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(target) else "fp32"
     base = load_checkpoint_base(source, revision=revision, hold="stored", fast_attention=True)

@@ -56,6 +56,8 @@ class Progress:
     metric_name: str
     metric: float | None
     """Of the latest validation."""
+    validated_step: int | None = None
+    """When the latest validation was."""
     best_step: int
 
 
@@ -85,6 +87,8 @@ class Job:
     progress: ProgressCallback | None
     progressed: Progressed = field(default_factory=Progressed)
     latest: dict[str, float] = field(default_factory=dict)
+    validated_step: int | None = None
+    """When `latest` was validated, in this session."""
 
 
 def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
@@ -234,6 +238,7 @@ def _validate(job: Job) -> None:
     if job.plan.metric != "loss":
         measured[job.plan.metric] = metric
     job.latest |= measured
+    job.validated_step = job.progressed.step
     job.run.add_metrics({"step": job.progressed.step, **measured})
     if _better(job, metric, loss):
         job.progressed.best_step = job.progressed.step
@@ -338,6 +343,7 @@ def _report(job: Job, losses: Sequence[float], clock: _Clock) -> None:
             metric=job.latest.get(
                 "validation_loss" if job.plan.metric == "loss" else job.plan.metric
             ),
+            validated_step=job.validated_step,
             best_step=job.progressed.best_step,
         )
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import Any
 
@@ -17,13 +16,6 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 # "auto" takes bf16 when a product of matrices takes less than this share of its time in fp32
 _BF16_SHARE = 0.8
-
-
-def pick_device(device: str) -> str:
-    """The device that "auto" means: this process's GPU if there is one."""
-    if device != "auto":
-        return device
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ import typer
 from edgeprefix.export.formats.writers import FORMATS, write_prefix
 from edgeprefix.export.peft import is_adapter
 from edgeprefix.export.prefix import read_prefix, require_other_file
+from edgeprefix.runtime.contracts.prompt import unescaped
 
 
 class Format(enum.StrEnum):
@@ -91,7 +92,7 @@ def prefix_command(
     """Write the best prefix of a training run, a PEFT adapter or a prefix file for this runtime or
     another.
     """
-    template = None if prompt is None else prompt.replace("\\n", "\n").replace("\\t", "\t")
+    template = None if prompt is None else unescaped(prompt)
     require_other_file(run, out)
     prefix = read_prefix(
         run, base=base, revision=revision, task=task, prompt=template, task_id=task_id

@@ -18,6 +18,7 @@ from edgeprefix.runtime.cli.flags import flag
 from edgeprefix.runtime.contracts.generation_options import GenerationOptions
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
+from edgeprefix.runtime.contracts.prompt import unescaped
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine import Engine
@@ -117,9 +118,9 @@ def compile_text(
     )
     before = None if behind is None else Prefix.load(behind)
     pack = TaskPack(
-        prompt=source.prompt if prompt is None else _unescaped(prompt),
+        prompt=source.prompt if prompt is None else unescaped(prompt),
         labels=tuple(labels.split(",")) if labels else (),
-        stop=tuple(map(_unescaped, stop or ())),
+        stop=tuple(map(unescaped, stop or ())),
     )
     room = source.tokens + (0 if before is None else before.length) + _MEASURED_TOKENS
     with Engine.load(
@@ -185,13 +186,6 @@ def _bar(tokens: int) -> Iterator[Callable[[int], None]]:
     with progress_bar() as bar:
         running = bar.add_task("compiling", total=tokens)
         yield lambda done: bar.update(running, completed=done)
-
-
-def _unescaped(text: str) -> str:
-    """A shell has no easy way to type a line feed: \\n and \\t stand for themselves as in a
-    program.
-    """
-    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def _json_list(path: Path, kind: type, expected: str) -> list[Any]:

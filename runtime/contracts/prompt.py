@@ -6,10 +6,13 @@ a template that comes with a downloaded prefix file can reach nothing but the ro
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping
 
 from edgeprefix.runtime.errors import TemplateError
+
+_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 
 def template_fields(template: str) -> list[str]:
@@ -33,6 +36,13 @@ def render_prompt(template: str, fields: Mapping[str, str]) -> str:
             )
         pieces.append(str(fields[field]))
     return "".join(pieces)
+
+
+def unescaped(typed: str) -> str:
+    r"""A template or a stop text as typed in a shell: `\n` stands for a line break, `\t` for a tab,
+    `\\` for a backslash; every other backslash for itself.
+    """
+    return re.sub(r"\\([nt\\])", lambda found: _ESCAPES[found[1]], typed)
 
 
 def _parse(template: str) -> list[tuple[str, str | None]]:

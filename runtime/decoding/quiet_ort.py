@@ -7,5 +7,6 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library is loaded
 
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as MissingKernelError
 
-__all__ = ["ort"]
+__all__ = ["MissingKernelError", "ort"]

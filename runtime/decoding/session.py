@@ -19,7 +19,7 @@ from edgeprefix.runtime.contracts.cache_scales import LayerScales, load_scales
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, LayerShape, Manifest
 from edgeprefix.runtime.decoding.huge_pages import new_memory_in_huge_pages
 from edgeprefix.runtime.decoding.machine import physical_cores
-from edgeprefix.runtime.decoding.quiet_ort import ort
+from edgeprefix.runtime.decoding.quiet_ort import MissingKernelError, ort
 from edgeprefix.runtime.errors import BundleError, ProviderError
 
 logger = logging.getLogger(__name__)
@@ -163,13 +163,19 @@ def _open_session(
     try:
         with new_memory_in_huge_pages():
             return ort.InferenceSession(str(path), options, providers=providers)
+    except MissingKernelError as error:
+        raise ProviderError(
+            f"{path}: a provider of {providers} lacks a kernel that the graph needs: "
+            f"{_one_line(error)}"
+        ) from error
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-        text = str(error).strip().replace("\n", " ")
-        if "kernel" in text.lower() or "NOT_IMPLEMENTED" in text:
-            raise ProviderError(
-                f"{path}: a provider of {providers} lacks a kernel that the graph needs: {text}"
-            ) from error
-        raise BundleError(f"{path} cannot be opened: {text}; export the bundle again") from error
+        raise BundleError(
+            f"{path} cannot be opened: {_one_line(error)}; export the bundle again"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().replace("\n", " ")
 
 
 def _require_started(session: ort.InferenceSession, providers: list[Provider]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields
+from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields, unescaped
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import BundleError, TemplateError
 from tiny import tiny_tokenizer
@@ -70,3 +70,23 @@ def test_a_damaged_tokenizer_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match=r"tokenizer.json is no readable tokenizer.json"):
         TextTokenizer.from_file(tmp_path / "tokenizer.json", end_ids=[])
+
+
+@given(st.text(alphabet="\\ntdx{}\n\t", max_size=20))
+def test_whatever_is_typed_with_its_backslashes_doubled_is_that_text(text: str) -> None:
+    assert unescaped(text.replace("\\", "\\\\")) == text
+    assert unescaped(text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")) == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (r"{input}\n->", "{input}\n->"),
+        (r"a\tb", "a\tb"),
+        (r"\\theta and \\nabla", r"\theta and \nabla"),
+        (r"\alpha \d \ ", r"\alpha \d \ "),
+        (r"\\\n", "\\\n"),
+    ],
+)
+def test_only_the_documented_escapes_are_read(typed: str, meant: str) -> None:
+    assert unescaped(typed) == meant

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from bundles import make_prefix, torch_logits, torch_model
 
@@ -175,6 +176,25 @@ def test_unknown_provider(bundle: Path) -> None:
         match="'NoSuchProvider' is not installed; this onnxruntime has .*CPUExecutionProvider",
     ):
         open_graph(bundle, Manifest.load(bundle), providers=["NoSuchProvider"])
+
+
+def test_a_missing_kernel_is_told_by_its_type_not_by_words(bundle: Path, tmp_path: Path) -> None:
+    """A damaged file in a folder of that name lacks no kernel; bf16 has none on the CPU."""
+    manifest, folder = Manifest.load(bundle), tmp_path / "kernel"
+    folder.mkdir()
+    (folder / "decoder.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match="cannot be opened"):
+        open_graph(folder, manifest)
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.BFLOAT16, [2]) for name in "xy"
+    ]
+    node = onnx.helper.make_node("Abs", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "no kernel", ends[:1], ends[1:])
+    opset = onnx.helper.make_opsetid("", 21)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    onnx.save(model, folder / "decoder.onnx")
+    with pytest.raises(ProviderError, match="lacks a kernel that the graph needs"):
+        open_graph(folder, manifest)
 
 
 def test_graph_that_is_missing_damaged_or_another(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_attention import random_prefix
+from test_attention import P, random_prefix
 from transformers import PreTrainedModel
 
 from edgeprefix.train import FrozenModel, load_base
-from edgeprefix.train.data import encode_example
+from edgeprefix.train.data import Example, encode_example
 from edgeprefix.train.evaluate import (
     bleu,
     generate,
@@ -116,8 +116,41 @@ def test_bleu_takes_every_rows_references_together(llama: FrozenModel) -> None:
         ["the cat sat on the mat"], [["a dog ran", "The cat sat on the mat"]]
     ) == pytest.approx(100)
     assert bleu(["one two three four"], [["five six seven eight"]]) == pytest.approx(0)
-    examples = [
-        encode_example(llama.tokenizer, "a", "x"),
-        encode_example(llama.tokenizer, "a", "y"),
-    ]
-    assert 0 <= generation_metric(llama, [], examples, "exact") <= 1
+
+
+def test_exact_counts_prompts_whose_answer_is_a_reference(llama: FrozenModel) -> None:
+    texts = ("a", "the river", "please help", "name: Ann")
+    prompts = [tuple(llama.tokenizer.encode_prompt(text)) for text in texts]
+    # Targets of ten tokens let answers have fifteen
+    outputs = generate(llama, [], prompts, max_new_tokens=15)
+    answers = [llama.tokenizer.decode(ids).strip() for ids in outputs]
+
+    def exact(right: int) -> float:
+        references = [*answers[:right], *(answer + "!" for answer in answers[right:])]
+        examples = [
+            Example(prompt=prompt, target=(5,) * 10, text=text)
+            for prompt, reference in zip(prompts, references, strict=True)
+            for text in (reference, "another reference")
+        ]
+        return generation_metric(llama, [], examples, "exact")
+
+    assert [exact(right) for right in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_one_long_prompt_shortens_its_own_answer_only(llama: FrozenModel) -> None:
+    """A prompt that leaves three positions gets three tokens; the others get what they may."""
+    prompts = [llama.tokenizer.encode_prompt(text) for text in ("a", "the river")]
+    long = [5] * (llama.max_positions - P - 3)
+    with torch.no_grad():
+        prefix = random_prefix(llama)
+        alone = generate(llama, prefix, prompts, max_new_tokens=21)
+        together = generate(llama, prefix, [*prompts, long], max_new_tokens=21)
+        # Targets of 14 tokens let answers have 21
+        examples = [
+            Example(prompt=tuple(prompt), target=(5,) * 14, text=llama.tokenizer.decode(answer))
+            for prompt, answer in zip([*prompts, long], together, strict=True)
+        ]
+        assert generation_metric(llama, prefix, examples, "exact") == 1.0
+    assert together[:2] == alone
+    assert max(map(len, alone)) > 3
+    assert len(together[2]) <= 3

@@ -33,7 +33,7 @@ from edgeprefix.runtime.errors import (
     TrainingInterrupted,
 )
 from edgeprefix.train import (
-    Base,
+    FrozenModel,
     PrefixConfig,
     Progress,
     TrainConfig,
@@ -49,7 +49,7 @@ COMMAND = "import sys; from edgeprefix.runtime.cli.root import main; main()"
 
 
 def go(
-    base: Path | Base,
+    base: Path | FrozenModel,
     out: Path,
     *,
     resume: bool = False,

@@ -4,7 +4,9 @@ gives the same logits.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import BaseMismatchError, TrainingError
 from edgeprefix.train import (
+    FrozenModel,
     PrefixConfig,
     Progress,
     TrainConfig,
@@ -26,8 +29,10 @@ from edgeprefix.train import (
     train_prefix,
 )
 from edgeprefix.train.batches import collate
-from edgeprefix.train.data import load_data
+from edgeprefix.train.data import encode_example, load_data
+from edgeprefix.train.evaluate import label_log_likelihoods
 from edgeprefix.train.initialise import start_prefix
+from edgeprefix.train.objective import Objective
 from edgeprefix.train.units import measure_units
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
@@ -342,3 +347,110 @@ def test_what_was_chosen_stands_in_the_prefix_file(llama_base: Path, tmp_path: P
     recipe = Prefix.load(result.prefix_path).pack.recipe
     assert recipe["prefix"]["init"] == recipe["plan"]["init"] == "text"
     assert recipe["plan"]["dropout"] == result.plan.dropout == 0.17
+
+
+def validations(run: Path, name: str) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def test_a_tie_is_no_gain_and_the_first_of_equals_is_kept(llama_base: Path, tmp_path: Path) -> None:
+    """At a rate of nothing every validation is the same to the bit: patience counts from the
+    first.
+    """
+    config = TrainConfig(
+        steps=20, lr=1e-30, batch_size=4, precision="fp32", validate_every=1, patience=3
+    )
+    result = quick(llama_base, tmp_path / "run", train=config)
+    measured = validations(tmp_path / "run", "validation_loss")
+    assert len({loss for _, loss in measured}) == 1
+    assert (result.steps, result.best_step) == (1 + config.patience, 1)
+
+
+def test_between_equal_metrics_the_lower_loss_is_kept(llama_base: Path, tmp_path: Path) -> None:
+    """No answer is exact in a few steps, so that the metric stays at nothing while the loss
+    falls.
+    """
+    config = dataclasses.replace(QUICK, steps=6, validate_every=2, metric="exact")
+    result = quick(llama_base, tmp_path / "run", train=config)
+    losses = dict(validations(tmp_path / "run", "validation_loss"))
+    assert {value for _, value in validations(tmp_path / "run", "exact")} == {0.0}
+    assert result.best_step == min(losses, key=lambda step: losses[step]) > 2
+    assert result.validation_loss == losses[result.best_step]
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_counts_validations_since_the_best(
+    llama_base: Path, tmp_path: Path, patience: int
+) -> None:
+    """Told again from the numbers of a run whose loss goes up and down."""
+    config = TrainConfig(
+        steps=40, lr=3.0, batch_size=2, precision="fp32", validate_every=1, patience=patience
+    )
+    result = quick(llama_base, tmp_path / "run", train=config)
+    measured = validations(tmp_path / "run", "validation_loss")
+    best, best_step, without = float("inf"), 0, [0]
+    for step, loss in measured:
+        without.append(0 if loss < best else without[-1] + 1)
+        if loss < best:
+            best, best_step = loss, step
+    assert without[-1] == patience
+    assert patience not in without[:-1]
+    assert (result.steps, result.best_step) == (measured[-1][0], best_step)
+    assert patience == 1 or 1 in without[: without.index(0, 2)], "the loss never went up and down"
+
+
+@pytest.mark.parametrize("name", ["target", "labels"])
+def test_label_smoothing_asks_for_a_little_of_everything(llama: FrozenModel, name: str) -> None:
+    """(1 - s) of the loss, and s of the mean over all tokens, or all labels."""
+    labels = ("yes", "no", "maybe")
+    examples = [encode_example(llama.tokenizer, text, "no") for text in ("a", "the river")]
+    prefix = llama.key_values([5, 6, 7])
+
+    def loss(smoothing: float) -> float:
+        objective = Objective(
+            base=llama, name=name, metric_name="loss", labels=labels, label_smoothing=smoothing
+        )
+        with torch.no_grad():
+            return float(objective.loss(prefix, examples))
+
+    encoded = [llama.tokenizer.encode_target(label) for label in labels]
+    batch = collate(examples)
+    with torch.no_grad():
+        logits = (
+            llama.logits(prefix, batch.ids, batch.rows)
+            if name == "target"
+            else label_log_likelihoods(llama, prefix, [e.prompt for e in examples], encoded)
+        )
+    everything = -float(logits.log_softmax(-1).mean())
+    assert loss(0.2) == pytest.approx(0.8 * loss(0.0) + 0.2 * everything, rel=1e-5)
+    assert abs(loss(0.2) - loss(0.0)) > 1e-3
+
+
+def test_label_smoothing_reaches_the_loop(llama_base: Path, tmp_path: Path) -> None:
+    first = []
+    for smoothing in (0.0, 0.5):
+        config = dataclasses.replace(QUICK, steps=1, log_every=1, label_smoothing=smoothing)
+        quick(llama_base, tmp_path / str(smoothing), train=config)
+        lines = (tmp_path / str(smoothing) / "metrics.jsonl").read_text().splitlines()
+        first.append(json.loads(lines[0])["loss"])
+    assert abs(first[0] - first[1]) > 1e-3
+
+
+def test_a_result_needs_no_matplotlib(
+    llama_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The package is missing when the curve is to be drawn: the result stands, and a line says
+    so.
+    """
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run = tmp_path / "run"
+    result = quick(llama_base, run, train=dataclasses.replace(QUICK, steps=1))
+    assert json.loads((run / "run.json").read_text())["result"]["steps"] == result.steps == 1
+    assert not (run / "curve.png").exists()
+    assert "matplotlib is not installed; type: pip install 'edgeprefix[train]'" in caplog.text
