@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 from bundles import make_prefix, torch_cache, torch_model
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from edgeprefix.runtime import Completion, Engine
 from edgeprefix.runtime.errors import RequestError
@@ -18,9 +24,9 @@ from edgeprefix.runtime.errors import RequestError
 PROMPT = list(range(30, 42))
 
 
-def assert_same(found: Completion, expected: Any) -> None:
+def assert_same(found: Completion, expected: Any, prompt: Sequence[int] = PROMPT) -> None:
     """Tokens and scores of all results, best first; ids 0 and 1 end and pad transformers' rows."""
-    rows = expected.sequences[:, len(PROMPT) :].tolist()
+    rows = expected.sequences[:, len(prompt) :].tolist()
     for one, tokens, score in zip(
         (found, *found.alternatives), rows, expected.sequences_scores.tolist(), strict=True
     ):
@@ -28,10 +34,17 @@ def assert_same(found: Completion, expected: Any) -> None:
         assert one.score == pytest.approx(score, abs=1e-4)
 
 
-def transformers_beams(model: PreTrainedModel, beams: int, new: int = 12, **options: Any) -> Any:
+def transformers_beams(
+    model: PreTrainedModel,
+    beams: int,
+    new: int = 12,
+    *,
+    prompt: Sequence[int] = PROMPT,
+    **options: Any,
+) -> Any:
     return model.generate(
-        torch.tensor([PROMPT]),
-        attention_mask=torch.ones(1, len(PROMPT), dtype=torch.long),
+        torch.tensor([list(prompt)]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
         num_beams=beams,
         num_return_sequences=beams,
         max_new_tokens=new,
@@ -92,6 +105,28 @@ class OpenAiPenalties(LogitsProcessor):
         return scores
 
 
+class BehindThePrompt(LogitsProcessor):
+    """A processor that does not see the prompt."""
+
+    def __init__(self, processor: LogitsProcessor, length: int) -> None:
+        self.processor, self.length = processor, length
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        return self.processor(input_ids[:, self.length :], scores)
+
+
+LOOKING_BACK: dict[str, tuple[dict[str, Any], dict[str, Any], LogitsProcessor]] = {
+    "repetition": (
+        {"repetition_penalty": 1.3},
+        {"repetition_penalty": 1.3},
+        RepetitionPenaltyLogitsProcessor(1.3),
+    ),
+    "ngram": (
+        {"no_repeat_ngram": 1},
+        {"no_repeat_ngram_size": 1},
+        NoRepeatNGramLogitsProcessor(1),
+    ),
+}
 OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "repetition": ({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
     "ngram": ({"no_repeat_ngram": 2}, {"no_repeat_ngram_size": 2}),
@@ -108,6 +143,21 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"logits_processor": LogitsProcessorList([OpenAiPenalties()])},
     ),
 }
+
+
+@pytest.mark.parametrize("option", LOOKING_BACK)
+def test_options_that_look_at_the_prompt_equal_transformers(pair: Pair, option: str) -> None:
+    """Behind a prompt of many different tokens; transformers told to look at the generated text
+    only comes to another result.
+    """
+    engine, model = pair
+    prompt = list(range(30, 384, 5))
+    ours, theirs, processor = LOOKING_BACK[option]
+    found = engine.generate(prompt, beams=3, n=3, max_new_tokens=12, **ours)
+    assert_same(found, transformers_beams(model, 3, prompt=prompt, **theirs), prompt)
+    blind = LogitsProcessorList([BehindThePrompt(processor, len(prompt))])
+    without = transformers_beams(model, 3, prompt=prompt, logits_processor=blind)
+    assert found.score != pytest.approx(without.sequences_scores[0].item(), abs=1e-3)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
