@@ -23,7 +23,6 @@ from edgeprefix.runtime.work.slot import Ids
 from edgeprefix.runtime.work.ticket import Ticket
 from edgeprefix.runtime.work.work import Work
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
-from edgeprefix.runtime.tasks.chat_sandbox import render_template
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.template_text import Span, TemplateText
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import RequestError
+from edgeprefix.runtime.tasks.chat_sandbox import render_template
 
 Message = Mapping[str, Any]
 """{"role": "system" | "user" | "assistant" | …, "content": text, …}"""
+
 
 class ChatInputs(TypedDict, total=False):
     """What may be given by name beside the messages; templates that do not know it ignore it."""
@@ -59,8 +60,9 @@ def render_chat(
     """The text of a conversation, ending where the assistant's next message begins.
 
     `control_tokens` are those that count only where the template writes them. `special_tokens` are
-    what it knows as bos_token, eos_token and so on. Raises RequestError when the base has no template, or it refuses the
-    messages; TemplateError when the template itself is at fault; MissingExtraError without Jinja.
+    what it knows as bos_token, eos_token and so on. Raises RequestError when the base has no
+    template, or it refuses the messages; TemplateError when the template itself is at fault;
+    MissingExtraError without Jinja.
     """
     if not template:
         raise RequestError("this base has no chat template; give the prompt as text")

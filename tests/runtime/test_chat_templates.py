@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from edgeprefix.runtime.tasks.chat import render_chat
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import RequestError, TemplateError
+from edgeprefix.runtime.tasks.chat import render_chat
 
 FOLDER = Path(__file__).parents[1] / "data" / "chat_templates"
 TEMPLATES = {file.stem: file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.jinja"))}

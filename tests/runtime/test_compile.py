@@ -161,7 +161,7 @@ PUBLISHED = {file.stem: file.read_text("utf-8") for file in CHAT_TEMPLATES.glob(
     [
         ("llama2", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n", "{input} [/INST]"),
         (
-            GEMMA3,
+            "gemma3",
             "<start_of_turn>user\nBe brief.\n\n",
             "{input}<end_of_turn>\n<start_of_turn>model\n",
         ),

@@ -85,7 +85,7 @@ def test_the_likeliest_token_is_one_with_text(temperature: float) -> None:
 def test_tokens_beyond_the_embedding(
     llama_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bundle = with_tokenizer(llama_bundle, tmp_path / "more", more_entries, end_ids=(0, 50256, -1))
+    bundle = with_tokenizer(llama_bundle, tmp_path / "more", more_entries, end_ids=(0, 50256))
     with Engine.load(bundle, max_batch=2, max_length=96, threads=1) as engine:
         assert "none for 20 added tokens of its tokenizer, such as <extra_0>" in caplog.text
         assert engine.tokenizer.end_ids == (0,)
