@@ -16,7 +16,9 @@ from edgeprefix.base import Base, load_base, read_config
 from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.streaming import hollow_model, untouched
+from edgeprefix.base.tokenizer import special_tokens
 from edgeprefix.export.calibration import measure_scales
+from edgeprefix.export.generation_defaults import say_dropped_defaults
 from edgeprefix.export.passes import make_lean
 from edgeprefix.export.passes.cache import QuantiseCachePass
 from edgeprefix.export.positions import survey_positions
@@ -193,6 +195,7 @@ def base_manifest(
     cache_dtype: str,
 ) -> Manifest:
     """What is to be said of a base and of the files that stand in the bundle's folder."""
+    say_dropped_defaults(base.folder, base.identity.name)
     return Manifest(
         base=base.identity,
         model_type=str(base.model.config.model_type),
@@ -205,6 +208,7 @@ def base_manifest(
         begin_id=base.begin_id,
         pad_id=base.pad_id,
         chat_template=base.chat_template,
+        special_tokens=special_tokens(base.folder) or None,
         positions=_positions(base),
         files=record_files(folder),
         made_with={name: importlib.metadata.version(name) for name in _PACKAGES}

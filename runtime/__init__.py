@@ -8,6 +8,7 @@ No torch.
 
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.contracts.task_pack import GenerationDefaults, TaskPack
+from edgeprefix.runtime.contracts.template_text import TemplateText
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.compile_request import CompileRequest
 from edgeprefix.runtime.engine.requests import (
@@ -42,6 +43,7 @@ __all__ = [
     "ScoreRequest",
     "Scores",
     "TaskPack",
+    "TemplateText",
     "TextLogprobs",
     "Ticket",
     "Timings",

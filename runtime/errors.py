@@ -3,7 +3,6 @@
 EdgePrefixError                 catch this to catch them all; the command line prints it as one line
 and exits with 1
 ├── DataError                   rows that cannot be read: names file and line
-├── TemplateError               a prompt template and the fields of a row do not fit together
 ├── FileFormatError             a file that is not what it should be
 │   ├── PrefixFileError         truncated, altered or foreign prefix file
 │   │   └── SignatureError      not signed by a key that is trusted, or a key that cannot be read
@@ -13,7 +12,8 @@ and exits with 1
 ├── BaseMismatchError           a prefix of one base met another base
 ├── UnknownTaskError            no prefix of that name is loaded
 ├── RequestError                a request that cannot be served as it stands
-│   └── PromptTooLongError      prefix + prompt + new tokens do not fit the cache
+│   ├── PromptTooLongError      prefix + prompt + new tokens do not fit the cache
+│   └── TemplateError           a template and what it is filled with do not fit together
 ├── CapacityError               memory or a byte budget does not suffice
 ├── QueueFullError              too many requests wait already
 ├── RequestInterrupted          a request that ended before it was finished; holds the text so far
@@ -49,10 +49,6 @@ class EdgePrefixError(Exception):
 
 class DataError(EdgePrefixError):
     """Rows that cannot be read; the message names file and line."""
-
-
-class TemplateError(EdgePrefixError):
-    """A prompt template names a field that a row does not have, or cannot be parsed."""
 
 
 class FileFormatError(EdgePrefixError):
@@ -93,6 +89,12 @@ class RequestError(EdgePrefixError):
 
 class PromptTooLongError(RequestError):
     """Prefix, prompt and new tokens do not fit the cache; the message gives the numbers."""
+
+
+class TemplateError(RequestError):
+    """A prompt template names a field that a row does not have, or cannot be parsed; or a base's
+    chat template is at fault.
+    """
 
 
 class CapacityError(EdgePrefixError):

@@ -10,19 +10,22 @@ runtime gets the same ids from `Engine.chat_prompt(messages)`.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from tokenizers import Tokenizer
-from transformers.utils import chat_template_utils
 
 from edgeprefix.base import find_checkpoint
 from edgeprefix.base.chat_template import read_chat_template
 from edgeprefix.base.tokenizer import load_tokenizer, special_tokens
 from edgeprefix.runtime.contracts.rows import Row, read_rows
-from edgeprefix.runtime.errors import CheckpointError, DataError
+from edgeprefix.runtime.contracts.template_text import TemplateText
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.errors import CheckpointError, DataError, RequestError
+from edgeprefix.runtime.tasks.chat import render_chat, today
+
+logger = logging.getLogger(__name__)
 
 MESSAGES = "messages"
 CONVERSATION_PROMPT = "{input}"
@@ -30,7 +33,6 @@ CONVERSATION_PROMPT = "{input}"
 already.
 """
 _MARK = "edgeprefix-input-mark"
-_templates: Any = chat_template_utils  # whose types say that a rendering is a text
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -51,15 +53,20 @@ def chat_prompt(
     messages.append({"role": "user", "content": _MARK})
     try:
         text = chat.render(messages)
-    except ValueError as error:
-        raise CheckpointError(
-            f"the chat template of {base} does not take these messages: {error}"
-        ) from error
+    except RequestError as error:
+        raise CheckpointError(f"base {base}: {error}") from error
     if text.count(_MARK) != 1 or (system and system.strip() not in text):
         raise CheckpointError(
             f"the chat template of {base} drops a message; give --prompt instead of --chat"
         )
-    return text.replace("{", "{{").replace("}", "}}").replace(_MARK, f"{{{field}}}")
+    if not text.writes(0, len(text)):
+        raise CheckpointError(
+            f"the system message names a control token of {base}, and as a part of the prompt "
+            "template it would count as one; leave it out"
+        )
+    chat.say_dates()
+    literal = chat.without_begin(text).replace("{", "{{").replace("}", "}}")
+    return literal.replace(_MARK, f"{{{field}}}")
 
 
 def holds_conversations(path: Path) -> bool:
@@ -87,7 +94,9 @@ def conversation_rows(
     """
     chat = _Chat.of(base, revision)
     rows = read_rows(path, required=[MESSAGES], structured=[MESSAGES])
-    return [_conversation(chat, row, system) for row in rows]
+    conversations = [_conversation(chat, row, system) for row in rows]
+    chat.say_dates()
+    return conversations
 
 
 def _conversation(chat: _Chat, row: Row, system: str | None) -> dict[str, str]:
@@ -102,10 +111,8 @@ def _conversation(chat: _Chat, row: Row, system: str | None) -> dict[str, str]:
         messages = [{"role": "system", "content": system}, *messages]
     try:
         text = chat.render(messages[:-1])
-    except ValueError as error:
-        raise DataError(
-            f"{row.place}: the base's chat template does not take this conversation: {error}"
-        ) from error
+    except RequestError as error:
+        raise DataError(f"{row.place}: {error}") from error
     return {"input": text, "target": messages[-1]["content"]}
 
 
@@ -138,7 +145,9 @@ class _Chat:
 
     template: str
     tokens: Mapping[str, str]
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
+    dates: list[str] = field(default_factory=list)
+    """What the template wrote of today's date."""
 
     @classmethod
     def of(cls, base: str | Path, revision: str | None) -> _Chat:
@@ -147,21 +156,35 @@ class _Chat:
         if template is None or tokenizer is None:
             lacks = "chat template" if template is None else "tokenizer"
             raise CheckpointError(f"base {base} has no {lacks}; give --prompt instead of --chat")
-        return cls(template, special_tokens(folder), tokenizer)
+        return cls(template, special_tokens(folder), TextTokenizer(tokenizer, end_ids=()))
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The text up to where the assistant begins to speak, without a begin token that encoding
-        adds anyway. Raises ValueError with the template's own words.
+    def render(self, messages: Sequence[Mapping[str, str]]) -> TemplateText:
+        """The text up to where the assistant begins to speak, as the runtime renders it. Raises
+        RequestError with the template's own words.
         """
-        try:
-            texts, _ = _templates.render_jinja_template(
-                [list(messages)],
-                chat_template=self.template,
-                add_generation_prompt=True,
-                **self.tokens,
+        return render_chat(
+            self.template,
+            messages,
+            control_tokens=self.tokenizer.control_tokens(self.template),
+            special_tokens=self.tokens,
+            clock=self._today,
+        )
+
+    def without_begin(self, text: str) -> str:
+        """A text without the begin token that encoding adds anyway."""
+        begin, first = self.tokens.get("bos_token"), self.tokenizer.encode_prompt("a")[0]
+        adds = begin is not None and self.tokenizer.token_text(first) == begin
+        return str(text).removeprefix(begin or "") if adds else str(text)
+
+    def say_dates(self) -> None:
+        """A warning when the template wrote today's date into what is learnt."""
+        if self.dates:
+            logger.warning(
+                "the chat template writes today's date (%s) into the prompts, and the prefix is "
+                "trained with it",
+                self.dates[0],
             )
-        except Exception as error:  # templates raise what they like, jinja2.TemplateError for one
-            raise ValueError(str(error)) from error
-        begin = self.tokens.get("bos_token")
-        adds = begin is not None and self.tokenizer.encode("a").tokens[:1] == [begin]
-        return str(texts[0]).removeprefix(begin or "") if adds else str(texts[0])
+
+    def _today(self, layout: str) -> str:
+        self.dates.append(today(layout))
+        return self.dates[-1]

@@ -20,6 +20,7 @@ from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.prompt import unescaped
 from edgeprefix.runtime.contracts.task_pack import TaskPack
+from edgeprefix.runtime.contracts.template_text import TemplateText
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.prepare import Prompt
@@ -87,6 +88,13 @@ def compile_text(
             help="Whether the tokenizer may put its begin token before the text.",
         ),
     ] = True,
+    special: Annotated[
+        bool,
+        typer.Option(
+            "--special/--no-special",
+            help="Whether special tokens in the text count; else they are letters like any.",
+        ),
+    ] = False,
     behind: Annotated[
         Path | None,
         typer.Option("--prefix", metavar="FILE", help="A prefix that stands before the text."),
@@ -114,7 +122,13 @@ def compile_text(
             f"{out} exists already; choose another --out, or pass --force to replace it"
         )
     source = _source(
-        bundle, text=text, text_file=text_file, messages=messages, ids=ids, begin=begin
+        bundle,
+        text=text,
+        text_file=text_file,
+        messages=messages,
+        ids=ids,
+        begin=begin,
+        special=special,
     )
     before = None if behind is None else Prefix.load(behind)
     pack = TaskPack(
@@ -149,24 +163,36 @@ def _source(
     messages: Path | None,
     ids: Path | None,
     begin: bool,
+    special: bool,
 ) -> _Source:
     """The one that was given; its tokens are counted before the graph is opened, so that the cache
     gets just that size.
     """
     manifest = Manifest.load(bundle)
-    tokenizer = TextTokenizer.from_file(bundle / TOKENIZER_FILE, end_ids=manifest.end_ids)
+    tokenizer = TextTokenizer.from_file(
+        bundle / TOKENIZER_FILE, end_ids=manifest.end_ids, vocabulary=manifest.vocabulary
+    )
     if ids is not None:
         tokens = _json_list(ids, int, "token ids, [1, 2, …]")
         return _Source(content=tokens, tokens=len(tokens), prompt="{input}")
     if messages is not None:
         conversation = _json_list(messages, dict, 'messages, [{"role": "system", "content": …}, …]')
         beginning = chat_beginning(manifest, tokenizer, conversation)
-        # The template writes the special tokens itself
-        tokens = tokenizer.encode_piece(beginning.text)
+        if beginning.date is not None:
+            errors.print(
+                f"the chat template writes today's date into the text ({beginning.date}), and the "
+                "prefix keeps it; compile it again when the date matters",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
+        tokens = tokenizer.encode_prompt(beginning.text)
         return _Source(content=tokens, tokens=len(tokens), prompt=beginning.prompt)
     content = text if text is not None else _read(text_file)
+    if special:
+        content = TemplateText(content)
     if not begin:
-        tokens = tokenizer.encode_piece(content)
+        tokens = tokenizer.encode_behind(content)
         return _Source(content=tokens, tokens=len(tokens), prompt="{input}")
     return _Source(content=content, tokens=len(tokenizer.encode_prompt(content)), prompt="{input}")
 

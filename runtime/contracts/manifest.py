@@ -74,6 +74,10 @@ class Manifest:
     begin_id: int | None = None
     pad_id: int | None = None
     chat_template: str | None = None
+    special_tokens: Mapping[str, str] | None = None
+    """Texts of the tokenizer's own special tokens by the names that chat templates know (bos_token,
+    eos_token, …); None in bundles that do not say.
+    """
     positions: Positions | None = None
     """What positions do to keys, so that a prefix can be moved; None in bundles that do not say."""
     graph: PastGraph | None = None
@@ -207,6 +211,7 @@ def _read(data: Mapping[str, Any]) -> Manifest:
         begin_id=fields.count_or_none("begin_id"),
         pad_id=fields.count_or_none("pad_id"),
         chat_template=fields.text_or_none("chat_template"),
+        special_tokens=_texts(fields) if data.get("special_tokens") is not None else None,
         positions=_positions(data.get("positions"), len(layers)),
         graph=None if graph is None else PastGraph.from_json(graph),
         files={
@@ -216,6 +221,11 @@ def _read(data: Mapping[str, Any]) -> Manifest:
         parity=fields.mapping("parity"),
         made_with=fields.mapping("made_with"),
     )
+
+
+def _texts(fields: Fields) -> dict[str, str]:
+    texts = fields.mapping("special_tokens")
+    return {name: Fields(texts, "special token ").text(name) for name in texts}
 
 
 def _positive(fields: Fields, name: str) -> int:

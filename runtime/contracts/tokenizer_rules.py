@@ -7,9 +7,14 @@ written out only where a rule has to be changed.
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from edgeprefix.runtime.errors import BundleError
+
+logger = logging.getLogger(__name__)
 
 _PARTS = {"Sequence": ("normalizers", "pretokenizers", "decoders")}
 _PER_TOKEN = ("Metaspace", "WordPiece", "BPEDecoder", "ByteFallback", "Replace", "Strip")
@@ -32,6 +37,36 @@ def decodes_in_order(tokenizer: Tokenizer) -> bool:
         elif rule["type"] != "Strip" and not _replaces_characters(rule):
             return False
     return True
+
+
+def within_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> Tokenizer:
+    """The tokenizer without added tokens that a base of `vocabulary` ids does not know; their text
+    is then encoded as any other. The same object where there are none.
+
+    Raises BundleError when the vocabulary itself is larger, or a token that is put around every
+    text is beyond it.
+    """
+    beyond = {
+        token: added.content
+        for token, added in tokenizer.get_added_tokens_decoder().items()
+        if token >= vocabulary
+    }
+    size = tokenizer.get_vocab_size(with_added_tokens=False)
+    if size > vocabulary or not beyond.keys().isdisjoint(tokenizer.encode("").ids):
+        raise BundleError(
+            f"the tokenizer knows {max(size, *beyond, 0):,} ids, the base {vocabulary:,}: they do "
+            "not belong together; export the bundle again, from a checkpoint with its own tokenizer"
+        )
+    if not beyond:
+        return tokenizer
+    logger.warning(
+        "the base knows %s ids and none for %d added tokens of its tokenizer, such as %s: their "
+        "text is encoded like any other",
+        f"{vocabulary:,}", len(beyond), next(iter(beyond.values())),
+    )  # fmt: skip
+    rules = json.loads(tokenizer.to_str())
+    rules["added_tokens"] = [entry for entry in rules["added_tokens"] if entry["id"] < vocabulary]
+    return Tokenizer.from_str(json.dumps(rules))
 
 
 def without_dummy_space(tokenizer: Tokenizer) -> Tokenizer:

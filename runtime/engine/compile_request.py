@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
@@ -10,6 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from edgeprefix.runtime.contracts.prefix_file import Prefix, PrefixLayer
+from edgeprefix.runtime.contracts.prompt import border_problem
 from edgeprefix.runtime.contracts.task_pack import BEGINS, TaskPack
 from edgeprefix.runtime.decoding.cache import Array
 from edgeprefix.runtime.engine.prepare import AS_IT_IS, Preparer, Prompt
@@ -20,6 +22,8 @@ from edgeprefix.runtime.work.callbacks import Callbacks
 from edgeprefix.runtime.work.slot import Ids
 from edgeprefix.runtime.work.ticket import Ticket
 from edgeprefix.runtime.work.work import Work
+
+logger = logging.getLogger(__name__)
 
 
 class CompileSettings(TypedDict, total=False):
@@ -47,6 +51,9 @@ class CompileRequest(EngineRequest[Prefix]):
         task = preparer.task(self.task)
         tokens = preparer.prompt_ids(self.text, task, template=AS_IT_IS)
         preparer.require_room(task, len(tokens), "the text")
+        prompt = (self.pack or TaskPack()).prompt
+        if isinstance(self.text, str) and (problem := border_problem(self.text, prompt)):
+            logger.warning("prefix %s: %s", self.name, problem)
         cache = preparer.store.cache
 
         def finish(packed: Sequence[Array]) -> None:

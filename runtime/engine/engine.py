@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
@@ -35,7 +35,7 @@ from edgeprefix.runtime.scheduling.scheduler import (
     Occupancy,
     Scheduler,
 )
-from edgeprefix.runtime.tasks.chat import Message
+from edgeprefix.runtime.tasks.chat import ChatInputs, Message
 from edgeprefix.runtime.tasks.prefix_store import PrefixInfo, PrefixStore
 from edgeprefix.runtime.tasks.watcher import FolderWatcher
 from edgeprefix.runtime.work.ticket import Ticket
@@ -134,7 +134,9 @@ class Engine(TextVerbs, ScoreVerbs):
         decoder = open_decoder(
             bundle, manifest, room, threads=threads or _share_of_cores(), providers=providers
         )
-        tokenizer = TextTokenizer.from_file(Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids)
+        tokenizer = TextTokenizer.from_file(
+            Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids, vocabulary=manifest.vocabulary
+        )
         engine = cls(
             manifest, tokenizer, decoder,
             max_waiting=max_waiting, chunk_tokens=chunk_tokens, prefix_bytes=prefix_bytes,
@@ -207,14 +209,21 @@ class Engine(TextVerbs, ScoreVerbs):
         return self.occupancy
 
     def chat_prompt(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        **inputs: Unpack[ChatInputs],
     ) -> list[int]:
         """Token ids of a conversation in the base's own chat template, as `chat` makes them.
 
-        Raises RequestError when the base has none or refuses the messages, MissingExtraError
-        without Jinja.
+        Control tokens in what messages, tools and documents say are letters like any. Raises
+        RequestError when the base has no template or it refuses the messages, TemplateError when
+        the template is at fault, MissingExtraError without Jinja.
         """
-        return self._preparer.chat_ids(messages, add_generation_prompt=add_generation_prompt)
+        return self._preparer.chat_ids(
+            messages, add_generation_prompt=add_generation_prompt, **inputs
+        )
 
     # Tasks ----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edgeprefix.runtime.contracts.prompt import render_prompt
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine.calibration import Calibrations
 from edgeprefix.runtime.errors import PromptTooLongError, RequestError
-from edgeprefix.runtime.tasks.chat import Message, bundle_chat
+from edgeprefix.runtime.tasks.chat import ChatInputs, Message, bundle_chat
 from edgeprefix.runtime.tasks.prefix_store import Loaded, PrefixStore
 from edgeprefix.runtime.work.slot import Ids
 
@@ -56,7 +56,7 @@ class Preparer:
         """Ids [S] of a prompt. Raises RequestError for an empty one and for ids out of range."""
         if isinstance(prompt, str | Mapping):
             continues = task is not None and task.pack.continues_text
-            encode = self.tokenizer.encode_piece if continues else self.tokenizer.encode_prompt
+            encode = self.tokenizer.encode_behind if continues else self.tokenizer.encode_prompt
             ids = encode(checked_text("the prompt", _rendered(prompt, task, template)))
         else:
             ids = _token_ids(prompt, self.manifest.vocabulary)
@@ -65,13 +65,21 @@ class Preparer:
         return np.asarray(ids, np.int64)
 
     def chat_ids(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        **inputs: Unpack[ChatInputs],
     ) -> list[int]:
         """Ids of a conversation; its template writes the special tokens itself."""
         text = bundle_chat(
-            self.manifest, self.tokenizer, messages, add_generation_prompt=add_generation_prompt
+            self.manifest,
+            self.tokenizer,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            **inputs,
         )
-        return self.tokenizer.encode_piece(text)
+        return self.tokenizer.encode_prompt(checked_text("a message", text))
 
     def require_room(self, task: Loaded | None, tokens: int, what: str = "the prompt") -> None:
         """Raises PromptTooLongError with the numbers unless prefix and `tokens` fit the cache."""

@@ -14,7 +14,7 @@ from edgeprefix.runtime.generation.sampled import OnPiece
 from edgeprefix.runtime.renamed import takes_prefix_as_task, warn_renamed
 from edgeprefix.runtime.scoring.scores import TextLogprobs
 from edgeprefix.runtime.scoring.text_probes import DistributionProbe, TextProbe
-from edgeprefix.runtime.tasks.chat import Message
+from edgeprefix.runtime.tasks.chat import ChatInputs, Message
 from edgeprefix.runtime.tasks.prefix_store import Loaded
 from edgeprefix.runtime.work.completion import Completion
 from edgeprefix.runtime.work.resident import ResidentPrefix
@@ -94,16 +94,19 @@ class ChatRequest(Request):
         *,
         task: str | None = None,
         timeout_s: float | None = None,
+        inputs: ChatInputs | None = None,
         **settings: Unpack[Settings],
     ) -> None:
         super().__init__((), task=task, timeout_s=timeout_s, **settings)
         self.messages = messages
+        self.inputs: ChatInputs = inputs or {}
+        """Tools, documents and variables for the template."""
 
     def _asked(self) -> object:
         return self.messages
 
     def _ids(self, preparer: Preparer, task: Loaded | None) -> Ids:
-        return preparer.prompt_ids(preparer.chat_ids(self.messages), task)
+        return preparer.prompt_ids(preparer.chat_ids(self.messages, **self.inputs), task)
 
 
 class StreamedRequest(EngineRequest[Completion]):

@@ -24,6 +24,7 @@ def words_of(options: GenerationOptions, tokenizer: TextTokenizer, vocabulary: i
     return Vocabulary(
         size=vocabulary,
         end_ids=tokenizer.end_ids,
+        unnamed=tokenizer.unnamed,
         banned=tuple(spelling for spellings in banned for spelling in spellings),
         banned_texts=BannedTexts(options.banned_words, tokenizer.decode)
         if options.banned_words

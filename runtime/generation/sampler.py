@@ -32,6 +32,8 @@ class Vocabulary:
 
     size: int
     end_ids: tuple[int, ...] = ()
+    unnamed: frozenset[int] = frozenset()
+    """Ids that stand for no text: padding of the embedding. They are never chosen."""
     banned: tuple[tuple[int, ...], ...] = ()
     """Sequences that must not appear: the usual spellings of banned texts."""
     banned_texts: BannedTexts | None = None
@@ -61,6 +63,7 @@ class Sampler:
             None if options.seed is None else [options.seed, seed_offset]
         )
         self._edits = list(_edits(options, vocabulary, list(prompt)))
+        self._unnamed = np.fromiter(vocabulary.unnamed, np.int64, len(vocabulary.unnamed))
         self._filters = list(_filters(options)) if options.sampled else None
         self._plain = not (
             self._filters
@@ -88,7 +91,7 @@ class Sampler:
                 f"the base gave {logits[best]} as a logit after {len(tokens)} tokens; check "
                 "prefix and precision"
             )
-        if self._plain:
+        if self._plain and best not in self._vocabulary.unnamed:
             return best
         forced = self.forced(tokens, left)
         if forced is None:
@@ -114,6 +117,7 @@ class Sampler:
             edit(logits, tokens)
         if len(tokens) < self._least or self._missing(tokens):
             logits[list(self._vocabulary.end_ids)] = BARRED
+        logits[self._unnamed] = BARRED
         return logits
 
     def bars(self, tokens: Sequence[int], token: int) -> bool:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 import edgeprefix.export.bundle as bundle_module
 from edgeprefix.export import export_decoder, verify
+from edgeprefix.export.generation_defaults import say_dropped_defaults
 from edgeprefix.export.parity import BOUNDS, Bounds
 from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest, bundle_files
 from edgeprefix.runtime.errors import (
@@ -245,3 +246,22 @@ def test_a_base_without_tokenizer_or_precision(llama_base: Path, tmp_path: Path)
         ExportError, match="precision 'int3' is unknown; choose one of fp32, fp16, int8, int4"
     ):
         export_decoder(llama_base, tmp_path / "bundle", precision="int3")
+
+
+def test_the_bases_own_generation_defaults_are_named(
+    llama_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = {"temperature": 0.6, "max_length": 4096, "top_k": 50, "repetition_penalty": 1.05}
+    (tmp_path / "generation_config.json").write_text(json.dumps(facts | {"eos_token_id": 0}))
+    say_dropped_defaults(tmp_path, "chatty")
+    said = "base chatty: its generation_config.json asks for temperature 0.6, "
+    assert said + "repetition_penalty 1.05, max_length 4096; a bundle holds no" in caplog.text
+    caplog.clear()
+    say_dropped_defaults(llama_base, "plain")
+    assert not caplog.text
+
+
+def test_the_manifest_has_the_tokenizers_special_tokens(llama_base: Path, tmp_path: Path) -> None:
+    export_decoder(llama_base, tmp_path / "bundle", verify=False)
+    known = Manifest.load(tmp_path / "bundle").special_tokens
+    assert known == {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}

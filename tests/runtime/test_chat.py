@@ -29,8 +29,10 @@ def test_messages_become_text() -> None:
         "<s><|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi {{ 7 * 7 "
         "}}<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert render_chat(CHATML, MESSAGES, begin_token="<s>") == expected
-    assert not render_chat(CHATML, MESSAGES, add_generation_prompt=False).endswith("assistant\n")
+    names = {"bos_token": "<s>"}
+    assert render_chat(CHATML, MESSAGES, control_tokens=(), special_tokens=names) == expected
+    without = render_chat(CHATML, MESSAGES, control_tokens=(), add_generation_prompt=False)
+    assert not without.endswith("assistant\n")
 
 
 def test_the_engine_uses_the_manifests_template(engine: Engine) -> None:
@@ -53,7 +55,7 @@ def test_the_engine_uses_the_manifests_template(engine: Engine) -> None:
 )
 def test_templates_that_refuse_or_reach_out(template: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        render_chat(template, [{"role": "robot", "content": "x"}])
+        render_chat(template, [{"role": "robot", "content": "x"}], control_tokens=())
 
 
 def test_without_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,4 +64,4 @@ def test_without_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
         MissingExtraError,
         match=r"chat templates need Jinja; type: pip install 'edgeprefix\[chat\]'",
     ):
-        render_chat(CHATML, MESSAGES)
+        render_chat(CHATML, MESSAGES, control_tokens=())

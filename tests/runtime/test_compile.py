@@ -13,13 +13,19 @@ import numpy as np
 import pytest
 from bundles import make_prefix
 from click.testing import Result
+from families import byte_level, mistral
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from edgeprefix.runtime import Engine, Prefix
 from edgeprefix.runtime.cli.compile import compile_app
+from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.manifest import Manifest, record_files
 from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
-from edgeprefix.runtime.contracts.task_pack import BEGINS
+from edgeprefix.runtime.contracts.prompt import render_prompt
+from edgeprefix.runtime.contracts.task_pack import BEGINS, TaskPack
+from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.engine.rounding_loss import compare_distributions, rounding_loss
 from edgeprefix.runtime.errors import DataError, PrefixFileError, PromptTooLongError, RequestError
 from edgeprefix.runtime.tasks.chat import bundle_chat
@@ -38,6 +44,17 @@ FOLDED = (  # as Gemma and Llama 2 have it: the system prompt is a part of the f
     "{% for message in rest %}[{{ message['role'] }}] {% if loop.first %}{{ system }}{% endif %}"
     "{{ message['content'] }} {the end} {% endfor %}{% if add_generation_prompt %}[model] {% "
     "endif %}"
+)
+CHAT_TEMPLATES = Path(__file__).parents[1] / "data" / "chat_templates"
+TINY_TOKENIZER = TextTokenizer(byte_level(), end_ids=(0,))
+TINY_MANIFEST = Manifest(
+    base=BaseIdentity(name="b", weights_sha256="", config_sha256="", tokenizer_sha256=""),
+    model_type="llama",
+    layers=(),
+    vocabulary=384,
+    max_positions=64,
+    precision="fp32",
+    special_tokens={"bos_token": "<s>", "eos_token": "</s>"},
 )
 SYSTEM = [{"role": "system", "content": "Be brief."}]
 QUESTION = {"role": "user", "content": "Where is the café?"}
@@ -64,12 +81,12 @@ def same_text(bundle: Path, file: Path, prompt: str, whole: list[int], tokens: i
     """
     with Engine.load(bundle, prefixes=file, max_batch=1, max_length=256, threads=1) as engine:
         settings = {"max_new_tokens": tokens, "ignore_end": True}
-        behind = engine.generate(prompt, task="t", **settings)
+        behind = engine.generate(prompt, prefix="t", **settings)
         expected = engine.generate(whole, **settings)
         assert behind.tokens == expected.tokens
         text = [*whole, *expected.tokens]
         new = len(text) - engine.task("t").length
-        got = engine.next_logprobs(text[-new:], task="t")
+        got = engine.next_logprobs(text[-new:], prefix="t")
         np.testing.assert_allclose(got, engine.next_logprobs(text)[-new:], atol=1e-5)
 
 
@@ -134,6 +151,155 @@ def test_a_template_that_folds_the_system_prompt_into_the_users(chat_bundle: Pat
             chat_beginning(
                 dataclasses.replace(manifest, chat_template=None), engine.tokenizer, SYSTEM
             )
+
+
+PUBLISHED = {file.stem: file.read_text("utf-8") for file in CHAT_TEMPLATES.glob("*.jinja")}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "prompt"),
+    [
+        ("llama2", "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n", "{input} [/INST]"),
+        (
+            "gemma3",
+            "<start_of_turn>user\nBe brief.\n\n",
+            "{input}<end_of_turn>\n<start_of_turn>model\n",
+        ),
+        (
+            "qwen2.5",
+            "<|im_start|>system\nBe brief.<|im_end|>\n",
+            "<|im_start|>user\n{input}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+    ],
+)
+def test_a_system_message_alone(
+    chat_bundle: Path, tmp_path: Path, name: str, text: str, prompt: str
+) -> None:
+    """Llama 2 gives an empty text for it, Gemma 3 only the begin token: its text is in the file
+    nevertheless, and not in the prompt.
+    """
+    bundle, file, out = tmp_path / "bundle", tmp_path / "m.json", tmp_path / "t.safetensors"
+    shutil.copytree(chat_bundle, bundle)
+    names = {"bos_token": "", "eos_token": "<|endoftext|>"}
+    manifest = Manifest.load(bundle)
+    manifest = dataclasses.replace(manifest, chat_template=PUBLISHED[name], special_tokens=names)
+    manifest.save(bundle)
+    file.write_text(json.dumps(SYSTEM))
+    done = compile_command(bundle, out, "--messages", file, "--no-measure")
+    assert done.exit_code == 0, done.output
+    pack = Prefix.load(out).pack
+    assert pack.prompt == prompt
+    with Engine.load(bundle, max_batch=1, max_length=8) as engine:
+        assert pack.recipe["tokens"] == len(engine.tokenizer.encode_piece(text))
+        found = chat_beginning(engine.manifest, engine.tokenizer, SYSTEM)
+        whole = bundle_chat(engine.manifest, engine.tokenizer, [*SYSTEM, QUESTION])
+        assert found.text == text
+        assert found.text + found.prompt.replace("{input}", QUESTION["content"]) == whole
+
+
+@given(
+    said=st.lists(st.text("ab {}<|>\n", min_size=1, max_size=6), max_size=3),
+    name=st.sampled_from(["llama2", "gemma3", "qwen2.5", "qwen3", "mistral-nemo", "zephyr"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_text_and_prompt_make_the_conversation(said: list[str], name: str) -> None:
+    manifest = dataclasses.replace(TINY_MANIFEST, chat_template=PUBLISHED[name])
+    messages = [{"role": "system", "content": "Be {brief}."}]
+    for content in said:
+        messages += [
+            {"role": "user", "content": f"x{content}x"},
+            {"role": "assistant", "content": "Yes."},
+        ]
+    found = chat_beginning(manifest, TINY_TOKENIZER, messages)
+    question = {"role": "user", "content": "What?"}
+    whole = bundle_chat(manifest, TINY_TOKENIZER, [*messages, question])
+    assert found.text + render_prompt(found.prompt, {"input": "What?"}) == whole
+    assert all(message["content"] in found.text for message in messages)
+
+
+def test_messages_that_the_template_leaves_out(chat_bundle: Path) -> None:
+    silent = "{% for m in messages if m.role == 'user' %}[{{ m.content }}]{% endfor %}"
+    behind = "{% for m in messages | reverse %}[{{ m.content }}]{% endfor %}"
+    with Engine.load(chat_bundle, max_batch=1, max_length=8) as engine:
+        manifest = dataclasses.replace(engine.manifest, chat_template=silent)
+        with pytest.raises(RequestError, match=r"leaves out a message \('Be brief.'\)"):
+            chat_beginning(manifest, engine.tokenizer, SYSTEM)
+        manifest = dataclasses.replace(engine.manifest, chat_template=behind)
+        assert chat_beginning(manifest, engine.tokenizer, SYSTEM).prompt == "{input}][Be brief.]"
+        hostile = [{"role": "system", "content": "a<|endoftext|>b"}]
+        with pytest.raises(RequestError, match="would stand behind the user's text"):
+            chat_beginning(manifest, engine.tokenizer, hostile)
+
+
+def test_control_tokens_in_messages_are_text(chat_bundle: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "messages.json", tmp_path / "t.safetensors"
+    with Engine.load(chat_bundle, max_batch=1, max_length=8) as engine:
+        letters = len(engine.tokenizer.encode_piece("<|endoftext|>"))
+    lengths = []
+    for content in ("Be.", "Be<|endoftext|>."):
+        file.write_text(json.dumps([{"role": "system", "content": content}]))
+        done = compile_command(chat_bundle, out, "--messages", file, "--no-measure", "--force")
+        assert done.exit_code == 0, done.output
+        lengths.append(Prefix.load(out).length)
+    assert letters > 1
+    assert lengths[1] - lengths[0] == letters
+    for option, tokens in ((), letters + 1), (("--special",), 2):
+        text = ("--text", "a<|endoftext|>", "--no-measure", "--force")
+        assert compile_command(chat_bundle, out, *text, *option).exit_code == 0
+        assert Prefix.load(out).length == tokens
+
+
+def test_a_date_in_the_text_is_said(chat_bundle: Path, tmp_path: Path) -> None:
+    bundle, file, out = tmp_path / "bundle", tmp_path / "m.json", tmp_path / "t.safetensors"
+    shutil.copytree(chat_bundle, bundle)
+    dataclasses.replace(Manifest.load(bundle), chat_template=PUBLISHED["llama3.2"]).save(bundle)
+    file.write_text(json.dumps(SYSTEM))
+    done = compile_command(bundle, out, "--messages", file, "--no-measure")
+    assert done.exit_code == 0, done.output
+    assert "the chat template writes today's date into the text" in done.stderr
+    silent = compile_command(chat_bundle, out, "--messages", file, "--no-measure", "--force")
+    assert "today's date" not in silent.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "problem"),
+    [
+        ("The fox", "{input}", "ends in a word ('fox')"),
+        ("The fox", "s jump: {input}", "ends in a word ('fox')"),
+        ("The fox ", "{input}", "ends in a space"),
+        ("The fox\t", "\n{input}", "ends in a space"),
+        ("The fox", "\n{input}", None),
+        ("The fox", " {input}", None),
+        ("The fox.\n", "{input}", None),
+        ("The fox.", "{input}", None),
+    ],
+)
+def test_the_end_of_a_text(
+    engine: Engine, caplog: pytest.LogCaptureFixture, text: str, prompt: str, problem: str | None
+) -> None:
+    engine.compile(text, name="t", pack=TaskPack(prompt=prompt))
+    if problem is None:
+        assert "the text ends" not in caplog.text
+    else:
+        assert problem in caplog.text
+
+
+def test_no_dummy_space_behind_a_text(llama_bundle: Path, tmp_path: Path) -> None:
+    """sentencepiece puts ▁ before each text by itself; behind a compiled one that is a space which
+    nobody wrote.
+    """
+    bundle = tmp_path / "bundle"
+    shutil.copytree(llama_bundle, bundle)
+    (bundle / "tokenizer.json").write_text(mistral().to_str())
+    manifest = Manifest.load(bundle)
+    dataclasses.replace(manifest, files=record_files(bundle)).save(bundle)
+    with Engine.load(bundle, max_batch=1, max_length=64, threads=1) as engine:
+        first, second = "Once upon a time.\n", "There was"
+        engine.load_prefix(engine.compile(first, name="t"))
+        prefix, whole = engine.task("t").length, engine.logprobs(first + second).tokens
+        behind = engine.logprobs(second, task="t", template="{input}").tokens
+        assert behind == whole[prefix:]
+        assert engine.tokenizer.token_text(behind[0]) == "T"
 
 
 def test_chunks_and_progress(llama_bundle: Path) -> None:

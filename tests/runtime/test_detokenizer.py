@@ -18,7 +18,8 @@ from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.generation.detokenizer import Detokenizer, StopFilter, TextStream
 from tiny import tiny_tokenizer
 
-TOKENIZERS = {name: TextTokenizer(make(), end_ids=()) for name, make in FAMILIES.items()}
+MADE = {name: make() for name, make in FAMILIES.items()}
+TOKENIZERS = {name: TextTokenizer(made, end_ids=()) for name, made in MADE.items()}
 BYTE_LEVEL = TextTokenizer(tiny_tokenizer().backend_tokenizer, end_ids=(0,))
 ALL = pytest.mark.parametrize("name", FAMILIES)
 
@@ -31,7 +32,7 @@ def pieces_of(tokenizer: TextTokenizer, tokens: Sequence[int]) -> list[str]:
 @functools.cache
 def any_tokens(name: str) -> st.SearchStrategy[list[int]]:
     """Ids of the whole embedding, the special and the padded ones often; byte tokens in runs."""
-    tokenizer, made = TOKENIZERS[name], FAMILIES[name]()
+    tokenizer, made = TOKENIZERS[name], MADE[name]
     size = tokenizer.vocabulary_size
     added = sorted(made.get_added_tokens_decoder())
     spaces = [i for i in range(size) if (tokenizer.token_text(i) or "").strip("▁ Ġ") == ""]
@@ -109,7 +110,7 @@ def test_text_comes_while_it_is_made() -> None:
 @pytest.mark.parametrize("name", ["byte_level", "mistral", "wordpiece"])
 @pytest.mark.parametrize("token", ["text", "garbage", "special"])
 def test_a_token_costs_the_same_however_long_the_text_is(name: str, token: str) -> None:
-    tokenizer, made = TOKENIZERS[name], FAMILIES[name]()
+    tokenizer, made = TOKENIZERS[name], MADE[name]
     garbage = {"byte_level": "ÿ", "mistral": "<0xFF>", "wordpiece": "##s"}[name]
     spelled = {"text": "t", "garbage": garbage, "special": tokenizer.token_text(0)}[token]
     one = made.token_to_id(spelled)
