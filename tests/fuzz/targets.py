@@ -80,7 +80,7 @@ def fuzz_rows(data: bytes) -> None:
 
 def fuzz_template(data: bytes) -> None:
     """TemplateError, or a text made of the template's own characters and the row's fields."""
-    template = data.decode("utf-8", "surrogatepass" if data[:1] == b"s" else "replace")
+    template = data.decode("utf-8", "surrogateescape" if data[:1] == b"s" else "replace")
     try:
         fields = template_fields(template)
         text = render_prompt(template, dict.fromkeys(fields, "\x00"))
