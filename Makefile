@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 PACKAGES := base train export runtime page demo bench
 
-.PHONY: demo test test-slow test-gpu test-optimum test-hostile check docs bench clean
+.PHONY: demo test test-slow test-gpu test-optimum test-hostile fuzz check docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/edgeprefix demo --out demo-report --force
@@ -21,6 +21,11 @@ test-gpu: $(VENV)/installed
 # 10,000 prefix files, 2,000 manifests and 2,000 tokenizers of somebody who means harm; RESULT=FILE keeps the counts.
 test-hostile: $(VENV)/installed
 	$(BIN)/python tests/hostile/trial.py $(if $(RESULT),--json $(RESULT))
+
+# libFuzzer over the readers of manifest, prefix file, rows and templates, SECONDS for each, in an environment of its own.
+SECONDS ?= 60
+fuzz: $(VENV)-fuzz/installed
+	$(VENV)-fuzz/bin/python tests/fuzz/fuzz.py all $(SECONDS)
 
 # Optimum wants transformers 4, so it has an environment of its own beside $(VENV).
 test-optimum: $(VENV)-optimum/installed
@@ -39,7 +44,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/e2e.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-optimum build demo-report docs/_build *.egg-info
+	rm -rf $(VENV) $(VENV)-optimum $(VENV)-fuzz build demo-report docs/_build *.egg-info
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +53,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)-optimum/installed: pyproject.toml tests/export/optimum_environment.py
 	$(PYTHON) tests/export/optimum_environment.py $(VENV)-optimum
+	touch $@
+
+$(VENV)-fuzz/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-fuzz
+	$(VENV)-fuzz/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
 	touch $@
 
 # mypy does not follow the editable install's folder mapping, so it is shown the same package as a tree of links.

@@ -5,6 +5,7 @@ of rows.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,6 @@ from edgeprefix.runtime.cli.common import (
     MaxLength,
     PrefixFile,
     Providers,
-    ResultFile,
     Template,
     Threads,
     TrustedKeyFiles,
@@ -26,8 +26,18 @@ from edgeprefix.runtime.cli.common import (
     progress_bar,
 )
 from edgeprefix.runtime.cli.flags import flags_from
+from edgeprefix.runtime.cli.results import (
+    ERROR,
+    Failures,
+    ResultFile,
+    describe_job,
+    require_free,
+    served,
+)
+from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.engine.prepare import AS_IT_IS
 from edgeprefix.runtime.engine.requests import Request
 from edgeprefix.runtime.generation.options import GenerationOptions, Settings
 from edgeprefix.runtime.work.completion import Completion
@@ -76,8 +86,16 @@ def run(
     if data is not None and "logprobs" in settings:
         raise typer.BadParameter("--logprobs are for --input with --json")
     rows = [] if data is None else read_rows(data, required=())
+    require_free(rows, ("output", "finish_reason", "others"))
+    job = (
+        None
+        if data is None
+        else describe_job(bundle, prefix, rows, template=template, settings=settings)
+    )
     with (
-        nullcontext() if out is None else ResultFile(out, resume=resume, force=force) as results,
+        nullcontext()
+        if out is None
+        else ResultFile(out, resume=resume, force=force, job=job) as results,
         open_engine(
             bundle,
             prefix,
@@ -89,11 +107,13 @@ def run(
         ) as (engine, task),
     ):
         if results is not None:
-            _run_rows(engine, task, rows, results, template=template, settings=settings)
-            errors.print(f"{len(rows)} rows written to {out}", style="green")
+            failures = _run_rows(engine, task, rows, results, template=template, settings=settings)
         elif text is not None:
             prompt = typer.get_text_stream("stdin").read() if text == "-" else text
             _run_text(engine, task, prompt, as_json=as_json, template=template, settings=settings)
+    if results is not None:
+        errors.print(f"{len(rows)} rows written to {out}", style="green")
+        failures.tell(len(rows))
 
 
 def _run_text(
@@ -154,26 +174,42 @@ def _run_rows(
     *,
     template: str | None,
     settings: Settings,
-) -> None:
+) -> Failures:
+    """Generates for each row that is not done yet; one that cannot be served gets its error."""
+    failures = Failures(results.done_of(rows))
+    names = template_fields(_template(engine, task, template))
+
+    def generate(good: Iterator[Row]) -> Iterator[tuple[int, Completion | Exception]]:
+        requests = (Request(row.fields, task=task, template=template, **settings) for row in good)
+        return engine.generate_each(requests, return_exceptions=True)
+
     with progress_bar() as progress:
         bar = progress.add_task("generating", total=len(rows), completed=results.done)
-        left = rows[results.done :]
-        requests = (_row_request(row.fields, task, template, settings) for row in left)
-        for index, completion in engine.generate_each(requests):
-            others = (
-                {"others": [other.text for other in completion.alternatives]}
-                if completion.alternatives
-                else {}
-            )
-            output = {"output": completion.text, "finish_reason": completion.finish_reason}
-            results.write({**left[index].fields, **output, **others})
+        for row, outcome in served(rows[results.done :], names, generate):
+            if isinstance(outcome, str):
+                failures.add(row, outcome)
+                results.write({**row.content, ERROR: outcome})
+            else:
+                results.write({**row.content, **_output(outcome)})
             progress.advance(bar)
+    failures.require_some(len(rows))
+    return failures
 
 
-def _row_request(
-    fields: dict[str, str], task: str | None, template: str | None, settings: Settings
-) -> Request:
-    """A row's fields fill the task's template; a bare base without --template gets the field
+def _template(engine: Engine, task: str | None, template: str | None) -> str:
+    """What a row's fields fill: the task's template; a bare base without --template gets the field
     `input`.
     """
-    return Request(fields, task=task, template=template, **settings)
+    if template is not None:
+        return template
+    return AS_IT_IS if task is None else engine.task(task).pack.prompt
+
+
+def _output(completion: Completion) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "output": completion.text,
+        "finish_reason": completion.finish_reason,
+    }
+    if completion.alternatives:
+        facts["others"] = [other.text for other in completion.alternatives]
+    return facts

@@ -21,17 +21,28 @@ from edgeprefix.runtime.cli.common import (
     MaxLength,
     PrefixFile,
     Providers,
-    ResultFile,
     Template,
     Threads,
     TrustedKeyFiles,
     open_engine,
     progress_bar,
 )
+from edgeprefix.runtime.cli.results import (
+    ERROR,
+    Failures,
+    ResultFile,
+    describe_job,
+    require_free,
+    served,
+)
 from edgeprefix.runtime.cli.terminal import terminal
+from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.engine.prepare import AS_IT_IS
+from edgeprefix.runtime.engine.score_request import ScoreRequest
 from edgeprefix.runtime.errors import DataError
+from edgeprefix.runtime.scoring.scores import Scores
 
 score_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -91,8 +102,16 @@ def score(
     if resume and out is None:
         raise typer.BadParameter("--resume needs --out")
     rows = read_rows(data)
+    facts = describe_job(
+        bundle, prefix, rows,
+        labels=labels, template=template, calibrate=calibrate, normalise=normalise,
+    )  # fmt: skip
+    if out is not None:
+        require_free(rows, ("label", "scores"))
     with (
-        nullcontext() if out is None else ResultFile(out, resume=resume, force=force) as results,
+        nullcontext()
+        if out is None
+        else ResultFile(out, resume=resume, force=force, job=facts) as results,
         # Steady: a label's score must not depend on which rows happen to be scored beside it.
         open_engine(
             bundle,
@@ -111,46 +130,46 @@ def score(
         job = _Job(
             task=task, options=options, template=template, calibrate=calibrate, normalise=normalise
         )
-        counts = Counter(_scored(engine, rows, results, job))
-    _print(counts, as_json=as_json)
+        failures = Failures([] if results is None else results.done_of(rows))
+        counts = Counter(_scored(engine, rows, results, job, failures))
+    _print(counts, failed=len(failures), as_json=as_json)
+    failures.tell(len(rows))
 
 
 def _scored(
-    engine: Engine, rows: list[Row], results: ResultFile | None, job: _Job
+    engine: Engine, rows: list[Row], results: ResultFile | None, job: _Job, failures: Failures
 ) -> Iterator[tuple[str, str]]:
-    """(right label, label found) of each row; those of an interrupted run come from its file."""
-    done = [] if results is None else results.rows
-    _require_same_rows(rows, done)
-    yield from ((row["target"], earlier["label"]) for row, earlier in zip(rows, done, strict=False))
-    left = rows[len(done) :]
+    """(right label, label found) of each row that can be scored; those of an interrupted run come
+    from its file.
+    """
+    done = [] if results is None else results.done_of(rows)
+    yield from ((row["target"], found["label"]) for row, found in done if ERROR not in found)
+    template = job.template or (AS_IT_IS if job.task is None else engine.task(job.task).pack.prompt)
+
+    def score(good: Iterator[Row]) -> Iterator[tuple[int, Scores | Exception]]:
+        requests = (
+            ScoreRequest(
+                row.fields, job.options, task=job.task, template=job.template,
+                calibrate=job.calibrate, normalise=job.normalise,
+            )
+            for row in good
+        )  # fmt: skip
+        return engine.submit_each(requests, return_exceptions=True)
+
     with progress_bar() as progress:
         bar = progress.add_task("scoring", total=len(rows), completed=len(done))
-        found = engine.score_each(
-            (row.fields for row in left), job.options, task=job.task, template=job.template,
-            calibrate=job.calibrate, normalise=job.normalise,
-        )  # fmt: skip
-        for index, scores in found:
+        for row, outcome in served(rows[len(done) :], template_fields(template), score):
+            facts: dict[str, Any]
+            if isinstance(outcome, str):
+                failures.add(row, outcome)
+                facts = {ERROR: outcome}
+            else:
+                facts = {"label": outcome.best, "scores": outcome.by_option}
+                yield row["target"], outcome.best
             if results is not None:
-                results.write(
-                    {**left[index].fields, "label": scores.best, "scores": scores.by_option}
-                )
+                results.write({**row.content, **facts})
             progress.advance(bar)
-            yield left[index]["target"], scores.best
-
-
-def _require_same_rows(rows: list[Row], done: list[dict[str, Any]]) -> None:
-    """An interrupted result of other data must not be mixed with these rows."""
-    for row, earlier in zip(rows, done, strict=False):
-        if earlier.get("input") != row["input"] or "label" not in earlier:
-            raise DataError(
-                f"{row.place} is not the row that the interrupted run had scored there; start "
-                "again without --resume"
-            )
-    if len(done) > len(rows):
-        raise DataError(
-            f"the interrupted run had {len(done)} rows, the data have {len(rows)}; start without "
-            "--resume"
-        )
+    failures.require_some(len(rows))
 
 
 def _require_targets(rows: list[Row], options: tuple[str, ...]) -> None:
@@ -164,7 +183,7 @@ def _require_targets(rows: list[Row], options: tuple[str, ...]) -> None:
         )
 
 
-def _print(counts: Counter[tuple[str, str]], *, as_json: bool) -> None:
+def _print(counts: Counter[tuple[str, str]], *, failed: int, as_json: bool) -> None:
     labels = sorted({label for pair in counts for label in pair})
     rows = {label: sum(counts[label, found] for found in labels) for label in labels}
     total, right = counts.total(), sum(counts[label, label] for label in labels)
@@ -172,6 +191,7 @@ def _print(counts: Counter[tuple[str, str]], *, as_json: bool) -> None:
         facts = {
             "accuracy": right / total,
             "rows": total,
+            "failed": failed,
             "labels": {
                 label: {"right": counts[label, label], "rows": rows[label]}
                 for label in labels

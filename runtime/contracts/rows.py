@@ -41,11 +41,10 @@ class Row:
         """`file:line`, for messages."""
         return f"{self.path}:{self.line}"
 
-    def require(self, names: Iterable[str]) -> None:
-        """Raises DataError, naming the row and its field, unless all of these are there as text."""
-        for name in names:
-            if problem := _missing(name, self.fields, self.content or self.fields):
-                raise DataError(f"{self.place}: {problem}")
+    def problem(self, names: Iterable[str]) -> str | None:
+        """Why one of these fields cannot be used as text; None when all can."""
+        problems = (_missing(name, self.fields, self.content or self.fields) for name in names)
+        return next(filter(None, problems), None)
 
 
 def read_rows(

@@ -115,21 +115,21 @@ def test_what_no_template_asks_for_may_be_anything_and_is_kept(tmp_path: Path) -
     [row] = read_rows(path, required=["input"])
     assert row.content == content
     assert row.fields == {"input": "a", "n": "3"}
-    row.require(["input", "n"])
+    assert row.problem(["input", "n"]) is None
     for name, kind in (("none", "null"), ("list", "a list"), ("half", "half a character")):
-        with pytest.raises(DataError, match=f"d.jsonl:1: field '{name}' holds {kind}"):
-            row.require(["input", name])
-    with pytest.raises(DataError, match="d.jsonl:1: field 'more' is missing"):
-        row.require(["more"])
+        assert f"field '{name}' holds {kind}" in str(row.problem(["input", name]))
+    assert "field 'more' is missing" in str(row.problem(["more"]))
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner)
+    scalars,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.dictionaries(st.sampled_from(["input", "a", "\ud83d"]), values), max_size=4),
     noise=st.binary(max_size=8),
@@ -141,7 +141,7 @@ def test_any_file_gives_rows_or_a_data_error(
     """Whatever is in a file: rows whose fields are whole texts and whose content can be written
     again, or one DataError.
     """
-    path = tmp_path_factory.mktemp("rows") / ("d.csv" if csv else "d.jsonl")
+    path = tmp_path_factory.getbasetemp() / ("any.csv" if csv else "any.jsonl")
     path.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode() + noise)
     try:
         found = read_rows(path, required=())

@@ -156,6 +156,19 @@ def defaults_of_another_kind(random: Random, made: Draft) -> None:
     made.header["pack"]["generation"] = {random.choice(names): random.choice(NOT_NUMBER)}
 
 
+def defaults_out_of_range(random: Random, made: Draft) -> None:
+    values = {
+        "max_new_tokens": (0, -5, 1.5, 10**400), "temperature": (-1, -0.001), "top_k": (-1, 2.5),
+        "top_p": (0, -1, 1.01), "min_p": (-0.1, 1.1), "repetition_penalty": (0, -1),
+    }  # fmt: skip
+    name = random.choice(list(values))
+    made.header["pack"]["generation"] = {name: random.choice(values[name])}
+
+
+def empty_stop(random: Random, made: Draft) -> None:
+    made.header["pack"]["stop"] = random.choice([[""], ["a", ""], ["", "", "b"]])
+
+
 def nested_header(random: Random, made: Draft) -> None:
     value: Any = 0
     for _ in range(random.choice([101, 400, 900])):
@@ -274,7 +287,8 @@ def more_metadata(random: Random, made: Draft) -> None:
 
 CHANGES: tuple[Change, ...] = (
     other_version, no_task_name, other_base, field_missing, part_of_base_missing, no_object,
-    pack_of_another_kind, no_prompt_template, defaults_of_another_kind, nested_header,
+    pack_of_another_kind, no_prompt_template, defaults_of_another_kind, defaults_out_of_range,
+    empty_stop, nested_header,
     number_beyond_fp64, wrong_hash, tensor_missing, tensor_renamed, tensor_too_many, odd_shape,
     no_number, unknown_dtype, scales_that_do_not_fit, stray_scale, odd_entry, odd_metadata,
     more_metadata,

@@ -114,7 +114,7 @@ def test_no_limits_no_groups_no_linux(tmp_path: Path) -> None:
 def test_whatever_the_files_hold_nothing_is_raised(
     tmp_path_factory: pytest.TempPathFactory, mountinfo: str, cgroup: str, number: str
 ) -> None:
-    root = tmp_path_factory.mktemp("root")
+    root = tmp_path_factory.getbasetemp() / "groups"
     files = ("memory.max", "memory.current", "memory.stat", "cpu.max")
     for lines in (V2, mountinfo):
         found = machine(root, lines, f"0::/{cgroup}".replace("\0", ""), {
