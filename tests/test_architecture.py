@@ -23,8 +23,8 @@ MAY_IMPORT = {
     "demo": {"runtime", "base", "train", "export", "bench", "page"},
 }
 FOLDERS = {package: ROOT / package for package in MAY_IMPORT} | {"bench": ROOT / "benchmarks/bench"}
-# Inside the runtime, from the ground up: each sub-package sees only itself and those before it.
-FLOORS = (
+# Inside the runtime, from the lowest layer up: each sees only itself and those before it.
+LAYERS = (
     "contracts",
     "decoding",
     "work",
@@ -35,7 +35,7 @@ FLOORS = (
     "engine",
     "cli",
 )
-GROUND = {"errors", "renamed", "version"}  # modules of `runtime` itself that every floor may import
+SHARED = {"errors", "renamed", "version"}  # modules of `runtime` itself that every layer may import
 RUNTIME_BUDGET = {"numpy", "onnxruntime", "tokenizers", "safetensors", "edgeprefix"}
 
 
@@ -61,22 +61,22 @@ def test_imports_run_one_way(package: str) -> None:
                 )
 
 
-@pytest.mark.parametrize("floor", FLOORS)
-def test_the_floors_of_the_runtime_run_one_way(floor: str) -> None:
-    allowed = {*FLOORS[: FLOORS.index(floor) + 1], *GROUND}
-    for path in sorted((ROOT / "runtime" / floor).rglob("*.py")):
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_layers_of_the_runtime_run_one_way(layer: str) -> None:
+    allowed = {*LAYERS[: LAYERS.index(layer) + 1], *SHARED}
+    for path in sorted((ROOT / "runtime" / layer).rglob("*.py")):
         for module in imported_modules(path):
             if module.startswith("edgeprefix.runtime"):
                 target = module.removeprefix("edgeprefix.runtime").lstrip(".").split(".")[0]
                 assert target in allowed, (
-                    f"{path.relative_to(ROOT)} imports {module}: {floor} may see {sorted(allowed)}"
+                    f"{path.relative_to(ROOT)} imports {module}: {layer} may see {sorted(allowed)}"
                 )
 
 
-def test_all_of_the_runtime_stands_on_a_floor() -> None:
+def test_all_of_the_runtime_is_in_a_layer() -> None:
     folders = {path.parent.name for path in (ROOT / "runtime").glob("*/*.py")}
-    assert folders == set(FLOORS)
-    assert {path.stem for path in (ROOT / "runtime").glob("*.py")} == {"__init__", *GROUND}
+    assert folders == set(LAYERS)
+    assert {path.stem for path in (ROOT / "runtime").glob("*.py")} == {"__init__", *SHARED}
 
 
 def test_import_budget_of_the_runtime() -> None:
@@ -134,6 +134,6 @@ def test_any_selection_of_test_files_collects() -> None:
     names = {path.stem for path in helpers}
     assert len(names) == len(helpers), "two helpers of one name"
     assert not names & set(sys.stdlib_module_names)
-    assert {path.parent for path in helpers} <= on_path
+    assert {path.parent for path in helpers} <= on_path, "list it in pyproject.toml: pythonpath"
     for path in files:
         assert "conftest" not in imported_modules(path), f"{path}: give what is shared a module"

@@ -24,6 +24,10 @@ FOREIGN = {"--group-size", "--strict", "--help"}
 """Options of other programs that the pages speak of, and the one that all commands have."""
 
 
+NOT_COMMANDS = {"prefix file signature v1"}
+"""What follows the word `edgeprefix` elsewhere: the text that a signature begins with."""
+
+
 class Line(NamedTuple):
     """A command as a page shows it, without the word `edgeprefix`."""
 
@@ -53,7 +57,7 @@ def lines_of(page: Path) -> Iterator[Line]:
     inline = re.findall(r"`edgeprefix ([^`]+)`", prose)
     for command in [*blocks(text), *inline]:
         without_comment = re.split(r"\s#\s|\s\|\s(?=[a-z]+ [a-z])", command)[0]
-        if re.match(r"[a-z]", without_comment):
+        if re.match(r"[a-z]", without_comment) and without_comment not in NOT_COMMANDS:
             yield Line(str(page.relative_to(ROOT)), " ".join(without_comment.split()))
 
 

@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and the code cite of the project is there.
+"""What README, CONTRIBUTING, docs and the code cite of the project is there.
 
 `make docs` holds the links within docs/.
 """
@@ -41,9 +41,30 @@ def test_pages_that_the_code_cites() -> None:
     assert not missing
 
 
+def test_code_that_the_pages_cite() -> None:
+    """`trainer.py`, `train/trainer.py`, `train/trainer.py: train_prefix`."""
+    files = [f"/{path.relative_to(ROOT)}" for folder in (*CODE, "docs") for path in python(folder)]
+    pages = [*map(ROOT.joinpath, PAGES), *(ROOT / "docs").rglob("*.md")]
+    cited = {
+        name: page.name
+        for page in pages
+        for name in re.findall(r"`(?:python )?([\w/]+\.py)\b", page.read_text(encoding="utf-8"))
+    }
+    assert len(cited) > 50
+    assert not {
+        name: page
+        for name, page in cited.items()
+        if not any(path.endswith(f"/{name}") for path in files)
+    }
+
+
+def python(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
 def citations() -> Iterator[tuple[str, Path]]:
     """(page, a file that cites it), for every page of docs/ that a Python file names."""
     for folder in CODE:
-        for path in sorted((ROOT / folder).rglob("*.py")):
+        for path in python(folder):
             for page in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text(encoding="utf-8")):
                 yield page, path
