@@ -304,7 +304,7 @@ def test_names_that_no_task_can_have(engine: Engine, prefix_folder: Path, name: 
 @pytest.mark.parametrize("source", [5, None, ["a"], "a\0b"])
 def test_sources_that_no_prefix_can_have(engine: Engine, source: Any) -> None:
     with pytest.raises(
-        PrefixFileError, match="a prefix is a file, its bytes or a Prefix, not|has a NUL character"
+        PrefixFileError, match="a prefix is a file, its bytes or a Prefix, not|embedded null byte"
     ):
         engine.load_prefix(source)
 
