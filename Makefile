@@ -2,7 +2,7 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
-PACKAGES := base train export runtime page demo bench
+PACKAGES := base train export runtime cli page demo bench
 
 .PHONY: demo test test-slow test-gpu test-optimum test-hostile fuzz check docs bench clean
 

@@ -15,11 +15,11 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from edgeprefix.cli.terminal import terminal, text_column
 from edgeprefix.demo.page import score_text
 from edgeprefix.demo.pipeline import DemoOptions, run_demo
 from edgeprefix.demo.stages import Advance, Watch
 from edgeprefix.page.units import size_text, time_text
-from edgeprefix.runtime.cli.terminal import terminal, text_column
 
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprefix.runtime.cli.root import main
+from edgeprefix.cli.root import main
 
 COMMANDS = [
     "demo",
@@ -27,13 +27,13 @@ COMMANDS = [
 
 
 def edgeprefix(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeprefix.runtime.cli.root", *arguments]
+    command = [sys.executable, "-m", "edgeprefix.cli.root", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_help_lists_every_command_without_importing_the_rooms() -> None:
     program = (
-        "import sys\nfrom edgeprefix.runtime.cli.root import app\n"
+        "import sys\nfrom edgeprefix.cli.root import app\n"
         "try: app(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules\n"
     )
     result = subprocess.run(
@@ -83,7 +83,7 @@ def test_what_no_command_foresaw_about_a_path_is_one_line(
         def fail(problem: Exception = problem) -> None:
             raise problem
 
-        monkeypatch.setattr("edgeprefix.runtime.cli.root.app", fail)
+        monkeypatch.setattr("edgeprefix.cli.root.app", fail)
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 1

@@ -16,9 +16,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edgeprefix.runtime.cli.compile import compile_app
-from edgeprefix.runtime.cli.flags import flags_from
-from edgeprefix.runtime.cli.run import run_app
+from edgeprefix.cli.compile import compile_app
+from edgeprefix.cli.flags import flags_from
+from edgeprefix.cli.run import run_app
 from edgeprefix.runtime.contracts.generation_options import GenerationOptions
 from edgeprefix.runtime.contracts.option import Kind, Option, options_of
 from edgeprefix.runtime.generation.options import Settings

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.table import Table
 
-from edgeprefix.runtime.cli.flags import flag, flags_from
-from edgeprefix.runtime.cli.terminal import terminal, text_column
+from edgeprefix.cli.flags import flag, flags_from
+from edgeprefix.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.generation_options import GenerationOptions
 from edgeprefix.runtime.contracts.prompt import unescaped
 from edgeprefix.runtime.errors import DataError

@@ -1,4 +1,4 @@
-"""Several processes on one run: `accelerate launch -m edgeprefix.runtime.cli.root train …`, or
+"""Several processes on one run: `accelerate launch -m edgeprefix.cli.root train …`, or
 torchrun.
 
 Every process holds the frozen base and takes its share of each batch's rows; the prefix's

@@ -25,8 +25,8 @@ from edgeprefix.bench.report import Report
 from edgeprefix.bench.result import make_report
 from edgeprefix.bench.table import print_comparison, print_report
 from edgeprefix.bench.weight_bytes import weight_bytes_per_step
-from edgeprefix.runtime.cli.common import Bundle, MaxBatch, PrefixFile, Providers, Threads, errors
-from edgeprefix.runtime.cli.terminal import terminal, text_column
+from edgeprefix.cli.common import Bundle, MaxBatch, PrefixFile, Providers, Threads, errors
+from edgeprefix.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix

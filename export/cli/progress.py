@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 
+from edgeprefix.cli.terminal import terminal, text_column
 from edgeprefix.export.bundle import STAGES, silent
 from edgeprefix.export.bundle import Progress as Report
-from edgeprefix.runtime.cli.terminal import terminal, text_column
 
 
 @contextmanager

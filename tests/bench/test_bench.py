@@ -20,7 +20,7 @@ from pages import assert_stands_alone
 from edgeprefix.bench.report import Report
 from edgeprefix.runtime.contracts.manifest import Manifest
 
-ROOT = (sys.executable, "-m", "edgeprefix.runtime.cli.root", "bench")
+ROOT = (sys.executable, "-m", "edgeprefix.cli.root", "bench")
 SMALL = (
     "--prompt-tokens",
     "4,20",

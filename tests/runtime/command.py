@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from edgeprefix.runtime.cli.root import main
+from edgeprefix.cli.root import main
 
 
 class Edgeprefix:

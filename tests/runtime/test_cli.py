@@ -16,9 +16,9 @@ from bundles import make_prefix
 from command import Edgeprefix
 
 from edgeprefix.bench.cli import bench_app
+from edgeprefix.cli.common import ResultFile
+from edgeprefix.cli.compile import compile_app
 from edgeprefix.runtime import Prefix, TaskPack
-from edgeprefix.runtime.cli.common import ResultFile
-from edgeprefix.runtime.cli.compile import compile_app
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import OutputError
 
@@ -309,7 +309,7 @@ def test_wrong_usage_is_exit_code_2(edgeprefix: Edgeprefix, arguments: str) -> N
 
 def test_a_real_process_runs_without_torch(llama_bundle: Path, task_file: Path) -> None:
     program = (
-        "import sys\nfrom edgeprefix.runtime.cli.root import main\n"
+        "import sys\nfrom edgeprefix.cli.root import main\n"
         "try: main()\nexcept SystemExit as ended: assert not ended.code, ended.code\n"
         "assert not {'torch', 'transformers', 'onnx'} & set(sys.modules)\n"
     )

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from edgeprefix.cli.compile import compile_app
 from edgeprefix.runtime import Engine, Prefix
-from edgeprefix.runtime.cli.compile import compile_app
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.manifest import Manifest, record_files
 from edgeprefix.runtime.contracts.prefix_file import PrefixLayer

@@ -15,8 +15,8 @@ from bundles import make_prefix, torch_model
 from transformers.cache_utils import DynamicCache
 from typer.testing import CliRunner
 
+from edgeprefix.cli.compose import compose_app
 from edgeprefix.runtime import Engine, Prefix, TaskPack
-from edgeprefix.runtime.cli.compose import compose_app
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.positions import Positions, Rotation
 from edgeprefix.runtime.contracts.task_pack import BEGINS

@@ -17,8 +17,8 @@ import pytest
 from bundles import make_prefix
 from typer.testing import CliRunner
 
+from edgeprefix.cli.root import app
 from edgeprefix.runtime import TaskPack
-from edgeprefix.runtime.cli.root import app
 from edgeprefix.runtime.contracts.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]

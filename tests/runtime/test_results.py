@@ -12,8 +12,8 @@ import pytest
 from bundles import make_prefix
 from command import Edgeprefix
 
+from edgeprefix.cli.results import ResultFile
 from edgeprefix.runtime import TaskPack
-from edgeprefix.runtime.cli.results import ResultFile
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import OutputError
 
@@ -105,7 +105,7 @@ def test_another_job_does_not_go_on(
     out = tmp_path / "out.jsonl"
     kept: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "edgeprefix.runtime.cli.run.ResultFile",
+        "edgeprefix.cli.run.ResultFile",
         lambda path, *, job, **how: (kept.append(job), ResultFile(path, job=job, **how))[1],
     )
     assert edgeprefix(*run, "--data", rows, "--out", out).returncode == 0

@@ -11,8 +11,8 @@ from bundles import make_prefix
 from command import Edgeprefix
 from rich.progress import Progress
 
+from edgeprefix.cli.terminal import printable, terminal, text_column
 from edgeprefix.runtime import TaskPack
-from edgeprefix.runtime.cli.terminal import printable, terminal, text_column
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.train.cli import _Display
 
@@ -39,7 +39,7 @@ def test_only_one_file_makes_consoles_and_columns() -> None:
         for path in sorted((PROJECT / package).rglob("*.py"))
         for call in markup_calls(path)
     ]
-    assert [place for place in found if not place.startswith("runtime/cli/terminal.py")] == []
+    assert [place for place in found if not place.startswith("cli/terminal.py")] == []
     assert len(found) == 2
 
 

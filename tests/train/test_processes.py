@@ -35,7 +35,7 @@ def test_two_processes_equal_one_within_rounding(llama_base: Path, tmp_path: Pat
     write_jsonl(tmp_path / "train.jsonl", record_rows())
     write_jsonl(tmp_path / "validation.jsonl", record_rows(8, start=100))
     program = tmp_path / "go.py"
-    program.write_text("from edgeprefix.runtime.cli.root import main\nmain()\n")
+    program.write_text("from edgeprefix.cli.root import main\nmain()\n")
     for count in (1, 2):
         command = [
             sys.executable,

@@ -45,7 +45,7 @@ from edgeprefix.train.checkpoint import read_checkpoint
 
 STEPS = 12
 CONFIG = TrainConfig(steps=STEPS, lr=0.05, batch_size=8, precision="fp32", validate_every=5)
-COMMAND = "import sys; from edgeprefix.runtime.cli.root import main; main()"
+COMMAND = "import sys; from edgeprefix.cli.root import main; main()"
 
 
 def go(

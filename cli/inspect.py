@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from edgeprefix.runtime.cli.common import TrustedKeyFiles
-from edgeprefix.runtime.cli.terminal import printable, terminal
+from edgeprefix.cli.common import TrustedKeyFiles
+from edgeprefix.cli.terminal import printable, terminal
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, read_prefix_bytes, read_signature
 from edgeprefix.runtime.contracts.signature import TrustedKeys

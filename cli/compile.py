@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprefix.runtime.cli.common import Bundle, Providers, Threads, errors, progress_bar
-from edgeprefix.runtime.cli.flags import flag
+from edgeprefix.cli.common import Bundle, Providers, Threads, errors, progress_bar
+from edgeprefix.cli.flags import flag
 from edgeprefix.runtime.contracts.generation_options import GenerationOptions
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix

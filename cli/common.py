@@ -18,8 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from edgeprefix.runtime.cli.results import ResultFile as ResultFile
-from edgeprefix.runtime.cli.terminal import terminal, text_column
+from edgeprefix.cli.results import ResultFile as ResultFile
+from edgeprefix.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.decoding.cache_plan import CachePlan
 from edgeprefix.runtime.engine import Engine

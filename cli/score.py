@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from edgeprefix.runtime.cli.common import (
+from edgeprefix.cli.common import (
     Bundle,
     MaxBatch,
     MaxLength,
@@ -27,7 +27,7 @@ from edgeprefix.runtime.cli.common import (
     open_engine,
     progress_bar,
 )
-from edgeprefix.runtime.cli.results import (
+from edgeprefix.cli.results import (
     ERROR,
     Failures,
     ResultFile,
@@ -35,7 +35,7 @@ from edgeprefix.runtime.cli.results import (
     require_free,
     served,
 )
-from edgeprefix.runtime.cli.terminal import terminal
+from edgeprefix.cli.terminal import terminal
 from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine

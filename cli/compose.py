@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgeprefix.runtime.cli.common import errors
+from edgeprefix.cli.common import errors
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.errors import OutputError

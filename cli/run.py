@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeprefix.runtime.cli.common import (
+from edgeprefix.cli.common import (
     Bundle,
     MaxBatch,
     MaxLength,
@@ -25,8 +25,8 @@ from edgeprefix.runtime.cli.common import (
     open_engine,
     progress_bar,
 )
-from edgeprefix.runtime.cli.flags import flags_from
-from edgeprefix.runtime.cli.results import (
+from edgeprefix.cli.flags import flags_from
+from edgeprefix.cli.results import (
     ERROR,
     Failures,
     ResultFile,

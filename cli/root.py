@@ -118,7 +118,7 @@ def main() -> NoReturn:
 
 def _fail(message: str, unforeseen: Exception | None = None) -> NoReturn:
     """Ends with one line; what no command foresaw leaves its traceback in the log (level debug)."""
-    from edgeprefix.runtime.cli.terminal import printable  # rich takes a while to import
+    from edgeprefix.cli.terminal import printable  # rich takes a while to import
 
     logger.debug("unforeseen", exc_info=unforeseen)
     typer.secho(f"error: {printable(message)}", fg="red", err=True)

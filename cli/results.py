@@ -14,7 +14,7 @@ from typing import Any, TextIO, TypeVar
 
 import typer
 
-from edgeprefix.runtime.cli.terminal import terminal
+from edgeprefix.cli.terminal import terminal
 from edgeprefix.runtime.contracts.files import output_errors, sha256_of_file, write_atomic
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import read_prefix_bytes
