@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from edgeprefix.runtime import Engine
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.engine.words import words_of
 from edgeprefix.runtime.errors import RequestError
 from edgeprefix.runtime.generation.banned_texts import BannedTexts
+from edgeprefix.runtime.generation.options import GenerationOptions
+from edgeprefix.runtime.generation.sampler import Vocabulary
 from tiny import tiny_tokenizer
 
 LETTERS = "Please help the lazy dog"
@@ -141,15 +145,13 @@ def test_a_forced_text_that_would_complete_a_banned_one(shared_engine: Engine) -
 
 
 def test_a_forced_text_that_the_tokenizer_cannot_write_is_refused() -> None:
-    from edgeprefix.runtime.engine.prepare import Preparer
-    from edgeprefix.runtime.generation.options import GenerationOptions
+    def words(**options: Any) -> Vocabulary:
+        return words_of(GenerationOptions(**options), family("WordPiece"), 90)
 
-    preparer = Preparer.__new__(Preparer)
-    preparer.tokenizer, preparer.vocabulary = family("WordPiece"), 90
     with pytest.raises(RequestError, match="forced_words: this base's tokenizer writes '' for 'Ω'"):
-        preparer._words(GenerationOptions(forced_words=("Ω",)))
+        words(forced_words=("Ω",))
     with pytest.raises(RequestError, match="forced_words: .* for '   '; force a text that it can"):
-        preparer._words(GenerationOptions(forced_words=("   ",)))
+        words(forced_words=("   ",))
     with pytest.raises(RequestError, match="forced_prefix: .* for 'Ω lazy'"):
-        preparer._words(GenerationOptions(forced_prefix="Ω lazy"))
-    assert preparer._words(GenerationOptions(forced_words=("lazy",))).forced
+        words(forced_prefix="Ω lazy")
+    assert words(forced_words=("lazy",)).forced
