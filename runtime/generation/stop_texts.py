@@ -2,7 +2,8 @@
 
 Decoding leaves special tokens out, so `stop=["<|im_end|>"]` would never be found in a text. Here
 each special token that a stop text names gets a mark, half a surrogate pair, which no decoded text
-has; a stop text is looked for with its marks as well as to the letter.
+has; a stop text is looked for with its marks as well as to the letter. Special tokens that no stop
+text names are not there, as in the result.
 """
 
 from __future__ import annotations

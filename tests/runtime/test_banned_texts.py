@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from edgeprefix.runtime import Engine
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
+from edgeprefix.runtime.engine.words import words_of
 from edgeprefix.runtime.errors import RequestError
 from edgeprefix.runtime.generation.banned_texts import BannedTexts
+from edgeprefix.runtime.generation.options import GenerationOptions
+from edgeprefix.runtime.generation.sampler import Vocabulary
 from tiny import tiny_tokenizer
 
-LETTERS = "Please help the lazy dog"
-WORDS = ["Where", "the", "please", "parcel", "account"]  # whole tokens of the tiny tokenizer
+PAIRS = ["re", "at", "he"]  # whole tokens of the tiny tokenizer
 
 
 @functools.cache
@@ -88,13 +91,15 @@ def single_letters(engine: Engine, word: str) -> dict[int, float]:
     return {engine.tokenizer.encode_piece(letter)[0]: 60.0 for letter in word}
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("banned", PAIRS)
 @pytest.mark.parametrize("how", [{"temperature": 1.0}, {"temperature": 1.0, "top_k": 3}])
-def test_a_banned_word_comes_in_no_spelling(
-    shared_engine: Engine, word: str, how: dict[str, float]
+def test_a_banned_text_comes_in_no_spelling(
+    shared_engine: Engine, banned: str, how: dict[str, float]
 ) -> None:
-    """Only the letters of its first two: they come next to one another before long."""
-    banned = word[:2]
+    """Only its two letters may come: they stand next to one another before long, and spell what the
+    tokenizer has as one token.
+    """
+    assert len(shared_engine.tokenizer.encode_piece(banned)) == 1
     settings = {"max_new_tokens": 40, "ignore_end": True, "n": 4, **how}
     bias = single_letters(shared_engine, banned)
     free = shared_engine.generate("x", logit_bias=bias, seed=1, **settings)
@@ -141,15 +146,13 @@ def test_a_forced_text_that_would_complete_a_banned_one(shared_engine: Engine) -
 
 
 def test_a_forced_text_that_the_tokenizer_cannot_write_is_refused() -> None:
-    from edgeprefix.runtime.engine.prepare import Preparer
-    from edgeprefix.runtime.generation.options import GenerationOptions
+    def words(**options: Any) -> Vocabulary:
+        return words_of(GenerationOptions(**options), family("WordPiece"), 90)
 
-    preparer = Preparer.__new__(Preparer)
-    preparer.tokenizer, preparer.vocabulary = family("WordPiece"), 90
     with pytest.raises(RequestError, match="forced_words: this base's tokenizer writes '' for 'Ω'"):
-        preparer._words(GenerationOptions(forced_words=("Ω",)))
+        words(forced_words=("Ω",))
     with pytest.raises(RequestError, match="forced_words: .* for '   '; force a text that it can"):
-        preparer._words(GenerationOptions(forced_words=("   ",)))
+        words(forced_words=("   ",))
     with pytest.raises(RequestError, match="forced_prefix: .* for 'Ω lazy'"):
-        preparer._words(GenerationOptions(forced_prefix="Ω lazy"))
-    assert preparer._words(GenerationOptions(forced_words=("lazy",))).forced
+        words(forced_prefix="Ω lazy")
+    assert words(forced_words=("lazy",)).forced
