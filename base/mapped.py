@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 from torch import Tensor
 
 _MAPS = Path("/proc/self/maps")
-_SUFFIX = ".safetensors"
+_LENGTH_BYTES = 8  # of the header's length, with which a safetensors file begins
+_PATH_COLUMN = 5  # address, rights, offset, device, inode, path
 
 
 def give_back(tensor: Tensor) -> None:
@@ -41,14 +43,31 @@ def give_back(tensor: Tensor) -> None:
 
 
 def _is_mapped_checkpoint(start: int, end: int) -> bool:
-    """Whether these addresses lie in one mapping of a *.safetensors file: only such pages can be
-    read again.
+    """Whether these addresses lie in one mapping of a safetensors file: only such pages can be read
+    again.
     """
     for line in _MAPS.read_text().splitlines():
         low, _, high = line.partition(" ")[0].partition("-")
         if int(low, 16) <= start and end <= int(high, 16):
-            return line.rstrip().endswith(_SUFFIX)
+            columns = line.split(maxsplit=_PATH_COLUMN)
+            return len(columns) > _PATH_COLUMN and _is_safetensors(Path(columns[_PATH_COLUMN]))
     return False
+
+
+def _is_safetensors(file: Path) -> bool:
+    """By what it begins with, not by its name: the hub's cache names files by their hashes, and
+    links lead to them.
+    """
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(_LENGTH_BYTES + 1)
+        (length,) = struct.unpack("<Q", start[:_LENGTH_BYTES])
+        return start[_LENGTH_BYTES:] == b"{" and length <= file.stat().st_size
+    except (
+        OSError,
+        struct.error,
+    ):  # no file at all ([heap], /dev/zero (deleted), …), or a short one
+        return False
 
 
 @functools.cache

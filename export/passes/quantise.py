@@ -116,7 +116,11 @@ def _is_head(node: ir.Node) -> bool:
 
 
 def _is_token_ids(value: ir.Value | None) -> bool:
+    """The graph's input_ids, as they are or with those that a table lacks replaced (Gemma 3n)."""
     source = source_of(value)
+    chosen = None if source is None else source.producer()
+    if chosen is not None and chosen.op_type == "Where":
+        source = source_of(chosen.inputs[1])
     return source is not None and source.is_graph_input() and source.name == "input_ids"
 
 
