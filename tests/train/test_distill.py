@@ -112,10 +112,12 @@ def test_a_teacher_on_other_numbers_is_computed_anew(llama_base: Path, tmp_path:
     ]
     bases.append(dataclasses.replace(bases[0], route="cache"))
     examples = [encode_example(bases[0].tokenizer, "name: Ann", "Ann lives here.")]
-    for number, base in enumerate(bases):
+    for number, base in enumerate(bases[1:]):
         fresh, kept = Teacher(base, TEXT), Teacher(base, TEXT)
-        fresh.prepare(examples, RunFolder(tmp_path / str(number)))
-        kept.prepare(examples, RunFolder(tmp_path))
+        fresh.prepare(examples, RunFolder(tmp_path / f"fresh{number}"))
+        run = RunFolder(tmp_path / f"kept{number}")
+        Teacher(bases[0], TEXT).prepare(examples, run)
+        kept.prepare(examples, run)
         for one, other in zip(fresh.targets(examples), kept.targets(examples), strict=True):
             assert torch.equal(one, other), (base.weights, base.precision, base.route)
 
