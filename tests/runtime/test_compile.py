@@ -81,12 +81,12 @@ def same_text(bundle: Path, file: Path, prompt: str, whole: list[int], tokens: i
     """
     with Engine.load(bundle, prefixes=file, max_batch=1, max_length=256, threads=1) as engine:
         settings = {"max_new_tokens": tokens, "ignore_end": True}
-        behind = engine.generate(prompt, prefix="t", **settings)
+        behind = engine.generate(prompt, task="t", **settings)
         expected = engine.generate(whole, **settings)
         assert behind.tokens == expected.tokens
         text = [*whole, *expected.tokens]
         new = len(text) - engine.task("t").length
-        got = engine.next_logprobs(text[-new:], prefix="t")
+        got = engine.next_logprobs(text[-new:], task="t")
         np.testing.assert_allclose(got, engine.next_logprobs(text)[-new:], atol=1e-5)
 
 
