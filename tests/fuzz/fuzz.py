@@ -16,7 +16,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["edgeprefix.runtime.contracts", "json", "csv"]):
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.append(str(Path(__file__).parents[1] / "hostile"))
     from targets import TARGETS
 
 FOUND = Path("build/fuzz")

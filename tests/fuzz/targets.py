@@ -5,12 +5,9 @@ imported here, so that the corpus runs in the ordinary tests too.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 from prefix_files import content_hash, draft, written
 

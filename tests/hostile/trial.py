@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from manifests import honest_manifest, hostile_manifest
 from prefix_files import honest_prefix_file, hostile_prefix_file, swelling_prefix_file
 from tokenizer_files import honest_tokenizers, hostile_tokenizer
