@@ -15,7 +15,10 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["edgeprefix.runtime.contracts", "json", "csv"]):
+OURS = ["edgeprefix.runtime.contracts", "edgeprefix.runtime.tasks"]
+with atheris.instrument_imports(include=[*OURS, "json", "csv", "jinja2"]):
+    import jinja2.sandbox  # noqa: F401  # the runtime imports it when it is asked for
+
     sys.path.append(str(Path(__file__).parents[1] / "hostile"))
     from targets import TARGETS
 

@@ -5,6 +5,7 @@ imported here, so that the corpus runs in the ordinary tests too.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,14 @@ from edgeprefix.runtime.errors import (
     BundleError,
     DataError,
     PrefixFileError,
+    RequestError,
     SignatureError,
     TemplateError,
 )
+from edgeprefix.runtime.tasks.chat import render_chat
 
 _PLACE = Path(tempfile.mkdtemp(prefix="edgeprefix-fuzz-"))
+_COSTLY = re.compile(rb"\*|range|lipsum|cycler|\d{4}|[\xf3\xee]")
 _NOBODY = TrustedKeys(frozenset([bytes(32)]))
 
 
@@ -88,6 +92,20 @@ def fuzz_template(data: bytes) -> None:
     assert len(text) <= len(template)
 
 
+def fuzz_chat(data: bytes) -> None:
+    """RequestError or TemplateError, or a text. What costs time and memory alone is left out: a
+    bundle's template is trusted as programs are (SECURITY.md).
+    """
+    if _COSTLY.search(data):
+        return
+    messages = [{"role": "system", "content": "<s>a"}, {"role": "user", "content": "b"}]
+    try:
+        text = render_chat(data.decode("utf-8", "replace"), messages, control_tokens=["<s>"])
+    except (RequestError, TemplateError):
+        return
+    assert "\U000f0000" not in str(text), "a mark was left in the text"
+
+
 def fuzz_signature(data: bytes) -> None:
     """SignatureError whatever the entry holds: nobody has the key of 32 zeros."""
     try:
@@ -122,5 +140,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "prefix_header": fuzz_prefix_header,
     "rows": fuzz_rows,
     "template": fuzz_template,
+    "chat": fuzz_chat,
     "signature": fuzz_signature,
 }

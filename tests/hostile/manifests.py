@@ -78,6 +78,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "begin_id": NOT_COUNT_OR_NULL,
     "pad_id": NOT_COUNT_OR_NULL,
     "chat_template": NOT_TEXT_OR_NULL,
+    "special_tokens": (7, "x", [], ["x"], {"bos_token": 7}, {"bos_token": None}, {"a": HALF}),
     "files": (None, [], [1], "x", {"a": None}, {"a": 5}, {"a": []}, {"a": {}}),
     "parity": NOT_OBJECT,
     "made_with": NOT_OBJECT,
