@@ -58,8 +58,13 @@ def test_a_text_ends_before_a_stop_text_with_special_tokens(
     pieces: list[str], stops: list[str]
 ) -> None:
     """As a text that shows its special tokens would."""
-    ids = [token for piece in pieces for token in tokenizer().encode_piece(piece)]
-    stream, texts, out = TextStream(tokenizer(), stops), StopTexts(stops, _special()), ""
+    special = _special()  # which no text becomes
+    ids = [
+        token
+        for piece in pieces
+        for token in ([special[piece]] if piece in special else tokenizer().encode_piece(piece))
+    ]
+    stream, texts, out = TextStream(tokenizer(), stops), StopTexts(stops, special), ""
     for count, token in enumerate(ids, start=1):
         assert texts.cut(ids[: count - 1], tokenizer().decode) is None
         out += stream.add(token)
