@@ -21,6 +21,7 @@ from rich.progress import (
 from edgeprefix.cli.results import ResultFile as ResultFile
 from edgeprefix.cli.terminal import terminal, text_column
 from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.prompt import unescaped
 from edgeprefix.runtime.decoding.cache_plan import CachePlan
 from edgeprefix.runtime.engine import Engine
 
@@ -46,7 +47,13 @@ Providers = Annotated[
     typer.Option("--provider", help="ONNX Runtime execution provider; repeatable."),
 ]
 Template = Annotated[
-    str | None, typer.Option("--template", help="Prompt template that overrides the task's own.")
+    str | None,
+    typer.Option(
+        "--template",
+        parser=unescaped,
+        metavar="TEXT",
+        help=r"Prompt template instead of the task's own; \n, \t, \\ as in `train --prompt`.",
+    ),
 ]
 
 TrustedKeyFiles = Annotated[

@@ -34,7 +34,7 @@ from edgeprefix.cli.results import (
     require_free,
     served,
 )
-from edgeprefix.runtime.contracts.prompt import template_fields
+from edgeprefix.runtime.contracts.prompt import template_fields, unescaped
 from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.prepare import AS_IT_IS
@@ -85,6 +85,8 @@ def run(
         raise typer.BadParameter("--data and --out go together")
     if data is not None and "logprobs" in settings:
         raise typer.BadParameter("--logprobs are for --input with --json")
+    if "stop" in settings:
+        settings = {**settings, "stop": tuple(map(unescaped, settings["stop"]))}
     rows = [] if data is None else read_rows(data, required=())
     require_free(rows, ("output", "finish_reason", "others"))
     job = (

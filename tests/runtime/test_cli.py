@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -21,6 +22,7 @@ from edgeprefix.cli.compile import compile_app
 from edgeprefix.runtime import Prefix, TaskPack
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.errors import OutputError
+from tiny import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -371,3 +373,24 @@ def test_bench_measures(
     assert "tokens/s" in shown
     assert numbers["decode_tokens_per_s"] > 0
     assert numbers["first_token_ms"]["p50"] <= numbers["first_token_ms"]["worst"]
+
+
+def test_stop_and_template_take_the_escapes_of_training(
+    edgeprefix: Edgeprefix, llama_bundle: Path
+) -> None:
+    """What is typed as backslash and n is a line break, in the prompt and as a stop."""
+
+    def completed(*options: str) -> dict[str, Any]:
+        made = edgeprefix(
+            "run", llama_bundle, "--input", "hello", "--max-new-tokens", 9, "--json", *options
+        )
+        assert made.returncode == 0, made.stderr
+        return dict(json.loads(made.stdout))
+
+    typed = completed("--template", r"{input}\n->")
+    assert typed["text"] == completed("--template", "{input}\n->")["text"]
+    assert typed["prompt_tokens"] < completed("--template", r"{input}\\n->")["prompt_tokens"]
+    (line_break,) = tiny_tokenizer().encode("\n")
+    forced = ["--logit-bias", f"{line_break}:100"]
+    assert completed(*forced)["finish_reason"] == "length"
+    assert completed(*forced, "--stop", r"\n")["finish_reason"] == "stop"
