@@ -1,3 +1,3 @@
-"""The command line: one `edgeprefix`, whose root stands here and finds every room's commands
+"""The command line: one `edgeprefix`, whose root stands here and finds every package's commands
 through entry points.
 """

@@ -1,7 +1,7 @@
 """The root of the command line: `edgeprefix COMMAND …`.
 
 Commands are entry points of the group `edgeprefix.commands`, imported only when they are called:
-nothing here imports the rooms above, `edgeprefix --help` is quick, and a command whose extra is not
+nothing here imports their packages, `edgeprefix --help` is quick, and a command whose extra is not
 installed says what to type. Exit codes: 0 fine, 1 the job failed, 2 wrong usage.
 """
 
@@ -23,7 +23,7 @@ from edgeprefix.runtime.version import __version__
 logger = logging.getLogger(__name__)
 
 # What each command does and which extra it needs; known here so that `--help` need not import the
-# rooms.
+# packages.
 _SUMMARIES = {
     "demo": ("The whole pipeline on the embedded base: train, export, run, with a report.", "demo"),
     "train": ("Learn a prefix for a task over a frozen base.", "train"),
