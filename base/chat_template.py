@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeprefix.base.tokenizer import optional_json
+from edgeprefix.base.tokenizer import encodable, optional_json
 from edgeprefix.runtime.errors import CheckpointError
 
 _DEFAULT = "default"
@@ -50,7 +50,7 @@ def _named(value: Any, file: Path) -> Iterator[tuple[str, str]]:
     if value is None:
         return
     if isinstance(value, str):
-        yield _DEFAULT, value
+        yield _DEFAULT, encodable(value, f"{file}: chat_template")
         return
     pairs = list(value.items()) if isinstance(value, dict) else value
     for entry in pairs if isinstance(pairs, list) else [None]:
@@ -61,7 +61,7 @@ def _named(value: Any, file: Path) -> Iterator[tuple[str, str]]:
                 f"{file}: chat_template is neither a text nor a list of "
                 '{"name": …, "template": …}; correct the file'
             )
-        yield entry
+        yield entry[0], encodable(entry[1], f"{file}: chat_template")
 
 
 def _text(file: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 try:
@@ -63,7 +64,7 @@ def fill(model: PreTrainedModel, state: Mapping[str, Tensor]) -> PreTrainedModel
             parameter.data = state[name]
         for name, buffer in model.named_buffers():
             if name in state:
-                buffer.copy_(state[name])
+                buffer.data = state[name].to(buffer.dtype)  # not copied into: it may be a view
     return model
 
 
@@ -101,13 +102,10 @@ def _hollow_parameters() -> Iterator[None]:
     generator = torch.Generator().manual_seed(0)
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        original(
-            module,
-            name,
-            None
-            if parameter is None
-            else nn.Parameter(_hollow(parameter, generator), requires_grad=False),
-        )
+        # Convolutions (of a composite model's eyes) write into their weights when they are made
+        if parameter is not None and not isinstance(module, _ConvNd):
+            parameter = nn.Parameter(_hollow(parameter, generator), requires_grad=False)
+        original(module, name, parameter)
 
     nn.Module.register_parameter = register  # type: ignore[method-assign,assignment]
     try:

@@ -111,8 +111,17 @@ def special_tokens(folder: Path) -> dict[str, str]:
             text = facts.get(name)
             text = text.get("content") if isinstance(text, dict) else text
             if isinstance(text, str):
-                found[name] = text
+                found[name] = encodable(text, f"{folder / file}: {name}")
     return found
+
+
+def encodable(text: str, where: str) -> str:
+    """A text of a JSON file that is one. Raises CheckpointError for half a character (\\ud83d)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{where} is no text: {error}; correct the file") from error
+    return text
 
 
 def optional_json(path: Path) -> dict[str, Any]:

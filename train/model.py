@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from edgeprefix.base.max_positions import max_positions
@@ -24,6 +24,7 @@ from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.train.attention import ROUTE, KeyValues, SharedPrefixCache, active_prefix
 from edgeprefix.train.packing import Packing
 from edgeprefix.train.recompute import recomputed
+from edgeprefix.train.switches import AttentionSwitch, RowSelection
 
 # Tokens: models make a mask over all pairs of them, of which attention needs the longest row's
 # alone
@@ -119,7 +120,7 @@ class FrozenModel:
         if packs and rows is not None and lengths is not None and sum(lengths) <= _MOST_PACKED:
             packing = Packing(lengths, ids.device)
             ids, rows = packing.select(ids), packing.indices(rows, ids.shape[1])
-        with self.calling(), _RowSelection(self.model, rows):
+        with self.calling(), RowSelection(self.model, rows):
             if not prefix:
                 out = self.model(input_ids=ids, use_cache=False)
             elif self.shares_prefix:
@@ -141,7 +142,7 @@ class FrozenModel:
     @contextlib.contextmanager
     def _attending(self, prefix: KeyValues, packing: Packing | None) -> Iterator[None]:
         """While active, the model's attention looks at a prefix that all rows share."""
-        with self.lock, active_prefix(prefix, packing), _Attention(self.model, ROUTE):
+        with self.lock, active_prefix(prefix, packing), AttentionSwitch(self.model, ROUTE):
             yield
 
     def _recomputing(self, prefix: KeyValues, packing: Packing | None) -> Any:
@@ -201,7 +202,7 @@ class FrozenModel:
         cache: Any = self.filled_cache(behind, 1)
         with (
             self.calling(),
-            _RowSelection(self.model, torch.zeros(1, dtype=torch.long, device=embeddings.device)),
+            RowSelection(self.model, torch.zeros(1, dtype=torch.long, device=embeddings.device)),
         ):
             self.model(inputs_embeds=embeddings[None], past_key_values=cache, use_cache=True)
         return [(layer.keys[0].float(), layer.values[0].float()) for layer in cache.layers]
@@ -224,45 +225,3 @@ class FrozenModel:
                 places = torch.arange(1, raw.numel() + 1, device=raw.device) % 65_521
                 total = (total * 1_000_003 + int((raw.to(torch.int64) * places).sum())) % (1 << 61)
         return f"{total:016x}"
-
-
-class _RowSelection:
-    """While active, only `rows` of the flattened hidden states [B·S] reach the model's vocabulary
-    projection.
-
-    What models do to logits after it (soft caps, scales) works element by element, so the result is
-    exact.
-    """
-
-    def __init__(self, model: Any, rows: Tensor | None) -> None:
-        self._head = model.get_output_embeddings()
-        self._rows: Any = rows
-        self._handle: Any = None
-
-    def __enter__(self) -> None:
-        if self._rows is not None:
-            self._handle = self._head.register_forward_pre_hook(self._select)
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-
-    def _select(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = inputs[0]
-        return (hidden.reshape(1, -1, hidden.shape[-1]).index_select(1, self._rows), *inputs[1:])
-
-
-class _Attention:
-    """While active, the model uses another attention implementation."""
-
-    def __init__(self, model: Any, name: str) -> None:
-        self._model, self._name = model, name
-        self._before = model.config._attn_implementation
-
-    def __enter__(self) -> None:
-        if self._before != self._name:
-            self._model.set_attn_implementation(self._name)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before != self._name:
-            self._model.set_attn_implementation(self._before)

@@ -40,7 +40,10 @@ def train_theirs(
     )  # fmt: skip
     torch.manual_seed(cell.seed)
     model = _adapted(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), cell, loaded, data
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False),
+        cell,
+        loaded,
+        data,
     )
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     arguments = TrainingArguments(
