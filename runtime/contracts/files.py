@@ -9,6 +9,7 @@ writer of that target removes.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import logging
@@ -225,23 +226,38 @@ def _clear_leftovers(target: Path) -> None:
 
 
 def _swap_in(building: Path, target: Path) -> None:
-    """Renames `building` to `target`; a folder cannot be renamed over a full one, so the old one
-    steps aside first.
-    """
+    """Renames `building` to `target`; what was there is then at `building`, or removed."""
     if not target.exists():
         os.replace(building, target)
-    else:
-        aside = _beside(target, "old")
-        aside.mkdir()
-        os.replace(target, aside / "old")
-        try:
-            os.replace(building, target)
-        except BaseException:
-            os.replace(aside / "old", target)
-            raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    elif not _exchanged(building, target):
+        _step_aside(building, target)
     _sync_folder(target.parent)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Lets two folders take each other's names at once, so that a kill finds either the old or the
+    new one at its place. False where the system or file system cannot (Linux's renameat2 can).
+    """
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if os.name != "nt" else None
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    names = (os.fsencode(first), os.fsencode(second))
+    return bool(renameat2(here, names[0], here, names[1], ctypes.c_uint(exchange)) == 0)
+
+
+def _step_aside(building: Path, target: Path) -> None:
+    """A folder cannot be renamed over a full one, so the old one steps aside first."""
+    aside = _beside(target, "old")
+    aside.mkdir()
+    os.replace(target, aside / "old")
+    try:
+        os.replace(building, target)
+    except BaseException:
+        os.replace(aside / "old", target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync_file(path: Path) -> None:

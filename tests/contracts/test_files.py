@@ -162,7 +162,11 @@ from edgeprefix.runtime.contracts import files
 target = Path(sys.argv[1])
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "file": os.fsync = die
+if sys.argv[2] == "exchange":
+    exchanged = files._exchanged
+    files._exchanged = lambda *names: exchanged(*names) and die()
 if sys.argv[2] == "swap":
+    files._exchanged = lambda *_: False  # as on systems that cannot
     rename, done = os.replace, []
     os.replace = lambda *names: done.append(rename(*names)) or die()
 if sys.argv[2] == "file":
@@ -174,9 +178,13 @@ with files.atomic_folder(target, ours=lambda folder: ["x"], force=True) as build
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("when", ["file", "folder", "swap"])
+@pytest.mark.parametrize("when", ["file", "folder", "swap", "exchange"])
 def test_the_next_writer_clears_up_behind_a_killed_one(when: str, tmp_path: Path) -> None:
-    """SIGKILL in the middle of a file, of a folder, and between the two renames of a swap."""
+    """SIGKILL in the middle of a file, of a folder, between the two renames of a swap, and behind
+    an exchange of names.
+    """
+    if when == "exchange" and sys.platform != "linux":
+        pytest.skip("only Linux exchanges names")
     target = tmp_path / "target"
     target.write_text("old") if when == "file" else target.mkdir()
     if when != "file":
@@ -194,7 +202,7 @@ def test_the_next_writer_clears_up_behind_a_killed_one(when: str, tmp_path: Path
             atomic_folder(target, ours=everything),
         ):
             pass
-        assert (target / "x").read_text() == "old"
+        assert (target / "x").read_text() == ("new" if when == "exchange" else "old")
     assert sorted(os.listdir(tmp_path)) == [".target.other.1a2b3c4d.tmp", "target"]
 
 
