@@ -27,6 +27,10 @@ SECONDS ?= 60
 fuzz: $(VENV)-fuzz/installed
 	$(VENV)-fuzz/bin/python tests/fuzz/fuzz.py all $(SECONDS)
 
+# 500 kills and a full disk at every operation on files; half an hour. RESULT=FILE keeps the counts.
+test-faults: $(VENV)/installed
+	$(BIN)/python tests/faults/kills.py --kills 500 $(if $(RESULT),--out $(RESULT))
+
 # Optimum wants transformers 4, so it has an environment of its own beside $(VENV).
 test-optimum: $(VENV)-optimum/installed
 	$(VENV)-optimum/bin/python -m pytest -m optimum tests/export/test_optimum*.py

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # `import tiny`
-
 from faulty_jobs import Job, jobs
-from tiny import save_checkpoint, tiny_llama
 
 from edgeprefix.export import export_decoder
 from edgeprefix.train import PrefixConfig, TrainConfig, train_prefix
+from tiny import save_checkpoint, tiny_llama
 
 CITIES = ["Rome", "Oslo", "Lima"]
 

@@ -41,7 +41,15 @@ def jobs(base: Path, bundle: Path, prefix: Path, rows: Path) -> list[Job]:
         "--length", "4", "--batch-size", "8", "--precision", "fp32", "--lr", "0.05",
     ]  # fmt: skip
     export = ["export", "decoder", str(base), "--out", "{work}/bundle", "--precision", "int8"]
-    export_prefix = ["export", "prefix", str(prefix), "--out", "{work}/t.safetensors", "--dtype", "fp16"]
+    export_prefix = [
+        "export",
+        "prefix",
+        str(prefix),
+        "--out",
+        "{work}/t.safetensors",
+        "--dtype",
+        "fp16",
+    ]
     run = [
         "run", str(bundle), "--prefix", str(prefix), "--data", str(rows), "--max-new-tokens", "5",
         "--out", "{work}/out.jsonl", "--max-length", "64", "--max-batch", "2", "--threads", "1",

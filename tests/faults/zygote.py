@@ -31,14 +31,14 @@ def main() -> None:
 def import_everything() -> None:
     """All that the commands import; nothing is computed, so that no thread is left behind."""
     import onnxscript  # noqa: F401
-    import torch.export  # noqa: F401
+    import torch.export
     import torch.onnx._internal.exporter._core  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
+    import edgeprefix.cli.compile
+    import edgeprefix.cli.run
+    import edgeprefix.cli.score
     import edgeprefix.export.cli.app
-    import edgeprefix.runtime.cli.compile
-    import edgeprefix.runtime.cli.run
-    import edgeprefix.runtime.cli.score
     import edgeprefix.train.cli  # noqa: F401
 
 
@@ -63,7 +63,7 @@ def run(shim: Any, job: dict[str, Any], count: Path) -> NoReturn:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = ["edgeprefix", *job["args"]]
-    from edgeprefix.runtime.cli.root import main as command_line
+    from edgeprefix.cli.root import main as command_line
 
     shim.fault_arm(MODES[job["mode"]], ctypes.c_long(job.get("at", 0)), job["root"].encode())
     code = 70

@@ -1,6 +1,6 @@
 """Kills commands at every operation on their files and at random moments, and fills their disk.
 
-    python tests/faults/run.py --kills 500 --out benchmarks/results/faults-DATE.json
+    python tests/faults/kills.py --kills 500 --out benchmarks/results/faults-DATE.json
 
 Half of the kills fall on operations on files, evenly over each command's whole way; half fall at
 random moments. The disk is full from each operation on. Takes about half an hour on two cores; the
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from faulty import Faulty
 from faulty_inputs import make_jobs
@@ -37,7 +37,7 @@ def main() -> int:
                 found[job.name] = measure(faulty, job, options.kills // len(jobs), options.seed)
     problems = sum(len(facts["problems"]) for facts in found.values())
     result = {
-        "command": " ".join(["python", "tests/faults/run.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "tests/faults/kills.py", *sys.argv[1:]]),
         "python": platform.python_version(),
         "kills": sum(facts["kills"] for facts in found.values()),
         "full_disks": sum(facts["full_disks"] for facts in found.values()),
