@@ -17,10 +17,11 @@ from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.streaming import hollow_model, untouched
 from edgeprefix.base.tokenizer import special_tokens
-from edgeprefix.export.calibration import measure_scales
+from edgeprefix.export.calibration import Calibration, measure_scales
 from edgeprefix.export.generation_defaults import say_dropped_defaults
 from edgeprefix.export.passes import make_lean
 from edgeprefix.export.passes.cache import QuantiseCachePass
+from edgeprefix.export.passes.half import BeyondHalfError, beyond_half
 from edgeprefix.export.positions import survey_positions
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
@@ -61,6 +62,7 @@ def export_decoder(
     revision: str | None = None,
     precision: str = "fp32",
     cache: str | None = None,
+    calibrate: Sequence[str | Path] = (),
     force: bool = False,
     verify: bool = True,
     smoke: bool = False,
@@ -70,11 +72,12 @@ def export_decoder(
 
     `revision` is the branch, tag or commit of a base from the hub. `precision` is fp32, fp16 (for
     GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
-    Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. The bundle is
-    compared with torch before it takes its place, unless `verify` is false; with `smoke` a
-    two-layer copy is exported and verified first. An existing bundle is replaced only with `force`,
-    and only by a whole one; any other folder stays. Raises CheckpointError, ExportError,
-    ParityError, OutputError.
+    Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. `calibrate` are
+    what an int8 cache must hold besides ordinary text: prefix files, folders of them, and files of
+    rows. The bundle is compared with torch before it takes its place, unless `verify` is false;
+    with `smoke` a two-layer copy is exported and verified first. An existing bundle is replaced
+    only with `force`, and only by a whole one; any other folder stays. Raises CheckpointError,
+    ExportError, ParityError, OutputError, and what reading the files of `calibrate` raises.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
     """
@@ -87,6 +90,9 @@ def export_decoder(
             f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 "
             "with fp32, int8 or int4"
         )
+    if calibrate and cache is None:
+        raise ExportError("calibrate is for an int8 cache: choose cache int8, or leave it out")
+    calibration = Calibration.read(calibrate)
     with atomic_folder(out, ours=bundle_files, force=force) as folder:
         progress("load", 0.0)
         if smoke:
@@ -100,7 +106,7 @@ def export_decoder(
         progress("load", 1.0)
         layers, graph = build_graph(loaded, progress=progress)
         progress("quantise", 0.0)
-        scales = measure_scales(loaded) if cache else None
+        scales = measure_scales(loaded, calibration) if cache else None
         manifest = write_bundle(
             loaded,
             layers,
@@ -112,7 +118,7 @@ def export_decoder(
         )
         if verify:
             progress("verify", 0.0)
-            expected = torch_side(loaded, manifest)
+            expected = torch_side(folder, manifest, loaded, tasks=calibration.prefixes)
             del loaded, graph  # the graph is opened beside the logits, not beside the whole model
             manifest = verified_manifest(folder, manifest, expected)
         progress("verify", 1.0)
@@ -128,7 +134,7 @@ def _smoke_test(base: str | Path, revision: str | None) -> None:
         manifest = write_bundle(
             small, layers, to_precision(graph, "fp32"), folder, precision="fp32"
         )
-        verified_manifest(folder, manifest, torch_side(small, manifest))
+        verified_manifest(folder, manifest, torch_side(folder, manifest, small))
 
 
 def build_graph(base: Base, *, progress: Progress = silent) -> tuple[tuple[Layer, ...], ir.Model]:
@@ -161,7 +167,10 @@ def write_bundle(
     if scales is not None:
         QuantiseCachePass(scales)(model)
         save_scales(scales, folder)
-    _write(model, base.tokenizer, folder, progress)
+    try:
+        _write(model, base.tokenizer, folder, progress)
+    except BeyondHalfError as error:  # of a weight of the graph, under a name of the graph's
+        raise ExportError(_beyond_half(base) or str(error)) from error
     cache_dtype = "int8" if scales is not None else "float16" if precision == "fp16" else "float32"
     vocabulary = _vocabulary(model, base.config)
     manifest = base_manifest(
@@ -183,6 +192,15 @@ def _write(model: ir.Model, tokenizer: Tokenizer | None, folder: Path, progress:
     write_model(model, folder / GRAPH_FILE, advance=advance)
     if tokenizer is not None:
         (folder / TOKENIZER_FILE).write_text(tokenizer.to_str(), encoding="utf-8")
+
+
+def _beyond_half(base: Base) -> str | None:
+    """The first of the base's own tensors that fp16 cannot hold."""
+    problems = (
+        beyond_half(name, parameter.detach().float().numpy())
+        for name, parameter in base.model.named_parameters()
+    )
+    return next((f"{base.identity.name}: {problem}" for problem in problems if problem), None)
 
 
 def base_manifest(

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeprefix.runtime.contracts.cache_scales import LARGEST_CUT
+
 Array = npt.NDArray[np.floating[Any]]
 
 
@@ -59,32 +61,40 @@ class ParityReport:
     """What keys and values are held in."""
     rounded: CaseReport | None = None
     """The long text against torch on the bundle's own rounded weights; None when they are not
-    rounded.
+    rounded, or how is not known.
     """
+    exact: CaseReport | None = None
+    """The bundle's graph with products and cache in fp32, against torch on the bundle's own
+    weights; None when nothing in the graph is rounded while it runs, or how is not known.
+    """
+    faults: tuple[str, ...] = ()
+    """What is wrong with the graph without a number: a window that differs, a layer left out."""
+    cut: float | None = None
+    """Share of a given prefix's numbers that an int8 cache cuts off (of the worst layer's)."""
+
+    def _worst(self, number: str) -> float:
+        """Of all cases; not a number when it is none in one of them, which `max` may miss."""
+        return float(np.max([getattr(case, number) for case in self.cases]))
 
     @property
     def max_abs(self) -> float:
         """Largest |Δ| of any logit."""
-        return max(case.max_abs for case in self.cases)
+        return self._worst("max_abs")
 
     @property
     def relative(self) -> float:
         """Largest |Δ| over the largest |logit|, of the worst case."""
-        return max(case.relative for case in self.cases)
+        return self._worst("relative")
 
     @property
     def kl(self) -> float:
-        """Mean divergence over all positions, in nats."""
-        return float(
-            np.average(
-                [case.kl for case in self.cases], weights=[case.positions for case in self.cases]
-            )
-        )
+        """Mean divergence over the positions of the worst case, in nats."""
+        return self._worst("kl")
 
     @property
     def noise(self) -> float:
         """Spread of Δ over the spread of torch's logits, of the worst case."""
-        return max(case.noise for case in self.cases)
+        return self._worst("noise")
 
     @property
     def top1(self) -> float:
@@ -100,7 +110,8 @@ class ParityReport:
         """Broken bounds, each with its numbers; empty when the report passes."""
         found = []
         if not all(np.isfinite([case.max_abs, case.kl]).all() for case in self.cases):
-            found.append("logits hold NaN or infinity")
+            cause = ": numbers beyond 65504 overflow" if self.precision == "fp16" else ""
+            found.append(f"logits hold NaN or infinity{cause}")
         if self.bounds.relative is not None and not self.relative <= self.bounds.relative:
             found.append(
                 f"relative difference {self.relative:.2e} is over {self.bounds.relative:.0e}"
@@ -111,20 +122,51 @@ class ParityReport:
             found.append(
                 f"noise {self.noise:.3g} is over {self.bounds.noise:g} of the logits' spread"
             )
-        return (*found, *(self._beyond_rounding() if self.rounded is not None else ()))
+        return (*found, *self._wrong(), *self._cut_off())
 
-    def _beyond_rounding(self) -> Iterator[str]:
+    def _wrong(self) -> Iterator[str]:
         """What the rounding of weights does not explain."""
-        assert self.rounded is not None
-        for name, value, bound in (
-            ("KL divergence", self.rounded.kl, ROUNDED_BOUNDS.kl),
-            ("noise", self.rounded.noise, ROUNDED_BOUNDS.noise),
-        ):
-            if bound is not None and not value <= bound:
-                yield (
-                    f"{name} {value:.3g} to torch on the same rounded weights is over {bound:g}: "
-                    "the graph itself is wrong"
-                )
+        yield from self.faults
+        if self.exact is not None and not self.exact.relative <= self.exact_bound:
+            yield (
+                f"relative difference {self.exact.relative:.2e} to torch on the same weights, with "
+                f"products and cache in fp32, is over {self.exact_bound:.0e}: the graph itself is "
+                "wrong"
+            )
+        elif self.rounded is not None:
+            yield from self._lost_on_the_way(self.rounded)
+
+    def _lost_on_the_way(self, rounded: CaseReport) -> Iterator[str]:
+        """What rounding costs while the graph runs: it is right when nothing is rounded."""
+        broken = [
+            f"{name} {value:.3g} to torch on the same rounded weights is over {bound:g}"
+            for name, value, bound in (
+                ("KL divergence", rounded.kl, ROUNDED_BOUNDS.kl),
+                ("noise", rounded.noise, ROUNDED_BOUNDS.noise),
+            )
+            if bound is not None and not value <= bound
+        ]
+        if broken:
+            yield (
+                f"{' and '.join(broken)}: the graph is right, but this base's activations do not "
+                f"bear the rounding to 8 bits that goes with {self._what} (a few are far larger "
+                "than the rest); choose --precision fp32 or fp16"
+            )
+
+    def _cut_off(self) -> Iterator[str]:
+        if self.cut is not None and not self.cut <= LARGEST_CUT:
+            yield (
+                f"{self.cut:.1%} of the prefix's numbers in a layer lie beyond the int8 cache's "
+                f"steps and are cut off, at most {LARGEST_CUT:.0%} may: export the bundle again "
+                "with --calibrate PREFIX"
+            )
+
+    @property
+    def exact_bound(self) -> float:
+        """Largest |Δ| over the largest |logit| of `exact`."""
+        bound = BOUNDS["fp16" if self.cache == "float16" else "fp32"].relative
+        assert bound is not None
+        return bound
 
     @property
     def passed(self) -> bool:
@@ -153,6 +195,8 @@ class ParityReport:
             "bounds": dataclasses.asdict(self.bounds),
             "cases": [dataclasses.asdict(case) for case in self.cases],
             "rounded": rounded,
+            "exact": None if self.exact is None else dataclasses.asdict(self.exact),
+            "cut": self.cut,
         }
 
     @property
@@ -167,6 +211,7 @@ class ParityReport:
             ("noise", self.bounds.noise),
             ("KL on rounded weights", ROUNDED_BOUNDS.kl if self.rounded else None),
             ("noise on rounded weights", ROUNDED_BOUNDS.noise if self.rounded else None),
+            ("relative on the same weights, unrounded", self.exact_bound if self.exact else None),
         )
         return ", ".join(f"{name} up to {bound:g}" for name, bound in known if bound is not None)
 
@@ -180,7 +225,7 @@ class ParityReport:
         lines = [
             f"{c.name:<10}{c.positions:>10}{c.max_abs:>12.2e}{c.relative:>12.2e}{c.kl:>12.2e}{c.noise:>12.2e}{c.top1:>9.1%}"
             f"  {'none' if c.first_divergence is None else c.first_divergence}"
-            for c in (*self.cases, *([] if self.rounded is None else [self.rounded]))
+            for c in (*self.cases, *(c for c in (self.rounded, self.exact) if c is not None))
         ]
         verdict = (
             f"{self._what}: equal to torch within bounds ({self._limits()})"

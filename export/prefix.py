@@ -14,6 +14,8 @@ from pathlib import Path
 from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export.peft import AdapterOptions, is_adapter, prefix_of_adapter
+from edgeprefix.runtime.contracts.cache_scales import load_scales, require_fit
+from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.errors import ExportError, PrefixFileError
@@ -27,6 +29,7 @@ def export_prefix(
     *,
     base: str | Path | None = None,
     revision: str | None = None,
+    bundle: str | Path | None = None,
     dtype: str = "fp32",
     task: str | None = None,
     prompt: str | None = None,
@@ -35,9 +38,10 @@ def export_prefix(
     """Writes the prefix of a training run or a PEFT adapter as a prefix file, whole or not at all;
     gives it back.
 
-    `run`, `base`, `revision`, `task`, `prompt` and `task_id` are those of `read_prefix`. `dtype` is
-    fp32, fp16, bf16 or int8. Raises ExportError, PrefixFileError, CheckpointError,
-    BaseMismatchError, TemplateError, OutputError.
+    `run`, `base`, `revision`, `task`, `prompt` and `task_id` are those of `read_prefix`; with
+    `bundle` it must fit that bundle. `dtype` is fp32, fp16, bf16 or int8. Raises ExportError,
+    PrefixFileError, CheckpointError, BundleError, BaseMismatchError, CapacityError, TemplateError,
+    OutputError.
 
     >>> export_prefix("runs/e2e", "e2e.safetensors", dtype="fp16")  # doctest: +SKIP
     """
@@ -48,8 +52,20 @@ def export_prefix(
         run, base=base, revision=revision, task=task, prompt=prompt, task_id=task_id
     )
     exported = prefix.with_dtype(dtype)
+    if bundle is not None:
+        require_bundle(exported, bundle)
     exported.save(out)
     return exported
+
+
+def require_bundle(prefix: Prefix, bundle: str | Path) -> None:
+    """Raises BaseMismatchError when a prefix belongs to another base than a bundle, CapacityError
+    when the bundle's int8 cache would cut it.
+    """
+    manifest = Manifest.load(bundle)
+    manifest.base.require_same(prefix.base, what=f"prefix {prefix.name!r}")
+    if manifest.cache_dtype == "int8":
+        require_fit(prefix.layers, load_scales(bundle, manifest.layers), where=repr(prefix.name))
 
 
 def read_prefix(

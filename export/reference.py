@@ -65,17 +65,20 @@ class Reference:
         self._model = base.model
         self._indices = [layer.index for layer in survey_layers(base.model)]
 
-    def logits(self, row: Row, *, weights: str | None = None) -> list[Array]:
-        """Logits [V] of every token of the row; with `weights` int8 or int4 the base's own are
-        rounded as in such a bundle.
-        """
-        with _rounded(self._model, weights) if weights else contextlib.nullcontext():
-            out = self._run(row.tokens, row.states)
+    def logits(self, row: Row) -> list[Array]:
+        """Logits [V] of every token of the row."""
+        out = self._run(row.tokens, row.states)
         return list(out.logits[0].float().numpy())
 
-    def random_states(self, tokens: Ids, length: int, *, seed: int) -> list[tuple[Array, Array]]:
-        """Random keys and values [H, P, D] with mean and spread of the base's own over some
-        text.
+    def rounded_weights(self, precision: str) -> contextlib.AbstractContextManager[None]:
+        """Within the block the base's weights are rounded as in a bundle of int8 or int4."""
+        return _rounded(self._model, precision)
+
+    def random_states(
+        self, tokens: Ids, length: int, *, seed: int, stretch: float = 1.0
+    ) -> list[tuple[Array, Array]]:
+        """Random keys and values [H, P, D] with the mean of the base's own over some text, and up
+        to `stretch` times their spread, each channel with a factor of its own.
         """
         cache = self._run(tokens[:64], None).past_key_values
         generator = torch.Generator().manual_seed(seed)
@@ -83,15 +86,23 @@ class Reference:
         for index in self._indices:
             layer = cache.layers[index]
             pairs.append(
-                tuple(_like(states[0], length, generator) for states in (layer.keys, layer.values))
+                tuple(
+                    _like(states[0], length, generator, stretch)
+                    for states in (layer.keys, layer.values)
+                )
             )
         return [(key, value) for key, value in pairs]
 
-    def own_states(self, tokens: Ids) -> list[tuple[Array, Array]]:
-        """The base's own keys and values [H, S, D] of each layer over some tokens."""
-        layers = self._run(tokens, None).past_key_values.layers
+    def own_states(self, tokens: Ids, *, behind: States | None = None) -> list[tuple[Array, Array]]:
+        """The base's own keys and values [H, S, D] of each layer over some tokens, which may stand
+        behind a prefix.
+        """
+        layers = self._run(tokens, behind).past_key_values.layers
         return [
-            (layers[index].keys[0].numpy(), layers[index].values[0].numpy())
+            (
+                layers[index].keys[0, :, -len(tokens) :].numpy(),
+                layers[index].values[0, :, -len(tokens) :].numpy(),
+            )
             for index in self._indices
         ]
 
@@ -107,10 +118,14 @@ class Reference:
             )
 
 
-def _like(states: torch.Tensor, length: int, generator: torch.Generator) -> Array:
-    """[H, S, D] of real states → random [H, length, D] with their mean and spread."""
+def _like(states: torch.Tensor, length: int, generator: torch.Generator, stretch: float) -> Array:
+    """[H, S, D] of real states → random [H, length, D] with their mean and 1 … `stretch` times
+    their spread.
+    """
     mean, spread = states.mean(dim=1, keepdim=True), states.std(dim=1, keepdim=True)
     H, _, D = states.shape
+    if stretch > 1:
+        spread = spread * stretch ** torch.rand(H, 1, D, generator=generator)
     result: Array = (mean + spread * torch.randn(H, length, D, generator=generator)).numpy()
     return result
 

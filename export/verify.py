@@ -3,14 +3,15 @@ with a prefix in the cache.
 
 torch runs each text once, whole, over the prefix; the graph gets the same text in one piece, in
 chunks, token by token, and with several rows of different prefixes and lengths in one batch. All
-logits are compared. A bundle of int8 or int4 weights is compared with torch on the same rounded
-weights, too: what differs there is no rounding of weights, so that bound is narrow.
+logits are compared. Where weights or cache are rounded, the same graph is run with products and
+cache in fp32, too, and compared with torch on the bundle's own weights: what differs there is no
+rounding, and its bound is that of fp32.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,20 @@ import numpy as np
 from edgeprefix.base import Base, load_base
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.rounding import FORMATS
+from edgeprefix.export.left_out import Errors, errors_without, layers_left_out
 from edgeprefix.export.parity import ParityReport, bounds_of, compare
 from edgeprefix.export.reference import Array, Reference, Row, States, some_tokens
-from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.export.stored import find_stored, stored_weights
+from edgeprefix.export.trace import survey_layers
+from edgeprefix.export.twin import open_twin
+from edgeprefix.export.windows import LONGEST_TEXT, rows_beyond, window_faults
+from edgeprefix.runtime.contracts.cache_scales import (
+    LARGEST_STEP,
+    LayerScales,
+    cut_share,
+    load_scales,
+)
+from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.opening import Room, open_decoder
@@ -30,7 +42,12 @@ from edgeprefix.runtime.errors import BaseMismatchError
 _DECODE_STEPS = 4
 _PREFIX_LENGTH, _OTHER_LENGTH = 12, 7
 _LONG = 160  # tokens
-_WIDE = 2048  # windows from here on are not exceeded: torch would take minutes
+_STRETCH = 9.3  # of the demo's trained prefixes over text, in the channel that reaches furthest
+_NAME = 24  # characters of a task's name in the report
+_PAST_WINDOW = 40  # tokens of the long text behind a window
+
+Logits = dict[int, list[Array]]
+"""By id of a row, logits [V] of each of its tokens."""
 
 
 def verify(
@@ -42,10 +59,11 @@ def verify(
 ) -> ParityReport:
     """Compares a bundle with its base in torch (`revision`: branch, tag or commit of the hub).
 
-    `prefix` is a prefix file to verify with; without one, a random prefix with the scale of the
-    base's own keys and values is used. Raises BundleError, CheckpointError, BaseMismatchError (the
-    bundle or the prefix belongs to another base). The report says whether the bounds of its
-    precision hold; nothing is raised when they do not.
+    `prefix` is a prefix file to verify with; without one, a random prefix is used, in an int8 cache
+    one as large as trained ones are, as far as the cache takes those. Raises BundleError,
+    CheckpointError, BaseMismatchError (the bundle or the prefix belongs to another base). The
+    report says whether the bounds of its precision hold, and whether an int8 cache cuts the prefix;
+    nothing is raised when they do not.
     """
     manifest = Manifest.load(bundle)
     manifest.check_files(bundle)
@@ -54,77 +72,186 @@ def verify(
     given = Prefix.load(prefix) if isinstance(prefix, (str, Path)) else prefix
     if given is not None:
         loaded.identity.require_same(given.base, what=f"prefix {given.name!r}")
-    expected = torch_side(loaded, manifest, prefix=given)
-    del loaded
+    expected = torch_side(bundle, manifest, loaded, prefix=given)
+    del loaded  # the graph is opened beside the logits, not beside the whole model
     return graph_side(bundle, manifest, expected)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Expected:
-    """Rows of text over prefixes, and torch's logits [V] of every token of each."""
+    """Rows of text over prefixes, and what torch makes of them."""
 
     plain: Row
     prefixed: Row
     mixed: tuple[Row, ...]
+    tasks: tuple[tuple[str, Row], ...]
+    """Trained prefixes that the bundle is made for, by name."""
     long: Row
-    logits: dict[int, list[Array]]
-    """By id of the row."""
-    rounded: list[Array] | None
-    """Logits of the long row with the weights as the bundle rounds them, None when it does not."""
+    beyond: tuple[Row, ...]
+    """Behind prefixes that reach beyond the widest windows."""
+    logits: Logits
+    stored: Logits | None
+    """Of the long row and those beyond, with the weights as the bundle holds them; None when they
+    are not rounded, or how is not known.
+    """
+    without: Errors
+    """What torch lacks without each layer, where `stored` is not known."""
+    strangers: tuple[str, ...]
+    """Weights of the graph that are none of the base's, in words."""
+    layers: tuple[LayerShape, ...]
+    """As torch has them."""
+    cut: float | None
+    """Share of the given prefix that an int8 cache cuts off."""
 
     def of(self, row: Row) -> list[Array]:
         """Torch's logits of a row."""
         return self.logits[id(row)]
 
+    @property
+    def exact(self) -> Logits:
+        """What the graph must compute when nothing is rounded on the way."""
+        return self.logits if self.stored is None else self.stored
 
-def torch_side(base: Base, manifest: Manifest, *, prefix: Prefix | None = None) -> Expected:
-    """Runs the texts through torch. The base is not needed afterwards."""
+
+def torch_side(
+    bundle: str | Path,
+    manifest: Manifest,
+    base: Base,
+    *,
+    prefix: Prefix | None = None,
+    tasks: Sequence[Prefix] = (),
+) -> Expected:
+    """Runs the texts through torch. The base is not needed afterwards.
+
+    `prefix` stands in the place of a random one; `tasks` are compared besides.
+    """
     with quiet_transformers():
         reference, limit = Reference(base), manifest.max_positions
-        windows = [layer.window for layer in manifest.layers if layer.window is not None]
-        long = min(
-            limit - _PREFIX_LENGTH,
-            max([_LONG, *(window + 40 for window in windows if window < _WIDE)]),
+        layers = tuple(layer.shape for layer in survey_layers(base.model))
+        tokens = some_tokens(base, _long(manifest))
+        scales = load_scales(bundle, layers) if manifest.cache_dtype == "int8" else None
+        stretch = 1.0 if scales is None else _STRETCH
+        states, other = (
+            _within(scales, reference.random_states(tokens, length, seed=seed, stretch=stretch))
+            for length, seed in ((_PREFIX_LENGTH, 1), (_OTHER_LENGTH, 2))
         )
-        tokens = some_tokens(base, long)
-        states = (
-            _fitting(prefix, limit)
-            if prefix
-            else reference.random_states(tokens, _PREFIX_LENGTH, seed=1)
-        )
-        other = reference.random_states(tokens, _OTHER_LENGTH, seed=2)
+        if prefix is not None:
+            states = _fitting(prefix, limit)
         prompt = tokens[: min(40, limit // 3)]
         plain, prefixed = Row(prompt, None), Row(prompt, states)
         mixed = (Row(tokens[3:12], other), Row(tokens[3:20], None), Row(tokens[3:26], states))
-        whole = Row(tokens[: limit - states[0][0].shape[1]], states)
-        logits = {id(row): reference.logits(row) for row in (plain, prefixed, *mixed, whole)}
-        ours = manifest.graph is None  # how another exporter rounds is not known
-        weights = manifest.precision if ours and manifest.precision in FORMATS else None
-        rounded = reference.logits(whole, weights=weights) if weights else None
-        return Expected(plain, prefixed, mixed, whole, logits, rounded)
+        trained = tuple((task.name, Row(prompt, _fitting(task, limit))) for task in tasks)
+        long = Row(tokens[: limit - states[0][0].shape[1]], states)
+        beyond = tuple(
+            Row(row.tokens, _within(scales, row.states))
+            for row in rows_beyond(reference, layers, limit, tokens)
+        )
+        rows = (plain, prefixed, *mixed, *(row for _, row in trained), long, *beyond)
+        logits = {id(row): reference.logits(row) for row in rows}
+        stored, strangers = _with_own_weights(bundle, manifest, base, reference, (long, *beyond))
+        without: Errors = []
+        if stored is None and manifest.precision in FORMATS:
+            without = errors_without(base, reference, long, logits[id(long)])
+        return Expected(
+            plain=plain, prefixed=prefixed, mixed=mixed, tasks=trained, long=long, beyond=beyond,
+            logits=logits, stored=stored,
+            without=without,
+            strangers=strangers,
+            layers=layers,
+            cut=None if prefix is None or scales is None else cut_share(prefix.layers, scales),
+        )  # fmt: skip
+
+
+def _with_own_weights(
+    bundle: str | Path, manifest: Manifest, base: Base, reference: Reference, rows: Sequence[Row]
+) -> tuple[Logits | None, tuple[str, ...]]:
+    """Torch's logits with the weights as the bundle rounds them, and what is wrong with those."""
+    if manifest.precision not in FORMATS:
+        return None, ()
+    if manifest.graph is None:
+        with reference.rounded_weights(manifest.precision):
+            return {id(row): reference.logits(row) for row in rows}, ()
+    stored = find_stored(bundle, base.model)  # another exporter's
+    if stored is None:
+        return None, ()
+    strangers = tuple(
+        f"its weight {name} is none of the base's: the graph itself is wrong"
+        for name in stored.strangers
+    )
+    with stored_weights(stored):
+        return {id(row): reference.logits(row) for row in rows}, strangers
 
 
 def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> ParityReport:
     """Feeds the same texts to the bundle's graph in every way that the engine has, and compares."""
-    longest = max(row.prefix_length + len(row.tokens) for row in (expected.long, *expected.mixed))
-    decoder = open_decoder(bundle, manifest, Room(rows=3, capacity=longest))
-    cases = tuple(
-        compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected)
-    )
-    rounded = None
-    if expected.rounded is not None:
-        rounded = compare(
-            "rounded",
-            _fed(decoder, expected.long, _chunks(len(expected.long.tokens))),
-            expected.rounded,
-        )
+    decoder = open_decoder(bundle, manifest, Room(rows=3, capacity=_longest(expected)))
+    cases = [compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected)]
+    long = _fed(decoder, expected.long, _chunks(len(expected.long.tokens)))
+    del decoder  # before its weights are opened once more
+    rounded = exact = None
+    if expected.stored is not None:
+        rounded = compare("rounded", long, expected.stored[id(expected.long)])
+    if expected.stored is not None or manifest.cache_dtype == "int8":
+        rows = (expected.long, *expected.beyond)
+        exact = compare("exact", *_beyond(open_twin, bundle, manifest, expected, rows))
+    elif expected.beyond:
+        rows = expected.beyond
+        cases.append(compare("window", *_beyond(open_decoder, bundle, manifest, expected, rows)))
     return ParityReport(
         precision=manifest.precision,
         cache=manifest.cache_dtype,
         bounds=bounds_of(manifest.precision, manifest.cache_dtype, rounded=rounded is not None),
-        cases=cases,
+        cases=tuple(cases),
         rounded=rounded,
+        exact=exact,
+        faults=(
+            *(window_faults(bundle, expected.layers) if manifest.graph is None else ()),
+            *expected.strangers,
+            *layers_left_out(expected.without, long, expected.of(expected.long)),
+        ),
+        cut=expected.cut,
     )
+
+
+def _beyond(
+    opened: Callable[[str | Path, Manifest, Room], SlotDecoder],
+    bundle: str | Path,
+    manifest: Manifest,
+    expected: Expected,
+    rows: Sequence[Row],
+) -> tuple[list[Array], list[Array]]:
+    """Logits of the graph over some rows, one after the other, and those that it must have."""
+    longest = max(row.prefix_length + len(row.tokens) for row in rows)
+    decoder = opened(bundle, manifest, Room(rows=1, capacity=longest))
+    got = [logits for row in rows for logits in _fed(decoder, row, _chunks(len(row.tokens)))]
+    return got, [logits for row in rows for logits in expected.exact[id(row)]]
+
+
+def _longest(expected: Expected) -> int:
+    rows = (expected.prefixed, expected.long, *expected.mixed, *(row for _, row in expected.tasks))
+    return max(row.prefix_length + len(row.tokens) for row in rows)
+
+
+def _long(manifest: Manifest) -> int:
+    """Tokens of a text that passes every window but the widest."""
+    windows = [layer.window for layer in manifest.layers if layer.window is not None]
+    passed = [window + _PAST_WINDOW for window in windows if window < LONGEST_TEXT]
+    return min(manifest.max_positions - _PREFIX_LENGTH, max([_LONG, *passed]))
+
+
+def _within(scales: Sequence[LayerScales] | None, states: States | None) -> States:
+    """States cut to what an int8 cache holds: the engine loads no others."""
+    assert states is not None
+    if scales is None:
+        return states
+
+    def cut(array: Array, scale: Array) -> Array:
+        return np.clip(array, -LARGEST_STEP * scale, LARGEST_STEP * scale)
+
+    return [
+        (cut(key, layer.key), cut(value, layer.value))
+        for (key, value), layer in zip(states, scales, strict=True)
+    ]
 
 
 def _cases(
@@ -137,6 +264,8 @@ def _cases(
     yield "chunks", _fed(decoder, plain, [size // 3, size - size // 3]), expected.of(plain)
     yield "decode", _fed(decoder, plain, one_by_one), expected.of(plain)
     yield "prefix", _fed(decoder, expected.prefixed, one_by_one), expected.of(expected.prefixed)
+    for name, row in expected.tasks:
+        yield f"task {name}"[:_NAME], _fed(decoder, row, one_by_one), expected.of(row)
     wanted = [logits for row in mixed for logits in expected.of(row)[-_DECODE_STEPS:]]
     yield "rows", _batched(decoder, mixed), wanted
     yield (

@@ -105,6 +105,9 @@ def write_model(model: ir.Model, path: Path, *, advance: Callable[[int], None]) 
             )
     if not places:
         os.unlink(data_path)
+    for value in model.graph.initializers.values():  # the small ones, which the graph itself holds
+        if isinstance(value.const_value, ir.LazyTensor):
+            value.const_value.numpy()  # what cannot be computed says so here, not inside of `save`
     ir.save(model, path)
 
 

@@ -60,7 +60,7 @@ def adopt_into(
     _require_same_kind(source, loaded)
     manifest = _taken(source, signature, loaded, folder, link=link)
     manifest.save(folder)
-    expected = torch_side(loaded, manifest)
+    expected = torch_side(folder, manifest, loaded)
     del loaded  # the graph is opened beside the logits, not beside the whole model
     return verified_manifest(folder, manifest, expected)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import onnx
 
-from edgeprefix.export.adopt.source import Source, graphs_of
+from edgeprefix.export.adopt.source import Source
+from edgeprefix.export.protos import graphs_of
 from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.contracts.past_graph import GROWN, IN_PLACE, INPUTS
 from edgeprefix.runtime.errors import ExportError

@@ -5,13 +5,13 @@ it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from edgeprefix.export.protos import tensors_of
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, MANIFEST_FILE, TOKENIZER_FILE
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 
@@ -81,23 +81,6 @@ def open_source(folder: str | Path, file: str | None = None) -> Source:
             f"{path} cannot be read as an ONNX model: {_first_line(error)}"
         ) from error
     return Source(path=path, model=model, data=_data_files(model, path))
-
-
-def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all graphs inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from graphs_of(inner)
-
-
-def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every stored tensor: initialisers and constants."""
-    for graph in graphs_of(model.graph):
-        yield from graph.initializer
-        for node in graph.node:
-            yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
 
 
 def _find(folder: Path, file: str | None) -> Path:

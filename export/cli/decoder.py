@@ -53,6 +53,16 @@ def decoder_command(
             help="Keys and values in 8 bits: a quarter of the memory (CPU, onnxruntime 1.27+)."
         ),
     ] = None,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help=(
+                "With --cache int8: prefix files, a folder of them, or rows that the cache must "
+                "hold; repeatable."
+            ),
+        ),
+    ] = None,
     backend: Annotated[
         Backend,
         typer.Option(help="Who writes the graph; Optimum (fp32) needs the extra [optimum]."),
@@ -67,14 +77,16 @@ def decoder_command(
     done.
     """
     if backend is Backend.OPTIMUM:
-        if precision is not Precision.FP32 or cache is not None or smoke:
+        if precision is not Precision.FP32 or cache is not None or smoke or calibrate:
             raise typer.BadParameter(
-                "goes with neither --precision, --cache nor --smoke: Optimum writes fp32",
+                "goes with none of --precision, --cache, --calibrate, --smoke: Optimum writes fp32",
                 param_hint="--backend optimum",
             )
         manifest = export_with_optimum(base, out, revision=revision, force=force)
         typer.echo(summary(out, manifest))
         return
+    if calibrate and cache is None:
+        raise typer.BadParameter("is for an int8 cache", param_hint="--calibrate")
     with stage_bar(quiet) as report:
         manifest = export_decoder(
             base,
@@ -82,6 +94,7 @@ def decoder_command(
             revision=revision,
             precision=precision.value,
             cache=None if cache is None else cache.value,
+            calibrate=calibrate or (),
             force=force,
             smoke=smoke,
             progress=report,

@@ -12,7 +12,7 @@ import typer
 
 from edgeprefix.export.formats.writers import FORMATS, write_prefix
 from edgeprefix.export.peft import is_adapter
-from edgeprefix.export.prefix import read_prefix, require_other_file
+from edgeprefix.export.prefix import read_prefix, require_bundle, require_other_file
 from edgeprefix.runtime.contracts.prompt import unescaped
 
 
@@ -59,6 +59,13 @@ def prefix_command(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            help="Check that this bundle can hold it: its base, and what its int8 cache reaches.",
+        ),
+    ] = None,
     format: Annotated[  # noqa: A002  # the option's name
         Format, typer.Option("--format", help="For which runtime: see docs/formats.md.")
     ] = Format.EDGEPREFIX,
@@ -98,6 +105,8 @@ def prefix_command(
         run, base=base, revision=revision, task=task, prompt=template, task_id=task_id
     )
     chosen = FORMATS[format.value] if dtype is None else dtype.value
+    if bundle is not None:
+        require_bundle(prefix, bundle)
     write_prefix(
         prefix, out, format=format.value, dtype=chosen, base=base, revision=revision, force=force
     )

@@ -20,6 +20,10 @@ _HALF, _FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
+class BeyondHalfError(ExportError):
+    """A weight that fp16 cannot hold."""
+
+
 class HalfPrecisionPass(ir.passes.InPlacePass):
     """Requires: an fp32 graph. Ensures: cache inputs are fp16, logits fp32."""
 
@@ -93,13 +97,22 @@ def _half_constant(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 
 def _to_half(name: str, array: Array) -> Array:
-    largest = float(np.abs(array).max(initial=0.0))
-    if largest > _HALF_MAX and np.isfinite(largest):
-        raise ExportError(
-            f"weight {name} reaches {largest:.0f}, more than fp16 holds ({_HALF_MAX:.0f}); export "
-            "as fp32, int8 or int4"
-        )
+    if problem := beyond_half(name, array):
+        raise BeyondHalfError(problem)
     return array.astype(np.float16)
+
+
+def beyond_half(name: str, array: Array) -> str | None:
+    """What to say of a weight that fp16 cannot hold; None when it can."""
+    largest = float(np.abs(array).max(initial=0.0))
+    return _beyond(name, largest) if _HALF_MAX < largest < np.inf else None
+
+
+def _beyond(name: str, largest: float) -> str:
+    return (
+        f"weight {name} reaches {largest:.0f}, more than fp16 holds ({_HALF_MAX:.0f}); export "
+        "with --precision fp32, int8 or int4"
+    )
 
 
 def _logits_in_full(graph: ir.Graph) -> None:

@@ -19,9 +19,16 @@ from safetensors.numpy import load_file, save
 
 from edgeprefix.runtime.contracts.files import write_atomic
 from edgeprefix.runtime.contracts.manifest import CACHE_SCALES_FILE, LayerShape
-from edgeprefix.runtime.errors import BundleError
+from edgeprefix.runtime.errors import BundleError, CapacityError
 
 LARGEST_STEP = 127
+SMALLEST_STEP = -128
+LARGEST_CUT = 0.01
+"""Share of a layer's keys or values in a prefix that may lie beyond the steps, and be cut off.
+
+On the embedded base texts have up to 0.4 %, and a prefix of 0.7 % costs 0.02 nats; one of 24 %,
+trained after the bundle was made, costs 0.9 (docs/export.md).
+"""
 
 Array = npt.NDArray[np.float32]
 
@@ -31,6 +38,37 @@ class LayerScales(NamedTuple):
 
     key: Array
     value: Array
+
+
+def cut_share(states: Sequence[tuple[Array, Array]], scales: Sequence[LayerScales]) -> float:
+    """The largest share of numbers beyond the last step in any layer's keys or values; `states` are
+    keys and values [H, P, D] of each layer.
+    """
+    return max(
+        float(np.mean(~_holds(scale, array)))  # so that NaN counts as cut
+        for layer, pair in zip(states, scales, strict=True)
+        for array, scale in zip(layer, pair, strict=True)
+    )
+
+
+def _holds(scale: Array, array: Array) -> npt.NDArray[np.bool_]:
+    """Which numbers round to a step that is there."""
+    low, high = (SMALLEST_STEP - 0.5) * scale, (LARGEST_STEP + 0.5) * scale
+    result: npt.NDArray[np.bool_] = (array >= low) & (array <= high)
+    return result
+
+
+def require_fit(
+    states: Sequence[tuple[Array, Array]], scales: Sequence[LayerScales], *, where: str
+) -> None:
+    """Raises CapacityError when more than LARGEST_CUT of a prefix's numbers would be cut off."""
+    share = cut_share(states, scales)
+    if not share <= LARGEST_CUT:
+        raise CapacityError(
+            f"prefix {where} does not fit this bundle's int8 cache: {share:.1%} of a layer's "
+            f"numbers lie beyond its steps and would be cut off (at most {LARGEST_CUT:.0%}); "
+            "export the bundle again with --cache int8 --calibrate PREFIX, or without --cache int8"
+        )
 
 
 def save_scales(scales: Sequence[LayerScales], folder: str | Path) -> None:

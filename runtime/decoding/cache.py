@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeprefix.runtime.contracts.cache_scales import LARGEST_STEP, LayerScales
+from edgeprefix.runtime.contracts.cache_scales import LARGEST_STEP, SMALLEST_STEP, LayerScales
 from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.decoding.machine import available_bytes
 from edgeprefix.runtime.errors import CapacityError
@@ -46,6 +46,8 @@ class SlotMemory(Protocol):
     batch: int
     capacity: int
     nbytes: int
+    scales: Sequence[LayerScales] | None
+    """Of an int8 cache: what lies beyond them is cut off by `pack`."""
 
     def bind(self, binding: Any, slots: Slots) -> None:
         """Binds the slots' memory as past and as present of every layer."""
@@ -141,6 +143,7 @@ class Cache:
         need = cache_bytes(layers, batch=batch, capacity=capacity, dtype=dtype)
         require_memory(need, batch=batch, capacity=capacity)
         self.batch, self.capacity, self.dtype, self.nbytes = batch, capacity, dtype, need
+        self.scales = scales
         self._members = layer_groups(layers)
         self._groups = [
             np.zeros((len(members), 2, batch, heads, capacity, size), dtype)
@@ -191,7 +194,7 @@ class Cache:
     def _rounded(self, states: Array, scale: Array | None) -> Array:
         """As the cache holds them: in steps of their channel's scale when it is an int8 cache."""
         if scale is not None:
-            states = np.clip(np.rint(states / scale), -LARGEST_STEP, LARGEST_STEP)
+            states = np.clip(np.rint(states / scale), SMALLEST_STEP, LARGEST_STEP)
         return np.ascontiguousarray(states, self.dtype)
 
     def unpack(self, packed: Sequence[Array]) -> list[tuple[Array, Array]]:

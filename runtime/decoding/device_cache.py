@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgeprefix.runtime.contracts.cache_scales import LayerScales
 from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.decoding.cache import Array, Slots, bind_address, cache_bytes
 from edgeprefix.runtime.decoding.quiet_ort import ort
@@ -42,6 +43,7 @@ class DeviceCache:
         providers: Sequence[Provider],
     ) -> None:
         self.batch, self.capacity, self.dtype = batch, capacity, dtype
+        self.scales: Sequence[LayerScales] | None = None  # no device has an int8 cache
         self.nbytes = cache_bytes(layers, batch=batch, capacity=capacity, dtype=dtype)
         self._layers, self._device = list(layers), device
         self._memory = [

@@ -44,17 +44,21 @@ def open_decoder(
     *,
     threads: int | None = None,
     providers: Sequence[Provider] | None = None,
+    config: Mapping[str, str] | None = None,
 ) -> SlotDecoder:
-    """Opens a bundle's graph over a cache of its kind.
+    """Opens a bundle's graph over a cache of its kind. `config` are session settings of ONNX
+    Runtime's, by its names.
 
     Raises BundleError, ProviderError, and CapacityError when the cache does not fit the memory.
     """
     if manifest.graph is None:
-        graph = open_graph(bundle, manifest, threads=threads, providers=providers)
+        graph = open_graph(bundle, manifest, threads=threads, providers=providers, config=config)
         return Decoder(
             graph, make_cache(graph, batch=room.rows, capacity=room.capacity), steady=room.steady
         )
-    graph = open_past_graph(bundle, manifest, manifest.graph, threads=threads, providers=providers)
+    graph = open_past_graph(
+        bundle, manifest, manifest.graph, threads=threads, providers=providers, config=config
+    )
     handed = _HANDED[manifest.graph.cache]
     cache = handed(graph.layers, batch=room.rows, capacity=room.capacity, dtype=graph.cache_dtype)
     return PastDecoder(graph, manifest.graph, cache, steady=room.steady)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ def open_past_graph(
     *,
     threads: int | None = None,
     providers: Sequence[Provider] | None = None,
+    config: Mapping[str, str] | None = None,
 ) -> Graph:
     """Opens the graph of a bundle that `export adopt` wrote. `threads` defaults to the physical
-    cores.
+    cores, `config` are settings of ONNX Runtime's.
 
     Raises BundleError when it cannot be read or differs from the manifest, ProviderError when a
     provider is not installed, did not start, or is none that the graph can work in place with.
     """
-    options = session_options(threads)
+    options = session_options(threads, config)
     options.enable_mem_pattern = False  # every step has other shapes; a plan for each would be kept
     session, chosen = open_session(bundle, options, providers)
     first = session.get_providers()[0]

@@ -73,8 +73,10 @@ def open_graph(
     *,
     threads: int | None = None,
     providers: Sequence[Provider] | None = None,
+    config: Mapping[str, str] | None = None,
 ) -> Graph:
-    """Opens the graph of `bundle`. `threads` defaults to the physical cores.
+    """Opens the graph of `bundle`. `threads` defaults to the physical cores, `config` are settings
+    of ONNX Runtime's.
 
     Raises BundleError when the graph cannot be read or differs from the manifest, ProviderError
     when a provider is not installed, did not start, or lacks a kernel.
@@ -83,7 +85,7 @@ def open_graph(
     if manifest.cache_dtype == "int8":
         _require_int8_cache(providers)
         scales = load_scales(bundle, manifest.layers)
-    session, chosen = open_session(bundle, session_options(threads), providers)
+    session, chosen = open_session(bundle, session_options(threads, config), providers)
     _require_half_on_cuda(manifest, chosen)
     graph = _checked_graph(session, manifest, str(Path(bundle) / GRAPH_FILE))
     return dataclasses.replace(graph, providers=chosen, scales=scales)
@@ -117,12 +119,16 @@ def open_session(
     return session, tuple(chosen)
 
 
-def session_options(threads: int | None = None) -> ort.SessionOptions:
+def session_options(
+    threads: int | None = None, config: Mapping[str, str] | None = None
+) -> ort.SessionOptions:
     """The engine's session options: one pool of compute threads, no parallel branches, quiet."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = physical_cores() if threads is None else threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
+    for name, value in (config or {}).items():
+        options.add_session_config_entry(name, value)
     return options
 
 
@@ -169,9 +175,14 @@ def _open_session(
             f"{_one_line(error)}"
         ) from error
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
-        raise BundleError(
-            f"{path} cannot be opened: {_one_line(error)}; export the bundle again"
-        ) from error
+        text = _one_line(error)
+        if "escapes model directory" in text:
+            raise BundleError(
+                f"{path} keeps its weights behind a link that leads out of the bundle, which ONNX "
+                f"Runtime refuses ({text}); put the file itself there, or link the graph and its "
+                "weights to files of one folder"
+            ) from error
+        raise BundleError(f"{path} cannot be opened: {text}; export the bundle again") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeprefix.runtime.contracts.cache_scales import require_fit
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prefix_file import LARGEST_HEADER_BYTES, Prefix
 from edgeprefix.runtime.contracts.signature import TrustedKeys
@@ -373,6 +374,8 @@ class PrefixStore:
             )  # fmt: skip
         if self._manifest.cache_dtype == "float16":
             _require_fp16(prefix, where)
+        if self.cache.scales is not None:
+            require_fit(prefix.layers, self.cache.scales, where=where)
         packed = self.cache.pack([(layer.key, layer.value) for layer in prefix.layers])
         return ResidentPrefix(name=name, length=prefix.length, packed=tuple(packed))
 

@@ -1,0 +1,80 @@
+"""Does a graph leave out one of the base's layers? For graphs whose weights were rounded by others.
+
+How another exporter rounds is not always known, so its errors cannot be told from rounding by their
+size: leaving out one of thirty layers may cost less than rounding to 4 bits. They can be told by
+their direction. torch without a layer errs in a direction of its own; a graph that lacks the layer
+errs by all of it, plus its rounding, and a graph that has it errs by next to nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from edgeprefix.base import Base
+from edgeprefix.export.reference import Array, Reference, Row
+
+_HALF = 0.5  # of torch's error without the layer is in the graph's
+_LEAST_COSINE = 0.1  # what thousands of random numbers have by chance is a tenth of it
+
+Errors = list[np.ndarray]
+"""For each layer, what torch's logits lack without it: [S, V], each row without its mean."""
+
+
+def errors_without(base: Base, reference: Reference, row: Row, expected: Sequence[Array]) -> Errors:
+    """Runs the row once without each of the base's layers."""
+    found = []
+    for layer in _layers(base.model):
+        with _left_out(layer):
+            found.append(_centred(np.stack(reference.logits(row)) - np.stack(expected)))
+    return found
+
+
+def layers_left_out(
+    errors: Errors, actual: Sequence[Array], expected: Sequence[Array]
+) -> tuple[str, ...]:
+    """What the graph's logits `actual` [S, V] lack, in words; empty when it has all layers."""
+    got = _centred(np.stack(actual) - np.stack(expected)).ravel()
+    found = []
+    for index, error in enumerate(errors):
+        lacking = error.ravel()
+        overlap, size = float(got @ lacking), float(lacking @ lacking)
+        length = np.sqrt(size * float(got @ got))
+        if overlap > _HALF * size and overlap > _LEAST_COSINE * length:
+            found.append(f"it computes what torch computes without layer {index}")
+    return tuple(found)
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder's layers: the one list of as many modules as the configuration says."""
+    config = cast(Any, model).config.get_text_config(decoder=True)
+    return next(
+        module
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
+    )
+
+
+@contextlib.contextmanager
+def _left_out(layer: nn.Module) -> Iterator[None]:
+    """Within the block the layer gives out what it gets."""
+
+    def passed(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        states: Tensor = args[0] if args else kwargs["hidden_states"]
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+    handle = layer.register_forward_hook(passed, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _centred(difference: np.ndarray) -> np.ndarray:
+    """Softmax does not see what is added to a whole row."""
+    result: np.ndarray = difference - difference.mean(axis=1, keepdims=True)
+    return result
