@@ -36,7 +36,7 @@ from edgeprefix.runtime import Engine, Request
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.rows import read_rows
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
-from edgeprefix.runtime.decoding.opening import Room, open_decoder
+from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 
 KINDS = (
     ("fp32", None),
@@ -107,7 +107,7 @@ def _measured(
         options.demo / part
         for part in (f"prefixes/{options.task}.safetensors", f"data/{options.task}/test.jsonl")
     )
-    decoder = open_decoder(bundle, manifest, Room(rows=1, capacity=CAPACITY), threads=1)
+    decoder = open_decoder(bundle, manifest, CacheSize(rows=1, capacity=CAPACITY), threads=1)
     found = torch.from_numpy(
         np.stack([decoder.feed(0, row, start=0) for row in text.numpy()])
     ).log_softmax(-1)

@@ -18,7 +18,7 @@ from onnx import TensorProto
 from edgeprefix.export.protos import nodes_of, tensors_of
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, Manifest
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
-from edgeprefix.runtime.decoding.opening import Room, open_decoder
+from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 
 _CACHE_NAMES = ("past_key_values.", "present.")
 _CACHE_ATTRIBUTES = ("k_quant_type", "v_quant_type", "kv_cache_bit_width")
@@ -26,7 +26,7 @@ _SCALES = slice(12, 14)  # places of k_scale and v_scale among the inputs of Gro
 _EXACT = 1  # accuracy_level of MatMulNBits: activations stay in fp32
 
 
-def open_twin(bundle: str | Path, manifest: Manifest, room: Room) -> SlotDecoder:
+def open_twin(bundle: str | Path, manifest: Manifest, size: CacheSize) -> SlotDecoder:
     """Opens the twin of a bundle's graph. Raises like `open_decoder`."""
     path = Path(bundle) / GRAPH_FILE
     model = onnx.load(str(path), load_external_data=False)
@@ -49,7 +49,7 @@ def open_twin(bundle: str | Path, manifest: Manifest, room: Room) -> SlotDecoder
             "session.qdq_matmulnbits_accuracy_level": str(_EXACT),
         }
         twin = dataclasses.replace(manifest, cache_dtype=plain)
-        return open_decoder(name, twin, room, config=config)
+        return open_decoder(name, twin, size, config=config)
 
 
 def _named_as_they_lie(model: onnx.ModelProto, folder: Path) -> Path:

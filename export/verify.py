@@ -36,7 +36,7 @@ from edgeprefix.runtime.contracts.cache_scales import (
 from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
-from edgeprefix.runtime.decoding.opening import Room, open_decoder
+from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 from edgeprefix.runtime.errors import BaseMismatchError
 
 _DECODE_STEPS = 4
@@ -184,7 +184,7 @@ def _with_own_weights(
 
 def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> ParityReport:
     """Feeds the same texts to the bundle's graph in every way that the engine has, and compares."""
-    decoder = open_decoder(bundle, manifest, Room(rows=3, capacity=_longest(expected)))
+    decoder = open_decoder(bundle, manifest, CacheSize(rows=3, capacity=_longest(expected)))
     cases = [compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected)]
     long = _fed(decoder, expected.long, _chunks(len(expected.long.tokens)))
     del decoder  # before its weights are opened once more
@@ -214,7 +214,7 @@ def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> Pa
 
 
 def _beyond(
-    opened: Callable[[str | Path, Manifest, Room], SlotDecoder],
+    opened: Callable[[str | Path, Manifest, CacheSize], SlotDecoder],
     bundle: str | Path,
     manifest: Manifest,
     expected: Expected,
@@ -222,7 +222,7 @@ def _beyond(
 ) -> tuple[list[Array], list[Array]]:
     """Logits of the graph over some rows, one after the other, and those that it must have."""
     longest = max(row.prefix_length + len(row.tokens) for row in rows)
-    decoder = opened(bundle, manifest, Room(rows=1, capacity=longest))
+    decoder = opened(bundle, manifest, CacheSize(rows=1, capacity=longest))
     got = [logits for row in rows for logits in _fed(decoder, row, _chunks(len(row.tokens)))]
     return got, [logits for row in rows for logits in expected.exact[id(row)]]
 

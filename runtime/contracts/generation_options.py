@@ -27,7 +27,7 @@ class GenerationOptions:
     max_new_tokens: int | None = option(
         None,
         "Tokens at most. A number that does not fit the cache is an error, the default shrinks to "
-        "the room that is left.",
+        "the positions that are left.",
         least=1,
         unset="the task's, or 128",
         openai=("max_completion_tokens", "max_tokens"),

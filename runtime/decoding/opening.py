@@ -27,7 +27,7 @@ _HANDED: Mapping[str, type[GrownCache] | type[MaskedCache]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
+class CacheSize:
     """What a decoder's cache is to hold."""
 
     rows: int
@@ -40,7 +40,7 @@ class Room:
 def open_decoder(
     bundle: str | Path,
     manifest: Manifest,
-    room: Room,
+    size: CacheSize,
     *,
     threads: int | None = None,
     providers: Sequence[Provider] | None = None,
@@ -54,14 +54,14 @@ def open_decoder(
     if manifest.graph is None:
         graph = open_graph(bundle, manifest, threads=threads, providers=providers, config=config)
         return Decoder(
-            graph, make_cache(graph, batch=room.rows, capacity=room.capacity), steady=room.steady
+            graph, make_cache(graph, batch=size.rows, capacity=size.capacity), steady=size.steady
         )
     graph = open_past_graph(
         bundle, manifest, manifest.graph, threads=threads, providers=providers, config=config
     )
     handed = _HANDED[manifest.graph.cache]
-    cache = handed(graph.layers, batch=room.rows, capacity=room.capacity, dtype=graph.cache_dtype)
-    return PastDecoder(graph, manifest.graph, cache, steady=room.steady)
+    cache = handed(graph.layers, batch=size.rows, capacity=size.capacity, dtype=graph.cache_dtype)
+    return PastDecoder(graph, manifest.graph, cache, steady=size.steady)
 
 
 def make_cache(graph: Graph, *, batch: int, capacity: int) -> SlotMemory:

@@ -21,7 +21,7 @@ from edgeprefix.runtime.decoding.cache_plan import CachePlan
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.freed_memory import give_back_freed_memory
 from edgeprefix.runtime.decoding.machine import physical_cores
-from edgeprefix.runtime.decoding.opening import Room, open_decoder
+from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 from edgeprefix.runtime.decoding.session import Provider
 from edgeprefix.runtime.engine.prepare import Preparer
 from edgeprefix.runtime.engine.requests import EngineRequest
@@ -130,9 +130,9 @@ class Engine(TextVerbs, ScoreVerbs):
                 max_length,
                 plan.capacity - steady,
             )
-        room = Room(rows=plan.rows, capacity=plan.capacity, steady=steady)
+        size = CacheSize(rows=plan.rows, capacity=plan.capacity, steady=steady)
         decoder = open_decoder(
-            bundle, manifest, room, threads=threads or _share_of_cores(), providers=providers
+            bundle, manifest, size, threads=threads or _share_of_cores(), providers=providers
         )
         tokenizer = TextTokenizer.from_file(
             Path(bundle) / TOKENIZER_FILE, end_ids=manifest.end_ids, vocabulary=manifest.vocabulary

@@ -25,7 +25,7 @@ from edgeprefix.runtime import Engine, Prefix, Request
 from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.past_graph import BRANCH, GROWN, IN_PLACE, KEPT_LOGITS
 from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
-from edgeprefix.runtime.decoding.opening import Room, open_decoder
+from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.errors import CheckpointError, ExportError, OutputError, ParityError
 
@@ -265,7 +265,7 @@ def test_merged_graph_and_pruned_logits(llama_base: Path, past_llama: Path, tmp_
     assert manifest.graph is not None
     assert {BRANCH, KEPT_LOGITS} <= set(manifest.graph.inputs)
 
-    decoder = open_decoder(tmp_path / "bundle", manifest, Room(rows=2, capacity=32))
+    decoder = open_decoder(tmp_path / "bundle", manifest, CacheSize(rows=2, capacity=32))
     tokens = np.arange(5, 12)
     everything = decoder.feed(0, tokens, start=0).copy()
     for wanted in ([6], [2, 5], [5, 2], []):
@@ -275,7 +275,7 @@ def test_merged_graph_and_pruned_logits(llama_base: Path, past_llama: Path, tmp_
     one_by_one = dataclasses.replace(
         manifest, graph=dataclasses.replace(manifest.graph, many=False)
     )
-    careful = open_decoder(tmp_path / "bundle", one_by_one, Room(rows=1, capacity=32))
+    careful = open_decoder(tmp_path / "bundle", one_by_one, CacheSize(rows=1, capacity=32))
     careful.feed(0, tokens[:3], start=0, wanted=[])
     np.testing.assert_allclose(
         careful.feed(0, tokens[3:], start=3, wanted=[3, 0]), everything[[6, 3]], atol=1e-5

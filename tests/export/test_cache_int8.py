@@ -30,7 +30,7 @@ from edgeprefix.runtime.contracts.cache_scales import (
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
 from edgeprefix.runtime.contracts.prefix_file import PrefixLayer
-from edgeprefix.runtime.decoding.opening import Room, open_decoder
+from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.errors import (
     BaseMismatchError,
@@ -100,7 +100,7 @@ def test_compiled_numbers_come_back_as_the_same_steps(llama_bundle: MakeBundle) 
     bundle = llama_bundle("fp32+int8")
     with Engine.load(bundle, max_batch=1, max_length=64) as engine:
         compiled = engine.compile("The quick brown fox", name="fox")
-    cache = open_decoder(bundle, Manifest.load(bundle), Room(rows=1, capacity=8)).cache
+    cache = open_decoder(bundle, Manifest.load(bundle), CacheSize(rows=1, capacity=8)).cache
     for kept, layer in zip(cache.unpack(cache.pack(compiled.layers)), compiled.layers, strict=True):
         np.testing.assert_array_equal(kept, np.stack(layer))
 
