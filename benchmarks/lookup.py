@@ -25,9 +25,9 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from edgeprefix.cli.rows import Row, read_rows
 from edgeprefix.runtime import Engine
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
-from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.decoding.decoder import Decoder, Logits
 from edgeprefix.runtime.decoding.opening import make_cache

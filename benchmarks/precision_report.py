@@ -31,10 +31,10 @@ import onnxruntime
 import torch
 
 from edgeprefix.base import Base, load_base
+from edgeprefix.cli.rows import read_rows
 from edgeprefix.export import export_decoder
 from edgeprefix.runtime import Engine, Request
 from edgeprefix.runtime.contracts.manifest import Manifest
-from edgeprefix.runtime.contracts.rows import read_rows
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeprefix.cli.rows import Row, read_rows
 from edgeprefix.runtime import Engine
-from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.decoding.quiet_ort import ort
 
 LETTERS = tuple("ABCDEFGH")

@@ -14,11 +14,11 @@ from typing import Any, TextIO, TypeVar
 
 import typer
 
+from edgeprefix.cli.rows import Row
 from edgeprefix.cli.terminal import terminal
 from edgeprefix.runtime.contracts.files import output_errors, sha256_of_file, write_atomic
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import read_prefix_bytes
-from edgeprefix.runtime.contracts.rows import Row
 from edgeprefix.runtime.contracts.strict_json import read_document
 from edgeprefix.runtime.errors import (
     DataError,

@@ -34,8 +34,8 @@ from edgeprefix.cli.results import (
     require_free,
     served,
 )
+from edgeprefix.cli.rows import Row, read_rows
 from edgeprefix.runtime.contracts.prompt import template_fields, unescaped
-from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.prepare import AS_IT_IS
 from edgeprefix.runtime.engine.requests import Request

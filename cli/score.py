@@ -35,9 +35,9 @@ from edgeprefix.cli.results import (
     require_free,
     served,
 )
+from edgeprefix.cli.rows import Row, read_rows
 from edgeprefix.cli.terminal import terminal
 from edgeprefix.runtime.contracts.prompt import template_fields
-from edgeprefix.runtime.contracts.rows import Row, read_rows
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.prepare import AS_IT_IS
 from edgeprefix.runtime.engine.score_request import ScoreRequest

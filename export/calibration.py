@@ -17,10 +17,10 @@ import numpy as np
 
 from edgeprefix.base import Base
 from edgeprefix.base.quiet import quiet_transformers
+from edgeprefix.cli.rows import read_rows
 from edgeprefix.export.reference import Array, Ids, Reference, States, some_tokens
 from edgeprefix.runtime.contracts.cache_scales import LARGEST_STEP, LayerScales
 from edgeprefix.runtime.contracts.prefix_file import Prefix
-from edgeprefix.runtime.contracts.rows import read_rows
 from edgeprefix.runtime.errors import ExportError
 
 _TOKENS = 256

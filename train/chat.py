@@ -19,7 +19,7 @@ from typing import Any
 from edgeprefix.base import find_checkpoint
 from edgeprefix.base.chat_template import read_chat_template
 from edgeprefix.base.tokenizer import load_tokenizer, special_tokens
-from edgeprefix.runtime.contracts.rows import Row, read_rows
+from edgeprefix.cli.rows import Row, read_rows
 from edgeprefix.runtime.contracts.template_text import TemplateText
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import CheckpointError, DataError, RequestError

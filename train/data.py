@@ -14,8 +14,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeprefix.cli.rows import Row
 from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields
-from edgeprefix.runtime.contracts.rows import Row
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.errors import DataError
 from edgeprefix.train.sources import TARGET, DataSource, read_source, refuse_rows

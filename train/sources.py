@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgeprefix.runtime.contracts.rows import Row, read_rows
+from edgeprefix.cli.rows import Row, read_rows
 from edgeprefix.runtime.errors import DataError, MissingExtraError
 
 DataSource = str | Path | Sequence[Mapping[str, str]]

@@ -1,3 +1,3 @@
-"""What all packages agree on: prefix file, manifest, base identity, rows, templates, the way
+"""What all packages agree on: prefix file, manifest, base identity, templates, the way
 from text to token ids.
 """

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from edgeprefix.cli.rows import read_rows
 from edgeprefix.demo.pretraining.synthetic import Materials, documents
 from edgeprefix.demo.tasks import (
     PARTS,
@@ -27,7 +28,6 @@ from edgeprefix.demo.tasks import (
 from edgeprefix.demo.tasks.task import cut, draw_until, part_of
 from edgeprefix.demo.tasks.words import article, made_up
 from edgeprefix.runtime.contracts.prompt import render_prompt
-from edgeprefix.runtime.contracts.rows import read_rows
 
 SIZES = Sizes(train=400, validation=60, test=100)
 each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from prefix_files import content_hash, draft, written
 
+from edgeprefix.cli.rows import read_rows
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.contracts.prompt import render_prompt, template_fields
-from edgeprefix.runtime.contracts.rows import read_rows
 from edgeprefix.runtime.contracts.signature import SIGNATURE_KEY, TrustedKeys
 from edgeprefix.runtime.errors import (
     BundleError,

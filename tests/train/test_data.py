@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import label_rows, record_rows, write_jsonl
 
-from edgeprefix.runtime.contracts.rows import Row
+from edgeprefix.cli.rows import Row
 from edgeprefix.runtime.errors import DataError, TemplateError
 from edgeprefix.train import FrozenModel
 from edgeprefix.train.batches import Batches, collate, in_length_order, sample

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprefix.runtime.contracts.rows import read_rows
+from edgeprefix.cli.rows import read_rows
 from edgeprefix.runtime.errors import DataError
 
 
