@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from edgeprefix.runtime import Engine
+from edgeprefix.runtime import Engine, TemplateText
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
 from edgeprefix.runtime.generation.detokenizer import TextStream
 from edgeprefix.runtime.generation.stop_texts import StopTexts
@@ -58,7 +58,7 @@ def test_a_text_ends_before_a_stop_text_with_special_tokens(
     pieces: list[str], stops: list[str]
 ) -> None:
     """As a text that shows its special tokens would."""
-    ids = [token for piece in pieces for token in tokenizer().encode_piece(piece)]
+    ids = [token for piece in pieces for token in tokenizer().encode_piece(TemplateText(piece))]
     stream, texts, out = TextStream(tokenizer(), stops), StopTexts(stops, _special()), ""
     for count, token in enumerate(ids, start=1):
         assert texts.cut(ids[: count - 1], tokenizer().decode) is None
