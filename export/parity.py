@@ -164,9 +164,7 @@ class ParityReport:
     @property
     def exact_bound(self) -> float:
         """Largest |Δ| over the largest |logit| of `exact`."""
-        bound = BOUNDS["fp16" if self.cache == "float16" else "fp32"].relative
-        assert bound is not None
-        return bound
+        return _EXACT_HALF if self.cache == "float16" else _EXACT
 
     @property
     def passed(self) -> bool:
@@ -238,6 +236,11 @@ class ParityReport:
 ROUNDED_BOUNDS = Bounds(kl=0.02, noise=0.2)
 """Against torch on the same rounded weights: what is left is the rounding of activations to 8 bits,
 and of an int8 cache.
+"""
+
+_EXACT, _EXACT_HALF = 3e-4, 5e-2
+"""Where nothing is rounded on the way: three times fp32's, since what an int8 cache takes is larger
+than text. Measured are 1e-6, in the worst architecture (Gemma 4) 9e-5; a wrong graph makes 1e-2.
 """
 
 BOUNDS: Mapping[str, Bounds] = {

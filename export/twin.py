@@ -20,7 +20,6 @@ from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, Manifest
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
 
-_CACHE_NAMES = ("past_key_values.", "present.")
 _CACHE_ATTRIBUTES = ("k_quant_type", "v_quant_type", "kv_cache_bit_width")
 _SCALES = slice(12, 14)  # places of k_scale and v_scale among the inputs of GroupQueryAttention
 _EXACT = 1  # accuracy_level of MatMulNBits: activations stay in fp32
@@ -34,12 +33,12 @@ def open_twin(bundle: str | Path, manifest: Manifest, size: CacheSize) -> SlotDe
     for node in nodes_of(model):
         if node.op_type == "MatMulNBits":
             _set_exact(node)
-        elif node.op_type == "GroupQueryAttention":
-            _unround_cache(node)
-    for value in (*model.graph.input, *model.graph.output):
-        kind = value.type.tensor_type
-        if value.name.startswith(_CACHE_NAMES) and kind.elem_type == TensorProto.INT8:
-            kind.elem_type = TensorProto.FLOAT
+    for node in _attentions(model):
+        _unround_cache(node)
+    kept = {name for node in _attentions(model) for name in (*node.input[3:5], *node.output[1:3])}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        if value.name in kept and value.type.tensor_type.elem_type == TensorProto.INT8:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
     plain = "float32" if manifest.cache_dtype == "int8" else manifest.cache_dtype
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / GRAPH_FILE).write_bytes(model.SerializeToString())
@@ -63,6 +62,10 @@ def _named_as_they_lie(model: onnx.ModelProto, folder: Path) -> Path:
                 target = (folder / entry.value).resolve()
                 entry.value, place = target.name, target.parent
     return place
+
+
+def _attentions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in nodes_of(model) if node.op_type == "GroupQueryAttention"]
 
 
 def _set_exact(node: onnx.NodeProto) -> None:

@@ -22,7 +22,7 @@ LONGEST_TEXT = 2048
 
 _TOKENS = 12  # of text behind the prefix
 _SHARE = 8  # an eighth of the window lies beyond it
-_LARGEST_BYTES = 2 << 30  # of made-up keys and values; only the attributes are compared above
+_LARGEST_BYTES = 2 << 30  # of made-up keys and values
 
 
 def wide_windows(layers: Sequence[LayerShape], limit: int) -> list[int]:
@@ -37,7 +37,7 @@ def rows_beyond(
     """A row for each wide window: a few tokens behind a prefix that reaches beyond it."""
     for window in wide_windows(layers, limit):
         length = min(window + window // _SHARE, limit - _TOKENS)
-        if _bytes(layers, length) <= _LARGEST_BYTES:
+        if fits(layers, length):
             states = reference.random_states(tokens, length, seed=window)
             yield Row(tokens[:_TOKENS], _marked(states, length - window + 1))
 
@@ -70,5 +70,9 @@ def _marked(states: States, hidden: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return marked
 
 
-def _bytes(layers: Sequence[LayerShape], length: int) -> int:
-    return sum(2 * 4 * layer.kv_heads * layer.head_size * length for layer in layers)
+def fits(layers: Sequence[LayerShape], length: int) -> bool:
+    """Whether so many positions of keys and values may be made up; above, windows are only read off
+    the graph.
+    """
+    size = sum(2 * 4 * layer.kv_heads * layer.head_size * length for layer in layers)
+    return size <= _LARGEST_BYTES

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprefix.export.adopt.signature import Signature
+from edgeprefix.export.windows import fits
 from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.contracts.past_graph import (
     BRANCH,
@@ -34,7 +35,6 @@ Array = npt.NDArray[Any]
 States = list[Array]
 
 _PAST_LENGTH, _TOKENS, _PADDING = 9, 4, 37
-_WIDE = 2048  # windows from here on are not exceeded in a trial
 # Spread of the difference over the spread of the logits, up to which two ways of running a token
 # count as one. Graphs of 8 bits may quantise activations for the whole run (MatMulInteger), so that
 # tokens fed together are rounded otherwise than alone.
@@ -58,10 +58,9 @@ def rehearse(
     """
     trial = _Trial(path, signature, layers)
     trial.require_empty_past()
-    windows = [
-        layer.window for layer in layers if layer.window is not None and layer.window < _WIDE
-    ]
-    trial.require_growth(max([_PAST_LENGTH, *(window + 3 for window in windows)]))
+    windows = [layer.window + 3 for layer in layers if layer.window is not None]
+    passed = [length for length in windows if fits(layers, length)]
+    trial.require_growth(max([_PAST_LENGTH, *passed]))
     return PastGraph(
         exporter=exporter,
         cache=signature.cache,

@@ -19,6 +19,8 @@ _ACCURACY_LEVEL = (
     4  # activations are rounded to int8 block by block, which the fast CPU kernels need
 )
 
+_REPLACING = {"Where": 1, "ScatterND": 0}  # which input is kept where nothing is replaced
+
 
 class QuantiseWeightsPass(ir.passes.InPlacePass):
     """Projections, the vocabulary projection and tables of token embeddings, each as
@@ -116,11 +118,13 @@ def _is_head(node: ir.Node) -> bool:
 
 
 def _is_token_ids(value: ir.Value | None) -> bool:
-    """The graph's input_ids, as they are or with those that a table lacks replaced (Gemma 3n)."""
+    """The graph's input_ids, as they are or with those that a table lacks replaced (Gemma 3n), or
+    those that stand for images (Gemma 3).
+    """
     source = source_of(value)
     chosen = None if source is None else source.producer()
-    if chosen is not None and chosen.op_type == "Where":
-        source = source_of(chosen.inputs[1])
+    if chosen is not None and chosen.op_type in _REPLACING:
+        source = source_of(chosen.inputs[_REPLACING[chosen.op_type]])
     return source is not None and source.is_graph_input() and source.name == "input_ids"
 
 

@@ -50,6 +50,6 @@ def test_every_fault_is_found(kind: str, gemma: Exported, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", ["gpt2", "qwen3", "gpt_oss", "cohere2"])
+@pytest.mark.parametrize("model_type", ["gpt2", "qwen3", "gpt_oss", "cohere2", "gemma3"])
 def test_every_fault_is_found_in_others(model_type: str, tmp_path: Path) -> None:
     check_every_fault(exported(model_type), "int4+int8", tmp_path)
