@@ -115,11 +115,11 @@ def test_what_is_no_id_is_refused_by_training_and_export_alike(
 
 
 def add_tokens(folder: Path, count: int) -> int:
-    """Adds special tokens <|+0|>, <|+1|>, …; gives the id of the first."""
+    """Adds the tokens <|+0|>, <|+1|>, …; gives the id of the first."""
     file = folder / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(file))
     first = tokenizer.get_vocab_size()
-    tokenizer.add_special_tokens([f"<|+{number}|>" for number in range(count)])
+    tokenizer.add_tokens([f"<|+{number}|>" for number in range(count)])
     tokenizer.save(str(file))
     return int(first)
 
