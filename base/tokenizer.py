@@ -5,8 +5,6 @@ Training encodes with it and a bundle ships it, so that both mean the same ids.
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,8 @@ from transformers import AutoTokenizer
 
 from edgeprefix.base.quiet import first_line, quiet_transformers
 from edgeprefix.runtime.contracts.files import read_json
-from edgeprefix.runtime.errors import CheckpointError
-
-logger = logging.getLogger(__name__)
+from edgeprefix.runtime.contracts.tokenizer_rules import within_vocabulary
+from edgeprefix.runtime.errors import BundleError, CheckpointError
 
 TOKENIZER_FILE = "tokenizer.json"
 _OLDER_FILES = (
@@ -72,32 +69,21 @@ def _remedy(older: str) -> str:
 
 
 def fitted(tokenizer: Tokenizer, rows: int, *, name: str) -> Tokenizer:
-    """The tokenizer without added tokens that an embedding of `rows` has no row for.
+    """The tokenizer without added tokens that an embedding of `rows` has no row for, as the runtime
+    has it (Gemma 3 declares one for images that its text models lack); with a warning.
 
-    The model cannot read such a token (Gemma 3 declares one for images that its text models lack):
-    its text is then encoded as any other text. Raises CheckpointError when the vocabulary itself
-    goes beyond the embedding, or when a token that the tokenizer adds to every text does.
+    Raises CheckpointError when the vocabulary itself goes beyond the embedding, or when a token
+    that the tokenizer adds to every text does.
     """
-    content = json.loads(tokenizer.to_str())
-    entries = content.get("added_tokens") or []
-    beyond = [entry["content"] for entry in entries if entry["id"] >= rows]
-    size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    if size <= rows:
-        return tokenizer
-    always = set(tokenizer.encode("").tokens) & set(beyond)
-    if always or max(tokenizer.get_vocab(with_added_tokens=False).values(), default=-1) >= rows:
+    try:
+        return within_vocabulary(tokenizer, rows)
+    except BundleError as error:
+        size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         raise CheckpointError(
             f"base {name}: its tokenizer knows {size:,} ids, its embedding has {rows:,} rows; they "
             "do not belong together: take the tokenizer of this very model, or resize the model "
             "(resize_token_embeddings) and save it again"
-        )
-    content["added_tokens"] = [entry for entry in entries if entry["id"] < rows]
-    logger.warning(
-        "base %s: its embedding has %s rows, and none for %d added tokens of its tokenizer, such "
-        "as %s; they are left out, and their text is encoded like any other",
-        name, f"{rows:,}", len(beyond), beyond[0],
-    )  # fmt: skip
-    return Tokenizer.from_str(json.dumps(content))
+        ) from error
 
 
 def special_tokens(folder: Path) -> dict[str, str]:

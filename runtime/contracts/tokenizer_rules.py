@@ -51,7 +51,8 @@ def within_vocabulary(tokenizer: Tokenizer, vocabulary: int) -> Tokenizer:
         for token, added in tokenizer.get_added_tokens_decoder().items()
         if token >= vocabulary
     }
-    size = tokenizer.get_vocab_size(with_added_tokens=False)
+    # By the largest id, not by their number: a vocabulary may have gaps
+    size = max(tokenizer.get_vocab(with_added_tokens=False).values(), default=-1) + 1
     if size > vocabulary or not beyond.keys().isdisjoint(tokenizer.encode("").ids):
         raise BundleError(
             f"the tokenizer knows {max(size, *beyond, 0):,} ids, the base {vocabulary:,}: they do "
