@@ -18,7 +18,7 @@ from edgeprefix.train.cli import _Display
 
 HOSTILE = "[/INST] [red] :smile: [link=x]"
 PROJECT = Path(__file__).parents[2]
-PACKAGES = ("base", "train", "export", "runtime", "page", "demo", "benchmarks/bench")
+PACKAGES = ("base", "train", "export", "runtime", "cli", "page", "demo", "benchmarks/bench")
 
 
 def markup_calls(path: Path) -> list[str]:
