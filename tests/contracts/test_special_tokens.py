@@ -246,6 +246,14 @@ def test_a_tokenizer_of_another_base_is_refused() -> None:
         TextTokenizer(begins, end_ids=(), vocabulary=size - 4)
 
 
+def test_an_id_beyond_the_base_among_few_entries() -> None:
+    library = Tokenizer(models.WordLevel({"a": 0, "b": 7}, "a"))
+    tokenizer = TextTokenizer(library, end_ids=(), vocabulary=4)
+    assert tokenizer.encode_piece("a") == [0]
+    with pytest.raises(RequestError, match="the text has token 7 .* the base knows 0 … 3"):
+        tokenizer.encode_piece("b")
+
+
 def test_ids_that_no_entry_has() -> None:
     library = FAMILIES["byte_level"]()
     size = library.get_vocab_size()
