@@ -4,6 +4,8 @@ nothing is ever read as markup: `[/INST]` and `:warning:` come out as they are.
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.progress import TextColumn
 from rich.style import StyleType
@@ -13,9 +15,18 @@ _CONTROL = {
 }
 
 
+class _Terminal(Console):
+    """Texts are not wrapped here: a terminal does that itself, and a log keeps a path whole."""
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **how: Any) -> None:
+        if soft_wrap is None:
+            soft_wrap = all(isinstance(one, str) for one in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **how)
+
+
 def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console for a command's messages and tables; styles are given apart from the text."""
-    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+    return _Terminal(stderr=stderr, quiet=quiet, markup=False, emoji=False)
 
 
 def text_column(form: str = "{task.description}", style: StyleType = "none") -> TextColumn:
