@@ -4,6 +4,7 @@ line by line.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgeprefix.runtime.contracts.manifest import Manifest
 from edgeprefix.runtime.contracts.prompt import unescaped
 from edgeprefix.runtime.decoding.cache_plan import CachePlan
 from edgeprefix.runtime.engine import Engine
+from edgeprefix.runtime.errors import DataError
 
 Bundle = Annotated[
     Path, typer.Argument(help="Folder that `export decoder` wrote.", metavar="BUNDLE")
@@ -112,3 +114,21 @@ def progress_bar() -> Progress:
         transient=True,
         disable=not errors.is_terminal,
     )
+
+
+def read_standard_input(instead: str) -> str:
+    """All text of standard input, line ends as `\\n`. Raises DataError when it is closed or is no
+    text in its encoding; `instead` is what to type then.
+    """
+    if sys.stdin is None:
+        raise DataError(f"standard input is closed; give the text with {instead}")
+    encoding = sys.stdin.encoding or "utf-8"
+    try:
+        text = sys.stdin.buffer.read().decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"standard input is no {encoding.upper()} text: byte {error.start} is "
+            f"0x{error.object[error.start]:02x}; convert it (iconv), or set PYTHONIOENCODING to "
+            "its encoding"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

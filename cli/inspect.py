@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from rich.table import Table
 
 from edgeprefix.cli.common import TrustedKeyFiles
-from edgeprefix.cli.terminal import printable, terminal
+from edgeprefix.cli.terminal import print_json, printable, terminal
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix, read_prefix_bytes, read_signature
 from edgeprefix.runtime.contracts.signature import TrustedKeys
@@ -46,7 +45,7 @@ def inspect(
     else:
         raise FileFormatError(f"{path} does not exist; give a prefix file or a bundle folder")
     if as_json:
-        typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        print_json(facts, indent=2)
     else:
         _print(path, facts)
 

@@ -17,6 +17,7 @@ import typer
 from edgeprefix.cli.rows import Row
 from edgeprefix.cli.terminal import terminal
 from edgeprefix.runtime.contracts.files import output_errors, sha256_of_file, write_atomic
+from edgeprefix.runtime.contracts.locks import only_writer
 from edgeprefix.runtime.contracts.manifest import MANIFEST_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import read_prefix_bytes
 from edgeprefix.runtime.contracts.strict_json import read_document
@@ -72,8 +73,8 @@ class ResultFile:
         force: bool = False,
         job: Mapping[str, Any] | None = None,
     ) -> None:
-        """`job` is `describe_job`'s. Raises OutputError when FILE is there already, cannot be
-        written, or (`resume`) another job was interrupted.
+        """`job` is `describe_job`'s. Raises OutputError when FILE is there already, is being
+        written by another job, cannot be written, or (`resume`) another job was interrupted.
         """
         if path.is_dir() or (path.exists() and not force):
             raise OutputError(
@@ -82,8 +83,9 @@ class ResultFile:
         self._path, self._partial = path, path.with_name(path.name + ".partial")
         self._job_file = path.with_name(path.name + ".job.partial")
         self._served = 0
-        with output_errors(path):
+        with output_errors(path), contextlib.ExitStack() as alone:
             path.parent.mkdir(parents=True, exist_ok=True)
+            alone.enter_context(only_writer(path))  # two jobs would mix their rows
             self.rows = _mend(self._partial) if resume else []
             """What an interrupted job had written."""
             if self.rows:
@@ -92,6 +94,7 @@ class ResultFile:
                 self._partial.unlink(missing_ok=True)
             write_atomic(self._job_file, json.dumps(job or {}).encode())
             self._file: TextIO = open(self._partial, "a", encoding="utf-8")  # noqa: SIM115
+            self._alone = alone.pop_all()  # until the job ends
 
     @property
     def done(self) -> int:
@@ -129,6 +132,10 @@ class ResultFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._alone:
+            self._end(kind)
+
+    def _end(self, kind: type[BaseException] | None) -> None:
         if kind is None:
             with output_errors(self._path):
                 os.fsync(self._file.fileno())

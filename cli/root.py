@@ -8,8 +8,11 @@ installed says what to type. Exit codes: 0 fine, 1 the job failed, 2 wrong usage
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import logging
+import os
+import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, NoReturn
@@ -17,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from edgeprefix.runtime.errors import EdgePrefixError, MissingExtraError
+from edgeprefix.runtime.errors import EdgePrefixError, MissingExtraError, OutputError
 from edgeprefix.runtime.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -104,16 +107,57 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # a terminal of few characters ends no job
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    _unwind_when_ended()
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush_output()
     except EdgePrefixError as error:
         _fail(str(error))
     except OSError as error:  # of a path that the user gave, and no command foresaw
-        where = "" if error.filename is None else f"{error.filename}: "
+        place = error.filename or ("standard output" if error.errno == errno.ENOSPC else None)
+        where = "" if place is None else f"{place}: "
+        _drop_output()
         _fail(f"{where}{error.strerror or error}", error)
     except UnicodeError as error:
         _fail(f"text that is no UTF-8, or holds half a character: {error}", error)
     sys.exit(0)
+
+
+def _unwind_when_ended() -> None:
+    """SIGTERM (an orchestrator's, `kill`'s) and SIGHUP (a closed terminal) leave through every
+    `finally`, as Ctrl-C does: half-made folders are removed. What the caller ignores stays so.
+    """
+
+    def end(number: int, _: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not cut the clearing up short
+        raise SystemExit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+
+
+def _flush_output() -> None:
+    """Raises OutputError when standard output does not take what was printed (a full disk)."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        raise OutputError(f"standard output: {error.strerror}") from error
+
+
+def _drop_output() -> None:
+    """Nothing more goes to a standard output that takes nothing: Python would flush once more at
+    its end, and print a traceback.
+    """
+    if sys.stdout is not None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
 
 
 def _fail(message: str, unforeseen: Exception | None = None) -> NoReturn:

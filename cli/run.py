@@ -4,7 +4,6 @@ of rows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from edgeprefix.cli.common import (
     errors,
     open_engine,
     progress_bar,
+    read_standard_input,
 )
 from edgeprefix.cli.flags import flags_from
 from edgeprefix.cli.results import (
@@ -35,6 +35,7 @@ from edgeprefix.cli.results import (
     served,
 )
 from edgeprefix.cli.rows import Row, read_rows
+from edgeprefix.cli.terminal import print_json
 from edgeprefix.runtime.contracts.prompt import template_fields, unescaped
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.prepare import AS_IT_IS
@@ -87,6 +88,7 @@ def run(
         raise typer.BadParameter("--logprobs are for --input with --json")
     if "stop" in settings:
         settings = {**settings, "stop": tuple(map(unescaped, settings["stop"]))}
+    text = read_standard_input("--input TEXT") if text == "-" else text
     rows = [] if data is None else read_rows(data, required=())
     require_free(rows, ("output", "finish_reason", "others"))
     job = (
@@ -111,8 +113,7 @@ def run(
         if results is not None:
             failures = _run_rows(engine, task, rows, results, template=template, settings=settings)
         elif text is not None:
-            prompt = typer.get_text_stream("stdin").read() if text == "-" else text
-            _run_text(engine, task, prompt, as_json=as_json, template=template, settings=settings)
+            _run_text(engine, task, text, as_json=as_json, template=template, settings=settings)
     if results is not None:
         errors.print(f"{len(rows)} rows written to {out}", style="green")
         failures.tell(len(rows))
@@ -130,7 +131,7 @@ def _run_text(
     if as_json or settings.get("beams", 1) > 1 or settings.get("n", 1) > 1:
         completion = engine.generate(prompt, task=task, template=template, **settings)
         if as_json:
-            typer.echo(json.dumps(_described(engine, completion), ensure_ascii=False))
+            print_json(_described(engine, completion))
             return
         for one in (completion, *completion.alternatives):
             typer.echo(one.text)

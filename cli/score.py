@@ -4,7 +4,6 @@ right.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -36,7 +35,7 @@ from edgeprefix.cli.results import (
     served,
 )
 from edgeprefix.cli.rows import Row, read_rows
-from edgeprefix.cli.terminal import terminal
+from edgeprefix.cli.terminal import print_json, terminal
 from edgeprefix.runtime.contracts.prompt import template_fields
 from edgeprefix.runtime.engine import Engine
 from edgeprefix.runtime.engine.prepare import AS_IT_IS
@@ -201,7 +200,7 @@ def _print(counts: Counter[tuple[str, str]], *, failed: int, as_json: bool) -> N
                 a: {b: counts[a, b] for b in labels if counts[a, b]} for a in labels if rows[a]
             },
         }
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
         return
     terminal().print(_table(counts, labels, rows))
     typer.echo(f"accuracy {right / total:.4f} ({right} of {total} rows)")

@@ -4,8 +4,12 @@ nothing is ever read as markup: `[/INST]` and `:warning:` come out as they are.
 
 from __future__ import annotations
 
+import codecs
+import json
+import sys
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import TextColumn
 from rich.style import StyleType
@@ -39,3 +43,12 @@ def printable(text: str) -> str:
     change what was printed before, are shown as `\\x1b`.
     """
     return text.translate(_CONTROL)
+
+
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """Prints a JSON value. What standard output's encoding may lack is escaped as JSON has it: a
+    reader gets the same value.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    whole = codecs.lookup(encoding).name == "utf-8"
+    typer.echo(json.dumps(value, ensure_ascii=not whole, indent=indent))

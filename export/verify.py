@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,8 @@ from edgeprefix.base import Base, load_base
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.rounding import FORMATS
 from edgeprefix.export.left_out import Errors, errors_without, layers_left_out
-from edgeprefix.export.parity import ParityReport, bounds_of, compare
-from edgeprefix.export.reference import Array, Reference, Row, States, some_tokens
+from edgeprefix.export.parity import CaseReport, ParityReport, bounds_of, compare
+from edgeprefix.export.reference import Array, Ids, Reference, Row, States, some_tokens
 from edgeprefix.export.stored import find_stored, stored_weights
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.twin import open_twin
@@ -77,9 +78,8 @@ def verify(
     return graph_side(bundle, manifest, expected)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Expected:
-    """Rows of text over prefixes, and what torch makes of them."""
+class Rows(NamedTuple):
+    """Everything that is fed to both sides."""
 
     plain: Row
     prefixed: Row
@@ -87,12 +87,32 @@ class Expected:
     tasks: tuple[tuple[str, Row], ...]
     """Trained prefixes that the bundle is made for, by name."""
     long: Row
+    large: Row
+    """Behind a prefix as large as trained ones are: scores as theirs, at which a cap shows."""
     beyond: tuple[Row, ...]
     """Behind prefixes that reach beyond the widest windows."""
+
+    @property
+    def exact(self) -> tuple[Row, ...]:
+        """What the graph is fed once more when nothing is rounded on the way."""
+        return (self.long, self.large, *self.beyond)
+
+    @property
+    def all(self) -> tuple[Row, ...]:
+        """Every one of them."""
+        trained = (row for _, row in self.tasks)
+        return (self.plain, self.prefixed, *self.mixed, *trained, *self.exact)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Expected:
+    """Rows of text over prefixes, and what torch makes of them."""
+
+    rows: Rows
     logits: Logits
     stored: Logits | None
-    """Of the long row and those beyond, with the weights as the bundle holds them; None when they
-    are not rounded, or how is not known.
+    """Of `rows.exact`, with the weights as the bundle holds them; None when they are not rounded,
+    or how is not known.
     """
     without: Errors
     """What torch lacks without each layer, where `stored` is not known."""
@@ -106,11 +126,6 @@ class Expected:
     def of(self, row: Row) -> list[Array]:
         """Torch's logits of a row."""
         return self.logits[id(row)]
-
-    @property
-    def exact(self) -> Logits:
-        """What the graph must compute when nothing is rounded on the way."""
-        return self.logits if self.stored is None else self.stored
 
 
 def torch_side(
@@ -126,40 +141,54 @@ def torch_side(
     `prefix` stands in the place of a random one; `tasks` are compared besides.
     """
     with quiet_transformers():
-        reference, limit = Reference(base), manifest.max_positions
+        reference = Reference(base)
         layers = tuple(layer.shape for layer in survey_layers(base.model))
-        tokens = some_tokens(base, _long(manifest))
         scales = load_scales(bundle, layers) if manifest.cache_dtype == "int8" else None
-        stretch = 1.0 if scales is None else _STRETCH
-        states, other = (
-            _within(scales, reference.random_states(tokens, length, seed=seed, stretch=stretch))
-            for length, seed in ((_PREFIX_LENGTH, 1), (_OTHER_LENGTH, 2))
-        )
-        if prefix is not None:
-            states = _fitting(prefix, limit)
-        prompt = tokens[: min(40, limit // 3)]
-        plain, prefixed = Row(prompt, None), Row(prompt, states)
-        mixed = (Row(tokens[3:12], other), Row(tokens[3:20], None), Row(tokens[3:26], states))
-        trained = tuple((task.name, Row(prompt, _fitting(task, limit))) for task in tasks)
-        long = Row(tokens[: limit - states[0][0].shape[1]], states)
-        beyond = tuple(
-            Row(row.tokens, _within(scales, row.states))
-            for row in rows_beyond(reference, layers, limit, tokens)
-        )
-        rows = (plain, prefixed, *mixed, *(row for _, row in trained), long, *beyond)
-        logits = {id(row): reference.logits(row) for row in rows}
-        stored, strangers = _with_own_weights(bundle, manifest, base, reference, (long, *beyond))
+        tokens = some_tokens(base, _long(manifest))
+        rows = _rows(reference, manifest, tokens, scales, prefix=prefix, tasks=tasks)
+        logits = {id(row): reference.logits(row) for row in rows.all}
+        stored, strangers = _with_own_weights(bundle, manifest, base, reference, rows.exact)
         without: Errors = []
         if stored is None and manifest.precision in FORMATS:
-            without = errors_without(base, reference, long, logits[id(long)])
-        return Expected(
-            plain=plain, prefixed=prefixed, mixed=mixed, tasks=trained, long=long, beyond=beyond,
-            logits=logits, stored=stored,
-            without=without,
-            strangers=strangers,
-            layers=layers,
-            cut=None if prefix is None or scales is None else cut_share(prefix.layers, scales),
-        )  # fmt: skip
+            without = errors_without(base, reference, rows.long, logits[id(rows.long)])
+    return Expected(
+        rows=rows,
+        logits=logits,
+        stored=stored,
+        without=without,
+        strangers=strangers,
+        layers=layers,
+        cut=None if prefix is None or scales is None else cut_share(prefix.layers, scales),
+    )
+
+
+def _rows(
+    reference: Reference,
+    manifest: Manifest,
+    tokens: Ids,
+    scales: Sequence[LayerScales] | None,
+    *,
+    prefix: Prefix | None,
+    tasks: Sequence[Prefix],
+) -> Rows:
+    limit, stretch = manifest.max_positions, 1.0 if scales is None else _STRETCH
+    states, other = (
+        _within(scales, reference.random_states(tokens, length, seed=seed, stretch=stretch))
+        for length, seed in ((_PREFIX_LENGTH, 1), (_OTHER_LENGTH, 2))
+    )
+    if prefix is not None:
+        states = _fitting(prefix, limit)
+    prompt = tokens[: min(40, limit // 3)]
+    large = reference.random_states(tokens, _PREFIX_LENGTH, seed=3, stretch=_STRETCH)
+    return Rows(
+        plain=Row(prompt, None),
+        prefixed=Row(prompt, states),
+        mixed=(Row(tokens[3:12], other), Row(tokens[3:20], None), Row(tokens[3:26], states)),
+        tasks=tuple((task.name, Row(prompt, _fitting(task, limit))) for task in tasks),
+        long=Row(tokens[: limit - states[0][0].shape[1]], states),
+        large=Row(prompt, large),
+        beyond=tuple(rows_beyond(reference, manifest.layers, limit, tokens)),
+    )
 
 
 def _with_own_weights(
@@ -184,51 +213,65 @@ def _with_own_weights(
 
 def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> ParityReport:
     """Feeds the same texts to the bundle's graph in every way that the engine has, and compares."""
-    decoder = open_decoder(bundle, manifest, CacheSize(rows=3, capacity=_longest(expected)))
-    cases = [compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected)]
-    long = _fed(decoder, expected.long, _chunks(len(expected.long.tokens)))
+    rows = expected.rows
+    trained = (row for _, row in rows.tasks)
+    decoder = open_decoder(
+        bundle, manifest, CacheSize(rows=3, capacity=_longest([*rows.mixed, rows.long, *trained]))
+    )
+    cases = tuple(
+        compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected)
+    )
+    long = _fed(decoder, rows.long, _chunks(len(rows.long.tokens)))
     del decoder  # before its weights are opened once more
-    rounded = exact = None
+    rounded, exact = None, _exact(bundle, manifest, expected)
     if expected.stored is not None:
-        rounded = compare("rounded", long, expected.stored[id(expected.long)])
-    if expected.stored is not None or manifest.cache_dtype == "int8":
-        rows = (expected.long, *expected.beyond)
-        exact = compare("exact", *_beyond(open_twin, bundle, manifest, expected, rows))
-    elif expected.beyond:
-        rows = expected.beyond
-        cases.append(compare("window", *_beyond(open_decoder, bundle, manifest, expected, rows)))
+        rounded = compare("rounded", long, expected.stored[id(rows.long)])
+    if exact is None and rows.beyond:
+        got = _one_by_one(open_decoder, bundle, manifest, rows.beyond)
+        cases += (compare("window", got, [row for r in rows.beyond for row in expected.of(r)]),)
     return ParityReport(
         precision=manifest.precision,
         cache=manifest.cache_dtype,
         bounds=bounds_of(manifest.precision, manifest.cache_dtype, rounded=rounded is not None),
-        cases=tuple(cases),
+        cases=cases,
         rounded=rounded,
         exact=exact,
         faults=(
             *(window_faults(bundle, expected.layers) if manifest.graph is None else ()),
             *expected.strangers,
-            *layers_left_out(expected.without, long, expected.of(expected.long)),
+            *layers_left_out(expected.without, long, expected.of(expected.rows.long)),
         ),
         cut=expected.cut,
     )
 
 
-def _beyond(
+def _exact(bundle: str | Path, manifest: Manifest, expected: Expected) -> CaseReport | None:
+    """The graph with nothing rounded on the way, beside torch on the same weights. None for fp16,
+    which rounds throughout, and where the weights are not known.
+    """
+    opened, wanted = open_twin, expected.stored
+    if manifest.precision == "fp32":
+        wanted = expected.logits
+        opened = open_twin if manifest.cache_dtype == "int8" else open_decoder
+    if wanted is None:
+        return None
+    rows = expected.rows.exact
+    got = _one_by_one(opened, bundle, manifest, rows)
+    return compare("exact", got, [logits for row in rows for logits in wanted[id(row)]])
+
+
+def _one_by_one(
     opened: Callable[[str | Path, Manifest, CacheSize], SlotDecoder],
     bundle: str | Path,
     manifest: Manifest,
-    expected: Expected,
     rows: Sequence[Row],
-) -> tuple[list[Array], list[Array]]:
-    """Logits of the graph over some rows, one after the other, and those that it must have."""
-    longest = max(row.prefix_length + len(row.tokens) for row in rows)
-    decoder = opened(bundle, manifest, CacheSize(rows=1, capacity=longest))
-    got = [logits for row in rows for logits in _fed(decoder, row, _chunks(len(row.tokens)))]
-    return got, [logits for row in rows for logits in expected.exact[id(row)]]
+) -> list[Array]:
+    """The graph's logits [V] of every token of some rows."""
+    decoder = opened(bundle, manifest, CacheSize(rows=1, capacity=_longest(rows)))
+    return [logits for row in rows for logits in _fed(decoder, row, _chunks(len(row.tokens)))]
 
 
-def _longest(expected: Expected) -> int:
-    rows = (expected.prefixed, expected.long, *expected.mixed, *(row for _, row in expected.tasks))
+def _longest(rows: Sequence[Row]) -> int:
     return max(row.prefix_length + len(row.tokens) for row in rows)
 
 
@@ -239,9 +282,8 @@ def _long(manifest: Manifest) -> int:
     return min(manifest.max_positions - _PREFIX_LENGTH, max([_LONG, *passed]))
 
 
-def _within(scales: Sequence[LayerScales] | None, states: States | None) -> States:
+def _within(scales: Sequence[LayerScales] | None, states: States) -> States:
     """States cut to what an int8 cache holds: the engine loads no others."""
-    assert states is not None
     if scales is None:
         return states
 
@@ -258,21 +300,18 @@ def _cases(
     decoder: SlotDecoder, expected: Expected
 ) -> Iterator[tuple[str, list[Array], list[Array]]]:
     """Name, the graph's logits, torch's logits."""
-    plain, mixed, size = expected.plain, expected.mixed, len(expected.plain.tokens)
+    rows, of = expected.rows, expected.of
+    size = len(rows.plain.tokens)
     one_by_one = [size - _DECODE_STEPS, *[1] * _DECODE_STEPS]
-    yield "prefill", _fed(decoder, plain, [size]), expected.of(plain)
-    yield "chunks", _fed(decoder, plain, [size // 3, size - size // 3]), expected.of(plain)
-    yield "decode", _fed(decoder, plain, one_by_one), expected.of(plain)
-    yield "prefix", _fed(decoder, expected.prefixed, one_by_one), expected.of(expected.prefixed)
-    for name, row in expected.tasks:
-        yield f"task {name}"[:_NAME], _fed(decoder, row, one_by_one), expected.of(row)
-    wanted = [logits for row in mixed for logits in expected.of(row)[-_DECODE_STEPS:]]
-    yield "rows", _batched(decoder, mixed), wanted
-    yield (
-        "long",
-        _fed(decoder, expected.long, _chunks(len(expected.long.tokens))),
-        expected.of(expected.long),
-    )
+    yield "prefill", _fed(decoder, rows.plain, [size]), of(rows.plain)
+    yield "chunks", _fed(decoder, rows.plain, [size // 3, size - size // 3]), of(rows.plain)
+    yield "decode", _fed(decoder, rows.plain, one_by_one), of(rows.plain)
+    yield "prefix", _fed(decoder, rows.prefixed, one_by_one), of(rows.prefixed)
+    for name, row in rows.tasks:
+        yield f"task {name}"[:_NAME], _fed(decoder, row, one_by_one), of(row)
+    wanted = [logits for row in rows.mixed for logits in of(row)[-_DECODE_STEPS:]]
+    yield "rows", _batched(decoder, rows.mixed), wanted
+    yield "long", _fed(decoder, rows.long, _chunks(len(rows.long.tokens))), of(rows.long)
 
 
 def _fed(decoder: SlotDecoder, row: Row, sizes: Sequence[int]) -> list[Array]:

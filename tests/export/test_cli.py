@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,3 +70,17 @@ def test_verify_exits_1_when_a_bound_is_broken(
     result = runner.invoke(verify_app, [str(llama_bundle("fp32")), "--base", str(llama_base)])
     assert result.exit_code == 1
     assert "FAILED" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+def test_an_export_that_is_ended_leaves_nothing(llama_base: Path, tmp_path: Path) -> None:
+    """SIGTERM, as an orchestrator sends it, goes through every `finally`."""
+    out = tmp_path / "bundles" / "bundle"
+    command = ["export", "decoder", str(llama_base), "--out", str(out)]
+    with subprocess.Popen([sys.executable, "-m", "edgeprefix.cli.root", *command]) as export:
+        while export.poll() is None and not list(out.parent.glob(".bundle.*.tmp")):
+            time.sleep(0.05)
+        export.terminate()
+    assert export.returncode == 128 + signal.SIGTERM
+    assert list(out.parent.iterdir()) == []

@@ -151,7 +151,7 @@ def wide() -> Exported:
     return exported("mistral", sliding_window=2048, max_position_embeddings=4096)
 
 
-@pytest.mark.parametrize("kind", ["fp32", "int4+int8"])
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "int4+int8"])
 def test_a_wide_window_is_passed(kind: str, wide: Exported, tmp_path: Path) -> None:
     """With a prefix instead of text. Without it in the graph, both the numbers and the comparison
     of attributes say so; with another one, at least the attributes do.
@@ -161,7 +161,7 @@ def test_a_wide_window_is_passed(kind: str, wide: Exported, tmp_path: Path) -> N
     expected = torch_side(right, manifest, wide[0])
     report = graph_side(right, manifest, expected)
     assert report.passed, report.to_text()
-    assert [row.prefix_length for row in expected.beyond] == [2048 + 256]
+    assert [row.prefix_length for row in expected.rows.beyond] == [2048 + 256]
 
     def drop(graph: ir.Graph) -> None:
         del attentions(graph)[0].attributes["local_window_size"]
