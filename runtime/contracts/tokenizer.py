@@ -172,14 +172,7 @@ class TextTokenizer:
         else:
             pairs = zip(found.ids, found.special_tokens_mask, strict=True)
             ids = [token for token, extra in pairs if not extra]
-        ids = _surrounded(ids, found) if around else ids
-        if self._vocabulary is not None and max(ids, default=0) >= self._vocabulary:
-            raise RequestError(
-                f"the text has token {max(ids)} in the base's tokenizer, the base knows 0 … "
-                f"{self._vocabulary - 1}; export the bundle again, from a checkpoint with its own "
-                "tokenizer"
-            )
-        return ids
+        return _surrounded(ids, found) if around else ids
 
     def _inert(self, text: str, found: Encoding, control: frozenset[int]) -> Iterator[Span]:
         """Where control tokens were found that no template wrote."""
