@@ -4,6 +4,8 @@ moved.
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,25 @@ def test_a_missing_kernel_is_told_by_its_type_not_by_words(bundle: Path, tmp_pat
     onnx.save(model, folder / "decoder.onnx")
     with pytest.raises(ProviderError, match="lacks a kernel that the graph needs"):
         open_graph(folder, manifest)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_bundle_of_links(llama_bundle: Path, tmp_path: Path) -> None:
+    """A hub's cache links graph and weights to files of one folder, which opens. Weights alone that
+    lie elsewhere are refused by ONNX Runtime, and the message says so: nothing is damaged.
+    """
+    manifest, blobs, bundle = Manifest.load(llama_bundle), tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    bundle.mkdir()
+    for name in ("decoder.onnx", "decoder.onnx.data"):
+        shutil.copy(llama_bundle / name, blobs / f"blob-{len(name)}")
+        (bundle / name).symlink_to(Path("../blobs") / f"blob-{len(name)}")
+    open_graph(bundle, manifest)
+    (bundle / "decoder.onnx").unlink()
+    shutil.copy(llama_bundle / "decoder.onnx", bundle)
+    with pytest.raises(BundleError, match="weights behind a link .* put the file itself") as found:
+        open_graph(bundle, manifest)
+    assert "again" not in str(found.value)
 
 
 def test_graph_that_is_missing_damaged_or_another(
