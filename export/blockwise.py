@@ -38,6 +38,11 @@ class BlockwiseWeight:
         return dims(self.source)[0 if self.transposed else 1]
 
     @property
+    def bits(self) -> int:
+        """4 or 8."""
+        return self.format.bits
+
+    @property
     def block(self) -> int:
         """Numbers that share a scale."""
         return self.format.block_for(self.K)
@@ -48,20 +53,29 @@ class BlockwiseWeight:
         return -(-self.K // self.block)
 
     @property
+    def has_zeros(self) -> bool:
+        """Whether there are zero points other than the middle step."""
+        return not self.format.symmetric
+
+    @property
     def packed_shape(self) -> tuple[int, int, int]:
         """[N, blocks, bytes of a block]."""
-        return self.N, self.blocks, self.block * self.format.bits // 8
+        return self.N, self.blocks, self.block * self.bits // 8
 
     @property
     def zeros_shape(self) -> tuple[int, int]:
         """[N, bytes of a column's zero points]."""
-        return self.N, -(-self.blocks * self.format.bits // 8)
+        return self.N, -(-self.blocks * self.bits // 8)
 
     def packed(self) -> Bytes:
         """The steps, [N, blocks, bytes of a block]. Scales and zero points are kept on the way."""
         packed, scales, zeros = self._quantised()
         self.__dict__["_small"] = (scales, zeros)
         return packed
+
+    def metadata(self) -> dict[str, str]:
+        """Nothing: whoever knows the format computes the numbers again."""
+        return {}
 
     def scales(self) -> Array:
         """[N, blocks]."""

@@ -22,6 +22,7 @@ from edgeprefix.export.generation_defaults import say_dropped_defaults
 from edgeprefix.export.passes import make_lean
 from edgeprefix.export.passes.cache import QuantiseCachePass
 from edgeprefix.export.passes.half import BeyondHalfError, beyond_half
+from edgeprefix.export.planned import Plan, with_tied_names
 from edgeprefix.export.positions import survey_positions
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
@@ -63,6 +64,7 @@ def export_decoder(
     precision: str = "fp32",
     cache: str | None = None,
     calibrate: Sequence[str | Path] = (),
+    rounding: Plan | None = None,
     force: bool = False,
     verify: bool = True,
     smoke: bool = False,
@@ -74,10 +76,12 @@ def export_decoder(
     GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
     Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. `calibrate` are
     what an int8 cache must hold besides ordinary text: prefix files, folders of them, and files of
-    rows. The bundle is compared with torch before it takes its place, unless `verify` is false;
-    with `smoke` a two-layer copy is exported and verified first. An existing bundle is replaced
-    only with `force`, and only by a whole one; any other folder stays. Raises CheckpointError,
-    ExportError, ParityError, OutputError, and what reading the files of `calibrate` raises.
+    rows. `rounding` says how weights are rounded, by name; with int8 and int4 those that it does
+    not name go to the nearest step. The bundle is compared with torch before it takes its place,
+    unless `verify` is false; with `smoke` a two-layer copy is exported and verified first. An
+    existing bundle is replaced only with `force`, and only by a whole one; any other folder stays.
+    Raises CheckpointError, ExportError, ParityError, OutputError, and what reading the files of
+    `calibrate` raises.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
     """
@@ -107,10 +111,11 @@ def export_decoder(
         layers, graph = build_graph(loaded, progress=progress)
         progress("quantise", 0.0)
         scales = measure_scales(loaded, calibration) if cache else None
+        plan = with_tied_names(rounding or {}, loaded.model)
         manifest = write_bundle(
             loaded,
             layers,
-            to_precision(graph, precision),
+            to_precision(graph, precision, plan),
             folder,
             precision=precision,
             scales=scales,

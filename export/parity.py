@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprefix.runtime.contracts.cache_scales import LARGEST_CUT
+from edgeprefix.runtime.contracts.manifest import AS_STORED
 
 Array = npt.NDArray[np.floating[Any]]
 
@@ -249,6 +250,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "fp16": Bounds(relative=5e-2, kl=1e-3),
     "int8": Bounds(kl=0.05, noise=0.3),
     "int4": Bounds(kl=0.5, noise=1.0),
+    AS_STORED: Bounds(kl=0.05, noise=0.3),  # the base's own numbers: activations are rounded
 }
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +70,13 @@ class Reference:
         out = self._run(row.tokens, row.states)
         return list(out.logits[0].float().numpy())
 
-    def rounded_weights(self, precision: str) -> contextlib.AbstractContextManager[None]:
-        """Within the block the base's weights are rounded as in a bundle of int8 or int4."""
-        return _rounded(self._model, precision)
+    def rounded_weights(
+        self, precision: str, *, but: Collection[nn.Module] = ()
+    ) -> contextlib.AbstractContextManager[None]:
+        """Within the block the base's weights, `but` those of some modules, are rounded as in a
+        bundle of int8 or int4.
+        """
+        return _rounded(self._model, precision, but)
 
     def random_states(
         self, tokens: Ids, length: int, *, seed: int, stretch: float = 1.0
@@ -144,12 +148,14 @@ def some_tokens(base: Base, count: int) -> Ids:
 
 
 @contextlib.contextmanager
-def _rounded(model: PreTrainedModel, precision: str) -> Iterator[None]:
+def _rounded(model: PreTrainedModel, precision: str, but: Collection[nn.Module]) -> Iterator[None]:
     """Within the block every weight that the exporter rounds is rounded while its module runs, and
     only then.
     """
     handles: list[Any] = []
     for weight in rounded_weights(model, FORMATS[precision]):
+        if weight.module in but:
+            continue
         if weight.role is Role.EMBEDDING:
             handles.append(weight.module.register_forward_hook(_RoundingRows(weight.format)))
         else:

@@ -10,6 +10,7 @@ rounding, and its bound is that of fp32.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from edgeprefix.base import Base, load_base
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.rounding import FORMATS
 from edgeprefix.export.left_out import Errors, errors_without, layers_left_out
+from edgeprefix.export.own_numbers import computing_with, planned_numbers
 from edgeprefix.export.parity import CaseReport, ParityReport, bounds_of, compare
 from edgeprefix.export.reference import Array, Ids, Reference, Row, States, some_tokens
-from edgeprefix.export.stored import find_stored, stored_weights
+from edgeprefix.export.stored import find_stored
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.twin import open_twin
 from edgeprefix.export.windows import LONGEST_TEXT, rows_beyond, window_faults
@@ -34,7 +36,7 @@ from edgeprefix.runtime.contracts.cache_scales import (
     cut_share,
     load_scales,
 )
-from edgeprefix.runtime.contracts.manifest import LayerShape, Manifest
+from edgeprefix.runtime.contracts.manifest import AS_STORED, LayerShape, Manifest
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
@@ -197,17 +199,20 @@ def _with_own_weights(
     """Torch's logits with the weights as the bundle rounds them, and what is wrong with those."""
     if manifest.precision not in FORMATS:
         return None, ()
-    if manifest.graph is None:
-        with reference.rounded_weights(manifest.precision):
-            return {id(row): reference.logits(row) for row in rows}, ()
-    stored = find_stored(bundle, base.model)  # another exporter's
-    if stored is None:
-        return None, ()
+    own = planned_numbers(bundle, base.model)
+    if manifest.graph is not None:  # another exporter's
+        found = find_stored(bundle, base.model)
+        if found is None:
+            return None, ()
+        own = found
     strangers = tuple(
         f"its weight {name} is none of the base's: the graph itself is wrong"
-        for name in stored.strangers
+        for name in own.strangers
     )
-    with stored_weights(stored):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(computing_with(own))
+        if manifest.graph is None:
+            stack.enter_context(reference.rounded_weights(manifest.precision, but=own.readers))
         return {id(row): reference.logits(row) for row in rows}, strangers
 
 
@@ -250,9 +255,10 @@ def _exact(bundle: str | Path, manifest: Manifest, expected: Expected) -> CaseRe
     which rounds throughout, and where the weights are not known.
     """
     opened, wanted = open_twin, expected.stored
-    if manifest.precision == "fp32":
+    if manifest.precision in ("fp32", AS_STORED):  # the base's own numbers
         wanted = expected.logits
-        opened = open_twin if manifest.cache_dtype == "int8" else open_decoder
+        plain = manifest.precision == "fp32" and manifest.cache_dtype != "int8"
+        opened = open_decoder if plain else open_twin
     if wanted is None:
         return None
     rows = expected.rows.exact

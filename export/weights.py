@@ -8,7 +8,7 @@ tensor more, never a second copy.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _ALIGNMENT = 4096  # a page, so that the runtime can map the file
 
 def constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """Adds an initializer with these numbers."""
-    return _register(graph, name, ir.Tensor(array, name=name))
+    return initializer(graph, name, ir.Tensor(array, name=name))
 
 
 def computed(
@@ -33,8 +33,12 @@ def computed(
     dtype: ir.DataType,
     shape: tuple[int, ...],
     compute: Callable[[], Array],
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> ir.Value:
-    """Adds an initializer whose numbers `compute` gives when they are needed."""
+    """Adds an initializer whose numbers `compute` gives when they are needed. `metadata` goes with
+    it into the file.
+    """
 
     def evaluate() -> ir.Tensor[Array]:
         array = np.ascontiguousarray(compute())
@@ -42,9 +46,14 @@ def computed(
             raise ValueError(f"{name} came out as {array.shape}, expected {shape}")
         return ir.Tensor(array, dtype=dtype, name=name)
 
-    return _register(
-        graph, name, ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(shape), name=name)
+    lazy = ir.LazyTensor(
+        evaluate,
+        dtype=dtype,
+        shape=ir.Shape(shape),
+        name=name,
+        metadata_props=dict(metadata or {}),
     )
+    return initializer(graph, name, lazy)
 
 
 def weight_of(value: ir.Value | None, *, rank: int | None = None) -> ir.TensorProtocol | None:
@@ -101,6 +110,7 @@ def write_model(model: ir.Model, path: Path, *, advance: Callable[[int], None]) 
                 tensor.dtype,
                 shape=ir.Shape(dims(tensor)),
                 name=value.name or "",
+                metadata_props=dict(tensor.metadata_props),
                 base_dir=data_path.parent,
             )
     if not places:
@@ -127,7 +137,13 @@ class SharedTensor(ir.LazyTensor):
 
     def __init__(self, source: ir.TensorProtocol, shape: tuple[int, ...], *, name: str) -> None:
         self.source = source
-        super().__init__(self._reshaped, dtype=source.dtype, shape=ir.Shape(shape), name=name)
+        super().__init__(
+            self._reshaped,
+            dtype=source.dtype,
+            shape=ir.Shape(shape),
+            name=name,
+            metadata_props=dict(source.metadata_props),
+        )
 
     def _reshaped(self) -> ir.Tensor[Array]:
         return ir.Tensor(
@@ -139,7 +155,7 @@ def shared(graph: ir.Graph, name: str, source: ir.Value, shape: tuple[int, ...])
     """Adds an initializer over the same bytes as `source`, in another shape."""
     tensor = source.const_value
     assert tensor is not None
-    return _register(graph, name, SharedTensor(tensor, shape, name=name))
+    return initializer(graph, name, SharedTensor(tensor, shape, name=name))
 
 
 def shared_source(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -156,7 +172,8 @@ def _largest_last(graph: ir.Graph) -> list[ir.Value]:
     ]
 
 
-def _register(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+def initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """Adds an initializer that holds this tensor."""
     value = ir.Value(
         name=name,
         const_value=tensor,

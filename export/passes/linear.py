@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeprefix.base.rounded_weights import SMALLEST_SIDE
+from edgeprefix.export.derived import Columns, PackedTensor, TurnedTensor
 from edgeprefix.export.passes.graph import (
     attribute,
     is_op,
@@ -27,7 +28,14 @@ from edgeprefix.export.passes.graph import (
     users,
 )
 from edgeprefix.export.passes.layout import LAYOUT_OPS, Labels, is_unchanged
-from edgeprefix.export.weights import Array, computed, constant, dims, unique_name, weight_of
+from edgeprefix.export.weights import (
+    Array,
+    constant,
+    dims,
+    initializer,
+    unique_name,
+    weight_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +191,7 @@ def pack(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], *, like: ir
     """
     first = parts[0][0]
     width = sum(linear.width if chosen is None else len(chosen) for linear, chosen in parts)
-    matmul = make_node("MatMul", [first.source, _packed_weight(graph, parts, width)], like=like)
+    matmul = make_node("MatMul", [first.source, _packed_weight(graph, parts)], like=like)
     shape = list(first.source.shape or [])
     matmul.outputs[0].shape = ir.Shape([*shape[:-1], width]) if shape else None
     nodes = [matmul]
@@ -199,26 +207,15 @@ def pack(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], *, like: ir
     return nodes[-1].outputs[0]
 
 
-def _packed_weight(
-    graph: ir.Graph, parts: list[tuple[Linear, Labels | None]], width: int
-) -> ir.Value:
+def _packed_weight(graph: ir.Graph, parts: list[tuple[Linear, Labels | None]]) -> ir.Value:
     first, chosen = parts[0]
     if len(parts) == 1 and chosen is None:
         return first.weight
     tensors = [
-        (linear.weight_tensor, columns) for linear, columns in parts
+        Columns(linear.weight_tensor, columns) for linear, columns in parts
     ]  # not the nodes: they will be gone
     name = unique_name(graph, _derived(first.weight, "packed"))
-    shape = (dims(first.weight_tensor)[0], width)
-    return computed(
-        graph,
-        name,
-        first.weight_tensor.dtype,
-        shape,
-        lambda: np.concatenate(
-            [_chosen(tensor.numpy(), columns) for tensor, columns in tensors], axis=1
-        ),
-    )
+    return initializer(graph, name, PackedTensor(tensors, name=name))
 
 
 def _packed_bias(
@@ -248,9 +245,8 @@ def _fold_transpose(graph: ir.Graph, node: ir.Node) -> None:
     assert weight is not None
     assert weight.const_value is not None
     tensor = weight.const_value
-    K, N = dims(tensor)
     name = unique_name(graph, _derived(weight, "t"))
-    value = computed(graph, name, tensor.dtype, (N, K), lambda: tensor.numpy().T)
+    value = initializer(graph, name, TurnedTensor(tensor, name=name))
     replace(graph, node.outputs[0], value)
     remove(graph, [node])
 
@@ -282,15 +278,8 @@ def _gemm_to_matmul(graph: ir.Graph, gemm: ir.Node) -> None:
         source = flattened.inputs[0]
         assert source is not None
     if attribute(gemm, "transB", 0):
-        tensor = weight.const_value
-        N, K = dims(tensor)
-        weight = computed(
-            graph,
-            unique_name(graph, _derived(weight, "t")),
-            tensor.dtype,
-            (K, N),
-            lambda: tensor.numpy().T,
-        )
+        name = unique_name(graph, _derived(weight, "t"))
+        weight = initializer(graph, name, TurnedTensor(weight.const_value, name=name))
     assert weight.const_value is not None
     matmul = make_node("MatMul", [source, weight], like=gemm.outputs[0])
     shape = list(source.shape or [])

@@ -4,15 +4,26 @@ the same bytes when tied.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import onnx_ir as ir
 
 from edgeprefix.base.rounded_weights import Role, format_of
-from edgeprefix.base.rounding import QuantisedFormat, WeightFormat
+from edgeprefix.base.rounding import QuantisedFormat
 from edgeprefix.export.blockwise import BlockwiseWeight
-from edgeprefix.export.passes.graph import MICROSOFT, attribute, make_node, remove, replace, users
+from edgeprefix.export.passes.graph import (
+    MICROSOFT,
+    attribute,
+    make_node,
+    rank,
+    remove,
+    replace,
+    users,
+)
 from edgeprefix.export.passes.layout import source_of
 from edgeprefix.export.passes.linear import linear_of
+from edgeprefix.export.planned import Plan, PlannedWeight, planned_weight
 from edgeprefix.export.weights import computed, constant, dims, shared, unique_name, weight_of
 
 _ACCURACY_LEVEL = (
@@ -22,34 +33,44 @@ _ACCURACY_LEVEL = (
 _REPLACING = {"Where": 1, "ScatterND": 0}  # which input is kept where nothing is replaced
 
 
-class QuantiseWeightsPass(ir.passes.InPlacePass):
-    """Projections, the vocabulary projection and tables of token embeddings, each as
-    base/rounded_weights.py says.
+Rounded = BlockwiseWeight | PlannedWeight
 
-    Requires: canonical projections. Ensures: no projection that is to be rounded is left in
-    floating point.
+
+class _Stored(NamedTuple):
+    """A rounded weight, and where the graph keeps its steps, scales and zero points."""
+
+    weight: Rounded
+    packed: ir.Value
+    scales: ir.Value
+    zeros: ir.Value | None
+
+
+class QuantiseWeightsPass(ir.passes.InPlacePass):
+    """Projections, the vocabulary projection and tables of token embeddings: by the plan where it
+    says something, else as base/rounded_weights.py says, to the nearest step.
+
+    Without a format, what the plan says nothing of stays as it is. Requires: canonical
+    projections. Ensures: no projection that is to be rounded is left in floating point.
     """
 
-    def __init__(self, form: QuantisedFormat) -> None:
+    def __init__(self, form: QuantisedFormat | None, plan: Plan | None = None) -> None:
         self._form = form
+        self._plan = plan or {}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrites in place."""
         graph = model.graph
-        heads: dict[ir.Value, tuple[BlockwiseWeight, ir.Value, ir.Value, ir.Value | None]] = {}
+        heads: dict[ir.Value, _Stored] = {}
         changed = False
         for node in list(graph):
-            weight, form = _projected(node), self._format(node)
-            if weight is None or weight.const_value is None or form is None:
+            weight, rounded = _projected(node), self._rounded(node)
+            if weight is None or rounded is None:
                 continue
-            is_head = _is_head(node)
-            quantised = BlockwiseWeight(
-                weight.const_value, form, bool(attribute(node, "transB", 0))
-            )
-            stored = _store(graph, str(weight.name), quantised)
-            _replace_projection(graph, node, quantised, stored)
-            if is_head and quantised.transposed:
-                heads[weight] = (quantised, *stored)
+            is_head, transposed = _is_head(node), bool(attribute(node, "transB", 0))
+            stored = _store(graph, str(weight.name), rounded)
+            _replace_projection(graph, node, stored)
+            if is_head and transposed:
+                heads[weight] = stored
             changed = True
         for node in list(graph):
             changed |= self._embed(graph, node, heads)
@@ -57,24 +78,27 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         """No large projection is left in floating point."""
-        left = [node.name for node in model.graph if self._format(node) is not None]
+        left = [node.name for node in model.graph if self._rounded(node) is not None]
         if left:
             raise ir.passes.PostconditionError(f"projections were not quantised: {left[:3]}")
 
-    def _format(self, node: ir.Node) -> WeightFormat | None:
-        """How a node's weight is rounded, None for what is no projection or stays as it is."""
+    def _rounded(self, node: ir.Node) -> Rounded | None:
+        """A node's weight, rounded; None for what is no projection or stays as it is."""
         weight = _projected(node)
         if weight is None or weight.const_value is None:
             return None
         role = Role.HEAD if _is_head(node) else Role.PROJECTION
-        return format_of(role, dims(weight.const_value), self._form)
+        transposed = bool(attribute(node, "transB", 0))
+        return self._of(weight.const_value, role, transposed=transposed)
 
-    def _embed(
-        self,
-        graph: ir.Graph,
-        node: ir.Node,
-        heads: dict[ir.Value, tuple[BlockwiseWeight, ir.Value, ir.Value, ir.Value | None]],
-    ) -> bool:
+    def _of(self, tensor: ir.TensorProtocol, role: Role, *, transposed: bool) -> Rounded | None:
+        planned = planned_weight(tensor, self._plan, transposed=transposed)
+        if planned is not None:
+            return planned
+        form = None if self._form is None else format_of(role, dims(tensor), self._form)
+        return None if form is None else BlockwiseWeight(tensor, form, transposed)
+
+    def _embed(self, graph: ir.Graph, node: ir.Node, heads: dict[ir.Value, _Stored]) -> bool:
         table = node.inputs[0] if node.op_type == "Gather" else None
         if (
             table is None
@@ -83,13 +107,12 @@ class QuantiseWeightsPass(ir.passes.InPlacePass):
             or not _is_token_ids(node.inputs[1])
         ):
             return False
-        form = format_of(Role.EMBEDDING, dims(table.const_value), self._form)
-        if form is None:
-            return False
+        rounded = self._of(table.const_value, Role.EMBEDDING, transposed=True)
+        if rounded is None or _has_rests(rounded):
+            return False  # GatherBlockQuantized cannot add them: the table stays as it is
         if table not in heads:
-            quantised = BlockwiseWeight(table.const_value, form, transposed=True)
-            heads[table] = (quantised, *_store(graph, str(table.name), quantised))
-        _replace_embedding(graph, node, *heads[table])
+            heads[table] = _store(graph, str(table.name), rounded)
+        _replace_embedding(graph, node, heads[table])
         return True
 
 
@@ -128,37 +151,35 @@ def _is_token_ids(value: ir.Value | None) -> bool:
     return source is not None and source.is_graph_input() and source.name == "input_ids"
 
 
-def _store(
-    graph: ir.Graph, name: str, weight: BlockwiseWeight
-) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-    """Adds packed steps, scales and zero points (None when symmetric)."""
-    name = unique_name(graph, f"{name}.int{weight.format.bits}")
-    packed = computed(graph, name, ir.DataType.UINT8, weight.packed_shape, weight.packed)
+def _store(graph: ir.Graph, name: str, weight: Rounded) -> _Stored:
+    """Adds packed steps, scales and zero points."""
+    name = unique_name(graph, f"{name}.int{weight.bits}")
+    packed = computed(
+        graph,
+        name,
+        ir.DataType.UINT8,
+        weight.packed_shape,
+        weight.packed,
+        metadata=weight.metadata(),
+    )
     scales = computed(
         graph, f"{name}.scale", ir.DataType.FLOAT, (weight.N, weight.blocks), weight.scales
     )
-    if weight.format.symmetric:
-        return packed, scales, None
-    return (
-        packed,
-        scales,
-        computed(graph, f"{name}.zero", ir.DataType.UINT8, weight.zeros_shape, weight.zeros),
-    )
+    zeros = None
+    if weight.has_zeros:
+        zeros = computed(graph, f"{name}.zero", ir.DataType.UINT8, weight.zeros_shape, weight.zeros)
+    return _Stored(weight, packed, scales, zeros)
 
 
-def _replace_projection(
-    graph: ir.Graph,
-    node: ir.Node,
-    weight: BlockwiseWeight,
-    stored: tuple[ir.Value, ir.Value, ir.Value | None],
-) -> None:
+def _replace_projection(graph: ir.Graph, node: ir.Node, stored: _Stored) -> None:
+    weight = stored.weight
     linear = linear_of(node)
     add = linear.add if linear is not None else None
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     if add is not None:
         bias = next(value for value in add.inputs if value is not node.outputs[0])
     end = add or node
-    inputs = [node.inputs[0], *stored] + ([None, bias] if bias is not None else [])
+    inputs = [node.inputs[0], *stored[1:]] + ([None, bias] if bias is not None else [])
     while inputs[-1] is None:
         inputs.pop()
     new = make_node(
@@ -168,23 +189,48 @@ def _replace_projection(
         domain=MICROSOFT,
         K=weight.K,
         N=weight.N,
-        bits=weight.format.bits,
+        bits=weight.bits,
         block_size=weight.block,
         accuracy_level=_ACCURACY_LEVEL,
     )
-    graph.insert_after(end, new)
-    replace(graph, end.outputs[0], new.outputs[0])
+    nodes = [new]
+    if isinstance(weight, PlannedWeight) and weight.has_rests:
+        nodes += _rests_added(graph, node.inputs[0], new, weight, f"{stored.packed.name}.rest")
+    graph.insert_after(end, nodes)
+    replace(graph, end.outputs[0], nodes[-1].outputs[0])
     remove(graph, [end, node])
 
 
-def _replace_embedding(
-    graph: ir.Graph,
-    node: ir.Node,
-    weight: BlockwiseWeight,
-    packed: ir.Value,
-    scales: ir.Value,
-    zeros: ir.Value | None,
-) -> None:
+def _has_rests(weight: Rounded) -> bool:
+    return isinstance(weight, PlannedWeight) and weight.has_rests
+
+
+def _rests_added(
+    graph: ir.Graph, source: ir.Value | None, product: ir.Node, weight: PlannedWeight, name: str
+) -> list[ir.Node]:
+    """The kernels take whole steps for zero points. What a block's numbers lack is the same for all
+    of them, so it is multiplied by the sum of their inputs.
+    """
+    dimensions = rank(source)
+    if source is None or dimensions is None or weight.K % weight.block:
+        raise ValueError(f"{name}: blocks of {weight.block} do not divide {weight.K} features")
+    like = product.outputs[0]
+    shape = np.array([0] * (dimensions - 1) + [weight.blocks, weight.block], np.int64)
+    last = np.array([-1], np.int64)
+    rests = computed(graph, name, ir.DataType.FLOAT, (weight.blocks, weight.N), weight.rests)
+    cut = make_node("Reshape", [source, constant(graph, f"{name}.shape", shape)], like=like)
+    sums = make_node(
+        "ReduceSum", [cut.outputs[0], constant(graph, f"{name}.axis", last)], like=like, keepdims=0
+    )
+    more = make_node("MatMul", [sums.outputs[0], rests], like=like)
+    whole = make_node("Add", [product.outputs[0], more.outputs[0]], like=like)
+    for node in (cut, sums):
+        node.outputs[0].shape = None
+    return [cut, sums, more, whole]
+
+
+def _replace_embedding(graph: ir.Graph, node: ir.Node, stored: _Stored) -> None:
+    weight, packed, scales, zeros = stored
     table = shared(
         graph,
         unique_name(graph, f"{packed.name}.rows"),
@@ -197,7 +243,7 @@ def _replace_embedding(
         inputs,
         like=node.outputs[0],
         domain=MICROSOFT,
-        bits=weight.format.bits,
+        bits=weight.bits,
         block_size=weight.block,
         gather_axis=0,
         quantize_axis=1,

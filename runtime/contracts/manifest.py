@@ -29,7 +29,9 @@ GRAPH_FILE = "decoder.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 CACHE_SCALES_FILE = "cache.safetensors"
 """Of a bundle with an int8 cache (cache_scales.py)."""
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+AS_STORED = "as-stored"
+"""The precision of a bundle that holds the very steps of a quantised base's file."""
+PRECISIONS = ("fp32", "fp16", "int8", "int4", AS_STORED)
 CACHE_DTYPES = ("float32", "float16", "int8")
 
 _LONGEST_NAME = 255
@@ -67,7 +69,7 @@ class Manifest:
     max_positions: int
     """Positions that the base can address: prefix, prompt and new tokens together."""
     precision: str
-    """Of the weights: fp32, fp16, int8 or int4."""
+    """Of the weights, one of PRECISIONS."""
     cache_dtype: str = "float32"
     end_ids: tuple[int, ...] = ()
     """Token ids that end a text; the first closes a training target."""

@@ -16,7 +16,8 @@ from past_graph import export_past_graph
 
 from edgeprefix.base import Base
 from edgeprefix.export.adopt import adopt
-from edgeprefix.export.stored import find_stored, stored_weights
+from edgeprefix.export.own_numbers import computing_with
+from edgeprefix.export.stored import find_stored
 from edgeprefix.runtime.decoding.quiet_ort import ort
 from edgeprefix.runtime.errors import ParityError
 
@@ -139,9 +140,9 @@ def test_the_base_is_as_before(plain: Path, llama: Base, tmp_path: Path) -> None
     before = {name: weight.clone() for name, weight in llama.model.state_dict().items()}
     stored = find_stored(tmp_path / "onnx", llama.model)
     assert stored is not None
-    assert len(stored.places) == 2 * 7 + 1
+    assert len(stored.readers) == 2 * 7 + 1
     assert stored.strangers == ()
-    with stored_weights(stored):
+    with computing_with(stored):
         llama.model(llama.model.dummy_inputs["input_ids"] % 300)
     assert all(weight.equal(before[name]) for name, weight in llama.model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in llama.model.modules())
