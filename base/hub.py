@@ -15,6 +15,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
+from edgeprefix.base.gguf.reader import part_names
 from edgeprefix.base.weight_files import INDEX_FILE, WEIGHTS_FILE, index_names
 from edgeprefix.runtime.errors import CheckpointError
 
@@ -59,8 +60,23 @@ def download(hub_id: str, revision: str | None, check: Callable[[Path], Any]) ->
     return folder
 
 
+def download_gguf(hub_id: str, file: str, revision: str | None) -> Path:
+    """A GGUF file of a hub model in the hub's own cache, with the other parts of its model.
+
+    Raises CheckpointError when it cannot be had.
+    """
+    named = f"{hub_id}/{file}" if revision is None else f"{hub_id}/{file}, revision {revision}"
+    try:
+        found = [
+            Path(hf_hub_download(hub_id, name, revision=revision)) for name in part_names(file)
+        ]
+    except _REFUSALS as error:
+        raise _unavailable(named, error) from error
+    return found[0]
+
+
 def _unavailable(named: str, error: BaseException) -> CheckpointError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return CheckpointError(
-        f"base {named} is neither a folder nor a model on the hub that can be had: {reason}"
+        f"base {named} is neither on this machine nor a model on the hub that can be had: {reason}"
     )

@@ -1,16 +1,16 @@
-"""The one loader: a local checkpoint folder or a hub id becomes a model, a tokenizer and an
+"""The one loader: a checkpoint's folder, a GGUF file or a hub id becomes a model, a tokenizer and an
 identity.
 
 The configuration is read before any weight, and what cannot be a base is refused by name. What a
-checkpoint says is asked in one place each: weights in model.py, tokenizer in tokenizer.py, special
-ids, chat template, positions and identity in files of their names. A source of another kind (GGUF)
-answers these questions with functions of its own, and `load_base` chooses between them.
+base says of itself is asked of its source (checkpoint.py), in one place each: of a checkpoint
+weights in model.py, tokenizer in tokenizer.py, special ids, chat template, positions and identity
+in files of their names; of a GGUF file in base/gguf.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from edgeprefix.base.chat_template import read_chat_template
 from edgeprefix.base.checkpoint import find_checkpoint
-from edgeprefix.base.config import read_config, text_config
-from edgeprefix.base.identity import checkpoint_identity
+from edgeprefix.base.config import text_config
 from edgeprefix.base.max_positions import max_positions
-from edgeprefix.base.model import HOLDS, load_model
-from edgeprefix.base.special_ids import read_end_ids, single_id
-from edgeprefix.base.tokenizer import fitted, load_tokenizer
+from edgeprefix.base.model import HOLDS
+from edgeprefix.base.special_ids import single_id
+from edgeprefix.base.tokenizer import fitted
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 
 
@@ -34,6 +32,7 @@ class Base:
     """A frozen language model as its checkpoint gives it."""
 
     folder: Path
+    """The checkpoint's folder, or the GGUF file."""
     identity: BaseIdentity
     model: PreTrainedModel
     """In evaluation mode. What it computes in is for `hold` of `load_base` to say."""
@@ -45,6 +44,10 @@ class Base:
     """Ids that end a text; the first closes a training target (special_ids.py)."""
     chat_template: str | None = None
     """The Jinja template of a chat model."""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
+    """Texts of bos_token, eos_token, …"""
+    generation_settings: Mapping[str, Any] = field(default_factory=dict)
+    """How it wants texts to be generated, in the words of a generation_config.json."""
 
     @property
     def config(self) -> Any:
@@ -74,7 +77,8 @@ def load_base(
     hold: str = "auto",
     fast_attention: bool = False,
 ) -> Base:
-    """Loads a base, frozen, from a local folder or from the hub (`revision`: branch, tag, commit).
+    """Loads a base, frozen, from a checkpoint's folder, a GGUF file or the hub (`revision`: branch,
+    tag, commit).
 
     `hold` is one of HOLDS: in which dtype weights are held. With `fast_attention` transformers
     chooses how the model attends, else it is the plainest way, which graphs are compared with.
@@ -86,24 +90,26 @@ def load_base(
     """
     if hold not in HOLDS:
         raise ValueError(f"hold {hold!r} is unknown; choose one of {', '.join(HOLDS)}")
-    folder, name = find_checkpoint(base, revision=revision)
-    config = read_config(folder)
+    source = find_checkpoint(base, revision=revision)
+    config = source.config()
     vocabulary = int(text_config(config).vocab_size)
-    tokenizer = load_tokenizer(folder)
-    end_ids = read_end_ids(folder, text_config(config), tokenizer, vocabulary=vocabulary)
-    template = read_chat_template(folder)
-    identity = checkpoint_identity(folder, name=name)
-    model, state = load_model(folder, config, hold=hold, fast_attention=fast_attention)
+    tokenizer = source.tokenizer()
+    end_ids = source.end_ids(text_config(config), tokenizer, vocabulary=vocabulary)
+    template, special_tokens = source.chat_template(), source.special_tokens()
+    identity = source.identity()
+    model, state = source.load_model(config, hold=hold, fast_attention=fast_attention)
     if tokenizer is not None:
         table: Any = model.get_input_embeddings()
         rows = int(table.weight.shape[0])
         tokenizer = fitted(tokenizer, rows, name=identity.name)
     return Base(
-        folder=folder,
+        folder=source.folder,
         identity=identity,
         model=model,
         tokenizer=tokenizer,
         state=state,
         end_ids=end_ids,
         chat_template=template,
+        special_tokens=special_tokens,
+        generation_settings=source.generation_settings(),
     )

@@ -12,11 +12,10 @@ from typing import Any
 import onnx_ir as ir
 from tokenizers import Tokenizer
 
-from edgeprefix.base import Base, load_base, read_config
+from edgeprefix.base import Base, load_base
 from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.streaming import hollow_model, untouched
-from edgeprefix.base.tokenizer import special_tokens
 from edgeprefix.export.calibration import Calibration, measure_scales
 from edgeprefix.export.generation_defaults import say_dropped_defaults
 from edgeprefix.export.passes import make_lean
@@ -134,7 +133,7 @@ def _smoke_test(base: str | Path, revision: str | None) -> None:
     """Exports two layers in a folder that is thrown away. Raises ExportError, ParityError."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        small = smoke_base(read_config(find_checkpoint(base, revision=revision).folder), folder)
+        small = smoke_base(find_checkpoint(base, revision=revision).config(), folder)
         layers, graph = build_graph(small)
         manifest = write_bundle(
             small, layers, to_precision(graph, "fp32"), folder, precision="fp32"
@@ -218,7 +217,7 @@ def base_manifest(
     cache_dtype: str,
 ) -> Manifest:
     """What is to be said of a base and of the files that stand in the bundle's folder."""
-    say_dropped_defaults(base.folder, base.identity.name)
+    say_dropped_defaults(base.generation_settings, base.identity.name)
     return Manifest(
         base=base.identity,
         model_type=str(base.model.config.model_type),
@@ -231,7 +230,7 @@ def base_manifest(
         begin_id=base.begin_id,
         pad_id=base.pad_id,
         chat_template=base.chat_template,
-        special_tokens=special_tokens(base.folder) or None,
+        special_tokens=dict(base.special_tokens) or None,
         positions=_positions(base),
         files=record_files(folder),
         made_with={name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -1,4 +1,4 @@
-"""What a checkpoint's generation_config.json asks for and a bundle does not hold.
+"""What a base asks of a generation (generation_config.json) and a bundle does not hold.
 
 A task says how its text is generated (the prefix file's pack), and requests do; a base's own wish
 would change both without their saying so. So it is not taken over, and not dropped in silence.
@@ -7,11 +7,8 @@ would change both without their saying so. So it is not taken over, and not drop
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-from edgeprefix.base.special_ids import GENERATION_FILE
-from edgeprefix.base.tokenizer import optional_json
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +21,14 @@ _OFF: dict[str, Any] = {  # what transformers does when the file does not say
 }  # fmt: skip
 
 
-def say_dropped_defaults(folder: Path, name: str) -> None:
-    """A warning that names the settings of the base `name` in `folder`, if there are any."""
-    facts = optional_json(folder / GENERATION_FILE)
-    asked = {key: facts[key] for key, off in _OFF.items() if facts.get(key, off) not in (off, None)}
+def say_dropped_defaults(settings: Mapping[str, Any], name: str) -> None:
+    """A warning that names the generation settings of the base `name`, if there are any."""
+    asked = {
+        key: settings[key] for key, off in _OFF.items() if settings.get(key, off) not in (off, None)
+    }
     if asked:
         logger.warning(
-            "base %s: its %s asks for %s; a bundle holds no such defaults: give them with each "
+            "base %s: its generation settings ask for %s; a bundle holds no such defaults: give them with each "
             "request, or in the task's own generation defaults",
-            name, GENERATION_FILE, ", ".join(f"{key} {value}" for key, value in asked.items()),
+            name, ", ".join(f"{key} {value}" for key, value in asked.items()),
         )  # fmt: skip

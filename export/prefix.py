@@ -12,7 +12,6 @@ import dataclasses
 from pathlib import Path
 
 from edgeprefix.base.checkpoint import find_checkpoint
-from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.export.peft import AdapterOptions, is_adapter, prefix_of_adapter
 from edgeprefix.runtime.contracts.cache_scales import load_scales, require_fit
 from edgeprefix.runtime.contracts.manifest import Manifest
@@ -93,9 +92,8 @@ def read_prefix(
         raise ExportError(f"{run} is no PEFT adapter and holds one task; leave the task id out")
     prefix = _renamed(Prefix.load(_prefix_of(folder)), task, prompt)
     if base is not None:
-        checkpoint_identity(find_checkpoint(base, revision=revision).folder).require_same(
-            prefix.base, what=f"prefix {prefix.name!r}"
-        )
+        identity = find_checkpoint(base, revision=revision).identity()
+        identity.require_same(prefix.base, what=f"prefix {prefix.name!r}")
     return prefix
 
 

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeprefix.base import find_checkpoint
-from edgeprefix.base.chat_template import read_chat_template
-from edgeprefix.base.tokenizer import load_tokenizer, special_tokens
 from edgeprefix.cli.rows import Row, read_rows
 from edgeprefix.runtime.contracts.template_text import TemplateText
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
@@ -151,12 +149,12 @@ class _Chat:
 
     @classmethod
     def of(cls, base: str | Path, revision: str | None) -> _Chat:
-        folder = find_checkpoint(base, revision=revision).folder
-        template, tokenizer = read_chat_template(folder), load_tokenizer(folder)
+        source = find_checkpoint(base, revision=revision)
+        template, tokenizer = source.chat_template(), source.tokenizer()
         if template is None or tokenizer is None:
             lacks = "chat template" if template is None else "tokenizer"
             raise CheckpointError(f"base {base} has no {lacks}; give --prompt instead of --chat")
-        return cls(template, special_tokens(folder), TextTokenizer(tokenizer, end_ids=()))
+        return cls(template, source.special_tokens(), TextTokenizer(tokenizer, end_ids=()))
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> TemplateText:
         """The text up to where the assistant begins to speak, as the runtime renders it. Raises

@@ -12,8 +12,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeprefix.base import read_config
-from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base.checkpoint import Checkpoint, find_checkpoint
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.export.adopt.bundle import adopt_into
 from edgeprefix.export.adopt.source import open_source
@@ -37,7 +36,12 @@ def export_with_optimum(
     """
     require_optimum()
     target, checkpoint = Path(out), find_checkpoint(base, revision=revision)
-    read_config(checkpoint.folder)  # what can be no base is refused before minutes are spent
+    if not isinstance(checkpoint, Checkpoint):
+        raise ExportError(
+            f"Optimum reads checkpoints, and {base} is a GGUF file; leave --backend out, or give the "
+            "checkpoint that it was made of"
+        )
+    checkpoint.config()  # what can be no base is refused before minutes are spent
     # Inside the bundle's folder, so that the graph can be linked instead of copied.
     with (
         atomic_folder(target, ours=bundle_files, force=force) as folder,

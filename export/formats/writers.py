@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprefix.base import read_config
 from edgeprefix.base.checkpoint import find_checkpoint
 from edgeprefix.export.formats.llama_cpp import write_llama_cpp
 from edgeprefix.export.formats.onnx_adapter import write_onnx_adapter
@@ -57,8 +56,8 @@ def write_prefix(
                 "the format llama.cpp depends on the architecture of the base: give it with "
                 "--base BASE"
             )
-        folder = find_checkpoint(base, revision=revision).folder
-        write_llama_cpp(prefix, out, read_config(folder), dtype=chosen)
+        config = find_checkpoint(base, revision=revision).config()
+        write_llama_cpp(prefix, out, config, dtype=chosen)
 
 
 def _require_fp32(dtype: str) -> None:

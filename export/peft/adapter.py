@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from edgeprefix.base import Base, load_base, read_config
+from edgeprefix.base import Base, load_base
 from edgeprefix.base.checkpoint import find_checkpoint
-from edgeprefix.base.identity import checkpoint_identity
 from edgeprefix.base.streaming import hollow_model
 from edgeprefix.export.peft.config import (
     CONFIG_FILE,
@@ -87,10 +86,10 @@ def _stored_states(
     """Keys and values as the adapter stores them: of the base only the shape is needed, so its
     weights are hashed, not loaded.
     """
-    local, name = find_checkpoint(source.base, revision=source.revision)
-    identity = checkpoint_identity(local, name=name)
+    found = find_checkpoint(source.base, revision=source.revision)
+    identity = found.identity()
     base = Base(
-        folder=local, identity=identity, model=hollow_model(read_config(local)), tokenizer=None
+        folder=found.folder, identity=identity, model=hollow_model(found.config()), tokenizer=None
     )
     layers = survey_layers(base.model)
     require_layers_fit(folder, config, prompt, identity, layers)
