@@ -1,5 +1,5 @@
-"""The one loader: a checkpoint's folder, a GGUF file or a hub id becomes a model, a tokenizer and an
-identity.
+"""The one loader: a checkpoint's folder, a GGUF file or a hub id becomes a model, a tokenizer and
+an identity.
 
 The configuration is read before any weight, and what cannot be a base is refused by name. What a
 base says of itself is asked of its source (checkpoint.py), in one place each: of a checkpoint

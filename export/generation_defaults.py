@@ -28,7 +28,7 @@ def say_dropped_defaults(settings: Mapping[str, Any], name: str) -> None:
     }
     if asked:
         logger.warning(
-            "base %s: its generation settings ask for %s; a bundle holds no such defaults: give them with each "
-            "request, or in the task's own generation defaults",
+            "base %s: its generation settings ask for %s; a bundle holds no such defaults: give "
+            "them with each request, or in the task's own generation defaults",
             name, ", ".join(f"{key} {value}" for key, value in asked.items()),
         )  # fmt: skip

@@ -161,8 +161,8 @@ def _llama3(file: GgufFile, theta: float, turned: int) -> Values:
     expected = _llama3_divisors(theta, turned, factor)
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-4):
         raise UnsupportedBaseError(
-            f"{file.path}: the divisors of its angles ({ROPE_DIVISORS}) are none of Llama 3's; give "
-            "the checkpoint that the file was made of"
+            f"{file.path}: the divisors of its angles ({ROPE_DIVISORS}) are none of Llama 3's; "
+            "give the checkpoint that the file was made of"
         )
     return {"rope_type": "llama3", "factor": factor} | _LLAMA3
 

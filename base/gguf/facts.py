@@ -58,9 +58,8 @@ class ArchitectureFacts:
         value = self._value(key, expected)
         if value != expected:
             raise UnsupportedBaseError(
-                f"{self._file.path}: {self._prefix}{key} is {value!r}, and {self._file.architecture} "
-                f"models can be read with {expected!r} only; give the checkpoint that the file was "
-                "made of"
+                f"{self._file.path}: {self._prefix}{key} is {value!r}, and such a model can be "
+                f"read with {expected!r} only; give the checkpoint that the file was made of"
             )
 
     def require_all_asked(self) -> None:
@@ -73,8 +72,8 @@ class ArchitectureFacts:
         if left := sorted(stated - self._asked):
             raise UnsupportedBaseError(
                 f"{self._file.path} states {', '.join(self._prefix + key for key in left[:3])}, "
-                f"which is not known of {self._file.architecture} models here, and without it every "
-                "number might be another; give the checkpoint that the file was made of"
+                f"which is not known of {self._file.architecture} models here, and without it "
+                "every number might be another; give the checkpoint that the file was made of"
             )
 
     def _value(self, key: str, default: Any) -> Any:
@@ -82,8 +81,8 @@ class ArchitectureFacts:
         value = self._file.facts.get(self._prefix + key, default)
         if value is _REQUIRED:
             raise CheckpointError(
-                f"{self._file.path} lacks {self._prefix}{key}; convert the model again, or download "
-                "another file of it"
+                f"{self._file.path} lacks {self._prefix}{key}; convert the model again, or "
+                "download another file of it"
             )
         if isinstance(value, np.ndarray):
             kinds = set(value.tolist())

@@ -11,15 +11,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeprefix.base.gguf.extra import gguf_package
 from edgeprefix.base.rounding import Array, Bytes, RoundedMatrix
 from edgeprefix.runtime.errors import CheckpointError
 
-_AT_ONCE = 1 << 19  # numbers that are unpacked at a time
-
-__all__ = ["Array", "Bytes", "Kind", "kind_of", "numbers", "rounded_matrix"]
+_AT_ONCE = 1 << 19  # numbers that are unpacked at a time: as many as caches hold
 
 
 class Kind(NamedTuple):

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeprefix.base.gguf.kinds import Bytes, Kind, kind_of
+from edgeprefix.base.gguf.kinds import Kind, kind_of
+from edgeprefix.base.rounding import Bytes
 from edgeprefix.runtime.errors import CheckpointError
 
 _MAGIC = b"GGUF"
@@ -129,7 +130,7 @@ def _require_parts(parts: tuple[Path, ...], facts: Mapping[str, Any]) -> None:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
     """The facts and the tensors of one file."""
     cursor = _Cursor(path)
-    version, tensor_count, fact_count = _counts(cursor)
+    tensor_count, fact_count = _counts(cursor)
     facts: dict[str, Any] = {}
     for _ in range(fact_count):
         key = cursor.text(f"key {len(facts) + 1}", _LONGEST_NAME)
@@ -141,8 +142,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
     return facts, dict(_tensors(cursor, entries, start))
 
 
-def _counts(cursor: _Cursor) -> tuple[int, int, int]:
-    """The version, and how many tensors and facts follow."""
+def _counts(cursor: _Cursor) -> tuple[int, int]:
+    """How many tensors and facts follow, once it is a GGUF file of a version that can be read."""
     magic = bytes(cursor.take(4, "its first bytes"))
     if magic != _MAGIC:
         raise CheckpointError(
@@ -157,8 +158,7 @@ def _counts(cursor: _Cursor) -> tuple[int, int, int]:
             + ("a GGUF file for big-endian machines" if turned else f"GGUF version {version}")
             + f"; versions {' and '.join(map(str, _VERSIONS))}, little-endian, can be read"
         )
-    counts = (int(cursor.number("<u8", "its counts")) for _ in range(2))
-    return (version, *counts)  # type: ignore[return-value]
+    return cursor.number("<u8", "its counts"), cursor.number("<u8", "its counts")
 
 
 def _alignment(cursor: _Cursor, facts: Mapping[str, Any]) -> int:

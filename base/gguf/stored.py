@@ -25,8 +25,8 @@ def stored_matrices(base: Base) -> Mapping[str, RoundedMatrix]:
     """
     if not is_gguf(base.folder):
         raise CheckpointError(
-            f"base {base.identity.name} is no GGUF file, so it has no quantised numbers of its own; "
-            "choose the precision int8 or int4"
+            f"base {base.identity.name} is no GGUF file, so it has no quantised numbers of its "
+            "own; choose the precision int8 or int4"
         )
     model: Any = base.model
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -38,8 +38,8 @@ def export_with_optimum(
     target, checkpoint = Path(out), find_checkpoint(base, revision=revision)
     if not isinstance(checkpoint, Checkpoint):
         raise ExportError(
-            f"Optimum reads checkpoints, and {base} is a GGUF file; leave --backend out, or give the "
-            "checkpoint that it was made of"
+            f"Optimum reads checkpoints, and {base} is a GGUF file; leave --backend out, or give "
+            "the checkpoint that it was made of"
         )
     checkpoint.config()  # what can be no base is refused before minutes are spent
     # Inside the bundle's folder, so that the graph can be linked instead of copied.

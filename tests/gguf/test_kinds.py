@@ -1,5 +1,5 @@
-"""Every kind of numbers in a GGUF file, beside the package gguf: bit for bit where a base is loaded,
-and as a bundle holds them.
+"""Every kind of numbers in a GGUF file, beside the package gguf: bit for bit where a base is
+loaded, and as a bundle holds them.
 """
 
 from __future__ import annotations

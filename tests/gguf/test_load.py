@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -38,9 +37,8 @@ def test_every_architecture_computes_as_the_model_it_was_written_from(
     found = base.model.state_dict()
     assert set(found) == set(expected)
     for parameter, tensor in expected.items():
-        torch.testing.assert_close(
-            found[parameter], tensor, rtol=0, atol=2e-7, msg=lambda m: f"{parameter}: {m}"
-        )
+        far = float((found[parameter] - tensor).abs().max())
+        assert far <= 2e-7, parameter  # a norm's one is added and taken off again
     torch.testing.assert_close(logits(base.model), logits(model), rtol=0, atol=2e-5)
 
 
@@ -109,4 +107,3 @@ def test_transformers_reads_the_same_numbers(tmp_path: Path) -> None:
     )  # fmt: skip
     ours = load_base(tmp_path / "model.gguf", fast_attention=True)
     torch.testing.assert_close(logits(ours.model), logits(theirs), rtol=0, atol=1e-5)
-    assert gguf.GGMLQuantizationType.Q4_K  # the kind that most files have
