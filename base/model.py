@@ -22,10 +22,11 @@ from edgeprefix.base.streaming import compute_in_full, fill, hollow_model
 from edgeprefix.base.weight_files import stored_dtype, weight_files
 from edgeprefix.runtime.errors import CheckpointError
 
-HOLDS = ("auto", "fp32", "stored", "streamed")
+HOLDS = ("auto", "fp32", "stored", "bf16", "streamed")
 """How weights are held. "fp32": as fp32. "stored": in the checkpoint's own dtype; who computes with
-them sees to theirs. "streamed": the same, and each module computes in fp32 while it runs. "auto":
-streamed for a checkpoint above a gigabyte that is not in fp32, else fp32.
+them sees to theirs. "bf16": the same, but that a GGUF file's matrices may be rounded to bf16 while
+they are read, for who would do that anyway. "streamed": as stored, and each module computes in fp32
+while it runs. "auto": streamed for a checkpoint above a gigabyte that is not in fp32, else fp32.
 """
 
 _loader: Any = AutoModelForCausalLM  # transformers has no types for what from_pretrained gives

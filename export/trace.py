@@ -324,15 +324,18 @@ def _take_weights(graph: ir.Graph, state: Mapping[str, Tensor]) -> None:
     written.
     """
     for name, value in graph.initializers.items():
-        tensor = state.get(name.removeprefix(_PARAMETER_PREFIX))
-        if tensor is not None:
-            shape = ir.Shape(tensor.shape)
+        parameter = name.removeprefix(_PARAMETER_PREFIX)
+        if parameter in state and value.const_value is not None:
             value.const_value = ir.LazyTensor(
-                partial(_in_full, tensor, name), ir.DataType.FLOAT, shape, name=name
+                partial(_in_full, state, parameter, name),
+                ir.DataType.FLOAT,
+                ir.Shape(value.const_value.shape.numpy()),
+                name=name,
             )
 
 
-def _in_full(tensor: Tensor, name: str) -> ir.Tensor[Any]:
+def _in_full(state: Mapping[str, Tensor], parameter: str, name: str) -> ir.Tensor[Any]:
+    tensor = state[parameter]
     full = ir.Tensor(tensor.detach().float().numpy(), name=name)
     if tensor.dtype != torch.float32:  # else these are the very pages
         give_back(tensor)

@@ -26,8 +26,8 @@ def load_base(
     weights: str = "checkpoint",
     recompute: bool = False,
 ) -> FrozenModel:
-    """Loads a base from a local folder or the hub (`revision`: branch, tag, commit), frozen, to
-    train a prefix over it.
+    """Loads a base from a checkpoint's folder, a GGUF file or the hub (`revision`: branch, tag,
+    commit), frozen, to train a prefix over it.
 
     `weights` "int8" or "int4" rounds them as a bundle of that precision holds them. `precision`
     "auto" takes bf16 where the device multiplies it quickly, else fp32; `device` "auto" takes a GPU
@@ -44,7 +44,8 @@ def load_base(
     target = choose_device(device)
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(target) else "fp32"
-    base = load_checkpoint_base(source, revision=revision, hold="stored", fast_attention=True)
+    hold = "bf16" if precision == "bf16" and weights == "checkpoint" else "stored"
+    base = load_checkpoint_base(source, revision=revision, hold=hold, fast_attention=True)
     model: Any = base.model
     tokenizer, identity = _text_tokenizer(base), base.identity
     del base  # and with it the stored numbers of what is turned into another dtype now
@@ -79,7 +80,7 @@ def load_base(
 def _text_tokenizer(base: Base) -> TextTokenizer:
     if base.tokenizer is None:
         raise CheckpointError(
-            f"{base.folder} has no tokenizer (tokenizer.json), and training needs one: copy it "
-            "into the checkpoint's folder"
+            f"{base.folder} has no tokenizer, and training needs one: copy tokenizer.json into the "
+            "checkpoint's folder; of a GGUF file take one with its vocabulary"
         )
     return TextTokenizer(base.tokenizer, end_ids=base.end_ids)

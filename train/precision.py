@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from edgeprefix.base.mapped import give_back
+from edgeprefix.base.matrices import is_matrix
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -66,12 +66,3 @@ def set_precision(model: Any, precision: str) -> None:
                 stored = parameter.data
                 parameter.data = stored.float()
                 give_back(stored)
-
-
-def is_matrix(module: nn.Module, parameter: torch.Tensor) -> bool:
-    """Whether autocast multiplies by this parameter of the module: a projection's weight, or
-    experts'.
-    """
-    if isinstance(module, nn.Linear | Conv1D):
-        return parameter.dim() == 2
-    return parameter.dim() == 3 and hasattr(module, "is_transposed")

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from edgeprefix.base.mapped import give_back
+from edgeprefix.base.matrices import is_matrix
 from edgeprefix.base.rounded_weights import rounded_weights
 from edgeprefix.base.rounding import FORMATS
-from edgeprefix.train.precision import is_matrix
 
 WEIGHTS = ("checkpoint", *FORMATS)
 

@@ -17,8 +17,6 @@ import numpy as np
 
 from edgeprefix.base.gguf.reader import GgufFile
 
-_ROWS_BYTES = 1 << 22  # hashed at a time, so that mapped pages can be let go
-
 
 def identity_parts(file: GgufFile) -> dict[str, str]:
     """The three parts of an identity, by their names in BaseIdentity."""
@@ -35,11 +33,10 @@ def identity_parts(file: GgufFile) -> dict[str, str]:
 def _weights_hash(file: GgufFile) -> str:
     digest = hashlib.sha256()
     for name in sorted(file.tensors):
-        kind, shape, data = file.tensors[name]
-        digest.update(json.dumps([name, kind.name, list(shape)]).encode())
-        flat = data.reshape(-1)
-        for start in range(0, len(flat), _ROWS_BYTES):
-            digest.update(flat[start : start + _ROWS_BYTES])
+        tensor = file.tensors[name]
+        digest.update(json.dumps([name, tensor.kind.name, list(tensor.shape)]).encode())
+        digest.update(tensor.data)
+        tensor.give_back()
     return digest.hexdigest()
 
 

@@ -44,6 +44,19 @@ class GgufTensor(NamedTuple):
     shape: tuple[int, ...]
     data: Bytes
     """[rows, bytes of a row]."""
+    mapped: mmap.mmap
+
+    def give_back(self) -> None:
+        """Lets go of the resident pages of its bytes; they are read from the file again when they
+        are needed.
+        """
+        if not hasattr(mmap, "MADV_DONTNEED") or not self.data.size:
+            return
+        start = self.data.ctypes.data - np.frombuffer(self.mapped, np.uint8).ctypes.data
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (start + self.data.size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < end:
+            self.mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +227,7 @@ def _tensors(
             )
         end_before = entry.offset + rows * row
         data = cursor.bytes[start + entry.offset : end].reshape(rows, row)
-        yield entry.name, GgufTensor(entry.kind, entry.shape, data)
+        yield entry.name, GgufTensor(entry.kind, entry.shape, data, cursor.mapped)
     if len({entry.name for entry in entries}) < len(entries):
         raise cursor.damaged("two tensors have one name")
 
@@ -226,12 +239,12 @@ class _Cursor:
         self.path, self.place = path, 0
         try:
             with open(path, "rb") as stream:
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                self.mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: it is empty
             raise CheckpointError(f"{path} cannot be read: {error}; {_REMEDY}") from error
-        self.bytes: Bytes = np.frombuffer(mapped, np.uint8)
-        self.size = len(mapped)
-        self._view = memoryview(mapped)
+        self.bytes: Bytes = np.frombuffer(self.mapped, np.uint8)
+        self.size = len(self.mapped)
+        self._view = memoryview(self.mapped)
 
     def damaged(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path} is damaged: {what}; {_REMEDY}")

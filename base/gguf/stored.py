@@ -56,6 +56,7 @@ class _StoredMatrices(Mapping[str, RoundedMatrix]):
         place = self._places[name]
         found = rounded_matrix(place.tensor.kind, place.tensor.data)
         assert found is not None  # others were refused
+        place.tensor.give_back()
         return found if place.rows is None else _with_rows(found, place.rows)
 
     def __iter__(self) -> Iterator[str]:

@@ -188,12 +188,6 @@ def test_a_base_in_bf16_is_loaded_without_a_copy_in_fp32(tmp_path: Path) -> None
     assert taken < 1.5 * size, f"{taken / 1e6:.0f} MB for a checkpoint of {size / 1e6:.0f}"
 
 
-def test_a_gguf_file_is_named(tmp_path: Path, load: Loader) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match=r"model\.gguf is a GGUF file, which .* cannot read"):
-        load(tmp_path / "model.gguf")
-
-
 def test_the_old_name_of_the_frozen_model_still_works() -> None:
     with pytest.warns(DeprecationWarning, match="FrozenModel"):
         assert edgeprefix.train.Base is edgeprefix.train.FrozenModel

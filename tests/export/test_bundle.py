@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 import edgeprefix.export.bundle as bundle_module
+from edgeprefix.base.checkpoint import Checkpoint
 from edgeprefix.export import export_decoder, verify
 from edgeprefix.export.generation_defaults import say_dropped_defaults
 from edgeprefix.export.parity import BOUNDS, Bounds
@@ -253,11 +254,11 @@ def test_the_bases_own_generation_defaults_are_named(
 ) -> None:
     facts = {"temperature": 0.6, "max_length": 4096, "top_k": 50, "repetition_penalty": 1.05}
     (tmp_path / "generation_config.json").write_text(json.dumps(facts | {"eos_token_id": 0}))
-    say_dropped_defaults(tmp_path, "chatty")
-    said = "base chatty: its generation_config.json asks for temperature 0.6, "
+    say_dropped_defaults(Checkpoint(tmp_path, "chatty").generation_settings(), "chatty")
+    said = "base chatty: its generation settings ask for temperature 0.6, "
     assert said + "repetition_penalty 1.05, max_length 4096; a bundle holds no" in caplog.text
     caplog.clear()
-    say_dropped_defaults(llama_base, "plain")
+    say_dropped_defaults(Checkpoint(llama_base, "plain").generation_settings(), "plain")
     assert not caplog.text
 
 
