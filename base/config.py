@@ -68,16 +68,20 @@ def config_facts(folder: Path) -> dict[str, Any]:
     transformers model.
     """
     path = folder / CONFIG_FILE
-    missing = (
-        f"{folder} has no {CONFIG_FILE}: it is no model; give the folder of a Hugging Face "
-        "checkpoint, or a hub id"
-    )
+    missing = f"{folder} has no {CONFIG_FILE}: it is no model; {_remedy(folder)}"
     facts = read_json(path, CheckpointError, missing=missing)
     if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
         raise CheckpointError(
             f"{path} names no model_type: it is no configuration of a transformers model"
         )
     return facts
+
+
+def _remedy(folder: Path) -> str:
+    """What to give instead of a folder without a configuration."""
+    if found := sorted(folder.glob("*.gguf")):
+        return f"give the file itself, {found[0]}"
+    return "give the folder of a Hugging Face checkpoint, a GGUF file, or a hub id"
 
 
 def _refusal_of_facts(facts: dict[str, Any]) -> str | None:

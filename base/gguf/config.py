@@ -57,6 +57,7 @@ def read_gguf_config(file: GgufFile) -> Any:
     """
     found = architecture_of(file)
     facts = ArchitectureFacts(file)
+    _require_layers(facts, file)
     values = found.values(facts, file) | _vocabulary(file)
     facts.passed_over(["vocab_size"])
     facts.require_all_asked()
@@ -71,6 +72,17 @@ def read_gguf_config(file: GgufFile) -> Any:
     if reason := refusal(config):
         raise UnsupportedBaseError(f"{file.path}: {found.model_type} cannot be exported: {reason}")
     return config
+
+
+def _require_layers(facts: ArchitectureFacts, file: GgufFile) -> None:
+    """Raises CheckpointError unless the file has the tensors of as many layers as it states."""
+    stated = facts.integer("block_count")
+    numbered = {name.split(".")[1] for name in file.tensors if name.startswith("blk.")}
+    if len(numbered) != stated:
+        raise CheckpointError(
+            f"{file.path} states {stated} layers and holds tensors of {len(numbered)}; download "
+            "another file of the model"
+        )
 
 
 def architecture_of(file: GgufFile) -> Architecture:

@@ -13,6 +13,7 @@ from edgeprefix.base.gguf.reader import GgufFile
 from edgeprefix.runtime.errors import CheckpointError, UnsupportedBaseError
 
 _REQUIRED: Any = object()
+_MANY = 1 << 24  # more than any model has of anything, and little enough to try
 
 
 class ArchitectureFacts:
@@ -23,13 +24,14 @@ class ArchitectureFacts:
         self._asked: set[str] = set()
 
     def integer(self, key: str, default: Any = _REQUIRED) -> Any:
-        """A whole number; of a list of equal ones (one a layer) that one. Raises CheckpointError
-        for anything else, and for a missing one without a default.
+        """A whole number of things; of a list of equal ones (one a layer) that one. Raises
+        CheckpointError for anything else, and for a missing one without a default.
         """
         value = self._value(key, default)
-        if value is default or (isinstance(value, int) and not isinstance(value, bool)):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is default or (whole and 1 <= value <= _MANY):
             return value
-        raise self._wrong(key, value, "a whole number")
+        raise self._wrong(key, value, f"a whole number from 1 to {_MANY:,}")
 
     def real(self, key: str, default: Any = _REQUIRED) -> Any:
         """A number."""

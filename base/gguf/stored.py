@@ -57,7 +57,7 @@ class _StoredMatrices(Mapping[str, RoundedMatrix]):
         found = rounded_matrix(place.tensor.kind, place.tensor.data)
         assert found is not None  # others were refused
         place.tensor.give_back()
-        return found if place.rows is None else _with_rows(found, place.rows)
+        return found if place.rows is None else found.rows(place.rows)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -67,14 +67,3 @@ class _StoredMatrices(Mapping[str, RoundedMatrix]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
-
-
-def _with_rows(matrix: RoundedMatrix, rows: Any) -> RoundedMatrix:
-    """The same matrix with its rows in another order."""
-    return RoundedMatrix(
-        bits=matrix.bits,
-        block=matrix.block,
-        packed=matrix.packed[rows],
-        scales=matrix.scales[rows],
-        zeros=None if matrix.zeros is None else matrix.zeros[rows],
-    )

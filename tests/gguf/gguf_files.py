@@ -112,11 +112,10 @@ def write_gguf(
     for key, value in values.items():
         if value is not None:
             add_fact(writer, key, value)
+    writer.data_alignment = values.get("general.alignment", writer.data_alignment)
     tensors = _tensors(model, architecture, kind)
     for name, (data, stored) in tensors.items():
         writer.add_tensor(name, data, raw_dtype=stored)
-    if any(name == "rope_freqs.weight" for name in facts):
-        raise ValueError("give tensors another way")
     if getattr(config, "rope_parameters", {}).get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", _divisors(config))
     writer.write_header_to_file()
