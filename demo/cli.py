@@ -31,7 +31,9 @@ def demo(
     ] = Path("demo-report"),
     base: Annotated[
         str | None,
-        typer.Option(help="Folder or hub id of another base; default is the embedded one."),
+        typer.Option(
+            help="Folder, GGUF file or hub id of another base; default is the embedded one."
+        ),
     ] = None,
     quick: Annotated[
         bool, typer.Option(help="Every stage, but too briefly to learn much.")

@@ -39,7 +39,7 @@ train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @flags_from(prefix=PrefixConfig, training=TrainConfig)
 def train(
     *,
-    base: Annotated[str, typer.Option(help="Folder of a checkpoint, or a hub id.")],
+    base: Annotated[str, typer.Option(help="Folder of a checkpoint, a GGUF file, or a hub id.")],
     data: Annotated[
         str,
         typer.Option(

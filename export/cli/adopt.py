@@ -27,7 +27,7 @@ def adopt_command(
         typer.Option(
             "--base",
             metavar="BASE",
-            help="The checkpoint that it was exported from: folder or hub id.",
+            help="The base that it was exported from: folder, GGUF file or hub id.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write.")],

@@ -38,7 +38,8 @@ class Backend(enum.StrEnum):
 
 def decoder_command(
     base: Annotated[
-        str, typer.Argument(metavar="BASE", help="Folder of a checkpoint, or a hub id.")
+        str,
+        typer.Argument(metavar="BASE", help="Folder of a checkpoint, a GGUF file, or a hub id."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="BUNDLE", help="Folder to write.")],
     revision: Annotated[

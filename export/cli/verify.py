@@ -14,9 +14,7 @@ from edgeprefix.runtime.contracts.files import write_atomic
 
 def verify_command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle.")],
-    base: Annotated[
-        str, typer.Option("--base", metavar="BASE", help="The checkpoint it was made of.")
-    ],
+    base: Annotated[str, typer.Option("--base", metavar="BASE", help="The base it was made of.")],
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
     ] = None,
