@@ -16,7 +16,7 @@ from edgeprefix.demo.exporting import PRECISIONS, compare_with_torch, write_bund
 from edgeprefix.demo.measure import Job, TaskJob
 from edgeprefix.demo.measuring import run_measuring
 from edgeprefix.demo.page import render
-from edgeprefix.demo.recipes import amounts, recipe_for
+from edgeprefix.demo.recipes import Programme, programme_for
 from edgeprefix.demo.report import BundleFindings, Findings, TaskFindings, build_report
 from edgeprefix.demo.stages import Stages, Watch, unwatched
 from edgeprefix.demo.tasks import TASKS, DemoRow, DemoTask, Part, make_rows, write_rows
@@ -54,6 +54,7 @@ class _Run:
     folder: Path
     """The folder that is being built."""
     stages: Stages
+    programme: Programme
     rows: Rows
 
 
@@ -65,15 +66,17 @@ def run_demo(options: DemoOptions, *, watch: Watch = unwatched) -> dict[str, Any
     """
     source, stages = _base_source(options), Stages(watch)
     with atomic_folder(options.out, ours=demo_files, force=options.force) as folder:
+        with stages.stage("load base"):
+            base = load_base(source)
+        programme = programme_for(base.parameters, quick=options.quick)
         run = _Run(
             options=options,
             source=source,
             folder=folder,
             stages=stages,
-            rows=_write_rows(folder, options, stages),
+            programme=programme,
+            rows=_write_rows(folder, programme, stages, seed=options.seed),
         )
-        with stages.stage("load base"):
-            base = load_base(source)
         trained = {task.name: _train(run, base, task) for task in TASKS}
         with stages.stage("export prefixes"):
             prefixes = write_prefixes(folder / "runs", folder / "prefixes", list(trained), source)
@@ -118,14 +121,12 @@ def _base_name(options: DemoOptions) -> str:
     return Path(options.base).resolve().name if Path(options.base).is_dir() else options.base
 
 
-def _write_rows(folder: Path, options: DemoOptions, stages: Stages) -> Rows:
+def _write_rows(folder: Path, programme: Programme, stages: Stages, *, seed: int) -> Rows:
     written: Rows = {}
     with stages.stage("write rows") as advance:
         for index, task in enumerate(TASKS):
             advance(index / len(TASKS), task.name)
-            written[task.name] = make_rows(
-                task, recipe_for(task, quick=options.quick).rows, seed=options.seed
-            )
+            written[task.name] = make_rows(task, programme.recipes[task.name].rows, seed=seed)
             for part, rows in written[task.name].items():
                 write_rows(folder / "data" / task.name / f"{part}.jsonl", rows)
     return written
@@ -136,7 +137,7 @@ def _train(run: _Run, base: FrozenModel, task: DemoTask) -> TrainResult:
         return train_task(
             base,
             task,
-            recipe_for(task, quick=run.options.quick),
+            run.programme.recipes[task.name],
             data=run.folder / "data" / task.name,
             run=run.folder / "runs" / task.name,
             seed=run.options.seed,
@@ -160,7 +161,7 @@ def _bundle(run: _Run, precision: str, prefixes: dict[str, Path]) -> BundleFindi
 
 
 def _job(run: _Run, bundle: Path, prefixes: dict[str, Path], *, base_alone: bool) -> Job:
-    amount = amounts(quick=run.options.quick)
+    amount = run.programme.amounts
     tasks = tuple(
         TaskJob(
             name=task.name,
@@ -205,7 +206,7 @@ def _findings(
         tasks=tasks,
         bundles=bundles,
         seconds=run.stages.seconds | {"total": run.stages.total},
-        sample_count=amounts(quick=run.options.quick).samples,
+        sample_count=run.programme.amounts.samples,
         seed=run.options.seed,
         quick=run.options.quick,
     )

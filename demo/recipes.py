@@ -1,12 +1,13 @@
-"""How much of everything a run of the demo does: rows, steps, requests. Chosen to fit five minutes
-on two quiet cores.
+"""How much of everything a run of the demo does: rows, steps, requests. Chosen to fit, on two quiet
+cores, five minutes on the embedded base and fifteen on a base of a few hundred million parameters.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from edgeprefix.demo.tasks import DemoTask, Sizes
+from edgeprefix.demo.tasks import Sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,25 +41,46 @@ class Amounts:
     loads: int = 60
 
 
-_RECIPES = {
-    "trails": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=320),
-    "triage": Recipe(rows=Sizes(train=4000, validation=64, test=200), steps=300, dropout=0.2),
-    "polite": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=380),
-}
-_QUICK_ROWS = Sizes(train=64, validation=12, test=12)
-_QUICK = Amounts(samples=2, mixed=6, latency=6, swaps=200, loads=6)
+@dataclass(frozen=True, kw_only=True)
+class Programme:
+    """All that one run does."""
+
+    recipes: Mapping[str, Recipe]
+    """By task."""
+    amounts: Amounts = field(default_factory=Amounts)
 
 
-def recipe_for(task: DemoTask, *, quick: bool) -> Recipe:
-    """A task's recipe; a quick one runs every stage, too briefly to learn much."""
-    recipe = _RECIPES[task.name]
-    return (
-        replace(recipe, rows=_QUICK_ROWS, steps=6, batch_size=8, length=16, log_every=1)
-        if quick
-        else recipe
-    )
+_WHOLE = Programme(
+    recipes={
+        "trails": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=320),
+        "triage": Recipe(rows=Sizes(train=4000, validation=64, test=200), steps=300, dropout=0.2),
+        "polite": Recipe(rows=Sizes(train=4000, validation=64, test=100), steps=380),
+    }
+)
+
+# A pretrained base has less to learn, and each step takes it a hundred times as long
+_LARGE_PARAMETERS = 50_000_000
+_LARGE_RECIPE = Recipe(
+    rows=Sizes(train=800, validation=24, test=60), steps=60, batch_size=8, length=40, log_every=2
+)
+_LARGE = Programme(
+    recipes=dict.fromkeys(_WHOLE.recipes, _LARGE_RECIPE),
+    amounts=Amounts(mixed=12, latency=15, swaps=1000, loads=20),
+)
+
+_QUICK_RECIPE = Recipe(
+    rows=Sizes(train=64, validation=12, test=12), steps=6, batch_size=8, length=16, log_every=1
+)
+_QUICK = Programme(
+    recipes=dict.fromkeys(_WHOLE.recipes, _QUICK_RECIPE),
+    amounts=Amounts(samples=2, mixed=6, latency=6, swaps=200, loads=6),
+)
 
 
-def amounts(*, quick: bool) -> Amounts:
-    """How much is measured."""
-    return _QUICK if quick else Amounts()
+def programme_for(parameters: int, *, quick: bool) -> Programme:
+    """What fits a base of so many parameters; a quick one runs every stage, too briefly to learn
+    much.
+    """
+    if quick:
+        return _QUICK
+    return _LARGE if parameters >= _LARGE_PARAMETERS else _WHOLE

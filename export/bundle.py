@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from edgeprefix.base import Base, load_base
 from edgeprefix.base.checkpoint import find_checkpoint
+from edgeprefix.base.gguf.stored import stored_matrices
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.streaming import hollow_model, untouched
 from edgeprefix.export.calibration import Calibration, measure_scales
@@ -32,6 +33,7 @@ from edgeprefix.export.weights import weight_bytes, write_model
 from edgeprefix.runtime.contracts.cache_scales import LayerScales, save_scales
 from edgeprefix.runtime.contracts.files import atomic_folder
 from edgeprefix.runtime.contracts.manifest import (
+    AS_STORED,
     GRAPH_FILE,
     PRECISIONS,
     TOKENIZER_FILE,
@@ -72,7 +74,8 @@ def export_decoder(
     """Exports a base as a bundle folder: graph, weights, tokenizer and manifest.
 
     `revision` is the branch, tag or commit of a base from the hub. `precision` is fp32, fp16 (for
-    GPUs), int8 or int4 (weights only). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
+    GPUs), int8 or int4 (weights only), or as-stored (the own numbers of a base that is a GGUF
+    file). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
     Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. `calibrate` are
     what an int8 cache must hold besides ordinary text: prefix files, folders of them, and files of
     rows. `rounding` says how weights are rounded, by name; with int8 and int4 those that it does
@@ -91,7 +94,7 @@ def export_decoder(
     if cache not in (None, "int8") or (cache and precision == "fp16"):
         raise ExportError(
             f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 "
-            "with fp32, int8 or int4"
+            "with fp32, int8, int4 or as-stored"
         )
     if calibrate and cache is None:
         raise ExportError("calibrate is for an int8 cache: choose cache int8, or leave it out")
@@ -106,15 +109,17 @@ def export_decoder(
                 f"{base} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the "
                 "checkpoint's folder"
             )
+        plan = rounding or {}
+        if precision == AS_STORED and rounding is None:
+            plan = stored_matrices(loaded)
         progress("load", 1.0)
         layers, graph = build_graph(loaded, progress=progress)
         progress("quantise", 0.0)
         scales = measure_scales(loaded, calibration) if cache else None
-        plan = with_tied_names(rounding or {}, loaded.model)
         manifest = write_bundle(
             loaded,
             layers,
-            to_precision(graph, precision, plan),
+            to_precision(graph, precision, with_tied_names(plan, loaded.model)),
             folder,
             precision=precision,
             scales=scales,

@@ -5,7 +5,7 @@ one form that a node reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -95,22 +95,28 @@ class PlannedWeight:
         return self.N, -(-self.blocks * self.bits // 8)
 
     def packed(self) -> Bytes:
-        """The steps, [N, blocks, bytes of a block]."""
-        return np.concatenate([matrix.packed for matrix in self._matrices()])
+        """The steps, [N, blocks, bytes of a block]. Scales and zero points are kept on the way."""
+        matrices = self._matrices()
+        self.__dict__["_small"] = _small(matrices)
+        return np.concatenate([matrix.packed for matrix in matrices])
 
     def scales(self) -> Array:
         """[N, blocks]."""
-        return np.concatenate([matrix.scales for matrix in self._matrices()])
+        return self._small.scales
 
     def zeros(self) -> Bytes:
         """Packed zero points, [N, bytes of a row's]: the nearest steps."""
-        return np.concatenate([matrix.nearest_zeros() for matrix in self._matrices()])
+        return self._small.zeros
 
     def rests(self) -> Array:
         """What a block's numbers lack because its zero point is a step, [blocks, N]: to be added to
         each of them.
         """
-        return np.concatenate([matrix.rests() for matrix in self._matrices()]).T
+        return np.ascontiguousarray(self._small.rests.T)
+
+    @cached_property
+    def _small(self) -> _Small:
+        return _small(self._matrices())
 
     def metadata(self) -> dict[str, str]:
         """What the weight says of itself in the graph."""
@@ -122,6 +128,22 @@ class PlannedWeight:
             self.plan[part.parameter].rows(part.rows).as_form(self.form, self.K)
             for part in self.parts
         ]
+
+
+class _Small(NamedTuple):
+    """What a weight has besides its steps."""
+
+    scales: Array
+    zeros: Bytes
+    rests: Array
+
+
+def _small(matrices: Sequence[RoundedMatrix]) -> _Small:
+    return _Small(
+        np.concatenate([matrix.scales for matrix in matrices]),
+        np.concatenate([matrix.nearest_zeros() for matrix in matrices]),
+        np.concatenate([matrix.rests() for matrix in matrices]),
+    )
 
 
 def planned_weight(
@@ -139,13 +161,27 @@ def with_tied_names(named: Mapping[str, T], model: nn.Module) -> Mapping[str, T]
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    return dict(named) | {
-        alias: named[name]
-        for aliases in names.values()
-        for name in aliases
-        if name in named
-        for alias in aliases
-    }
+    own = {name: name for name in named}
+    for aliases in names.values():
+        if known := next((name for name in aliases if name in own), None):
+            own |= {alias: known for alias in aliases if alias not in own}
+    return _Renamed(named, own)
+
+
+class _Renamed(Mapping[str, T]):
+    """Values under other names; each is asked for when it is needed."""
+
+    def __init__(self, values: Mapping[str, T], names: Mapping[str, str]) -> None:
+        self._values, self._names = values, names
+
+    def __getitem__(self, name: str) -> T:
+        return self._values[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def parts_in(metadata: Mapping[str, str]) -> list[Part]:

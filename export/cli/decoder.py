@@ -21,6 +21,7 @@ class Precision(enum.StrEnum):
     FP16 = "fp16"
     INT8 = "int8"
     INT4 = "int4"
+    AS_STORED = "as-stored"
 
 
 class CacheDtype(enum.StrEnum):
@@ -46,7 +47,10 @@ def decoder_command(
         str | None, typer.Option(help="Branch, tag or commit of a base from the hub.")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="Weights: fp32, fp16 (GPU), int8 or int4.")
+        Precision,
+        typer.Option(
+            help="Weights: fp32, fp16 (GPU), int8, int4, or as-stored: a GGUF file's own numbers."
+        ),
     ] = Precision.FP32,
     cache: Annotated[
         CacheDtype | None,
