@@ -145,14 +145,14 @@ def find_checkpoint(base: str | Path, *, revision: str | None = None) -> Source:
         return GgufSource(folder, folder.name)
     if folder.exists():
         raise CheckpointError(
-            f"base {base} is a file and no GGUF file; give the checkpoint's folder, a GGUF file, "
-            "or a hub id such as org/model"
+            f"base {base} is a file; give the checkpoint's folder, a GGUF file, or a hub id such "
+            "as org/model"
         )
     if (named := _HUB_FILE.fullmatch(str(base))) and not folder.is_absolute():
         return GgufSource(download_gguf(*named.groups(), revision), str(base))
     if folder.is_absolute() or not _HUB_ID.fullmatch(str(base)):
         raise CheckpointError(
-            f"base {base}: no such folder or file; give the folder of a checkpoint, a GGUF file, "
-            "or a hub id such as org/model"
+            f"base {base}: no such folder; give the folder of a checkpoint, a GGUF file, or a hub "
+            "id such as org/model"
         )
     return Checkpoint(download(str(base), revision, read_config), str(base))

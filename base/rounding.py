@@ -94,7 +94,7 @@ class RoundedMatrix:
     @property
     def blocks(self) -> int:
         """Blocks of one row."""
-        return self.packed.shape[1]
+        return int(self.packed.shape[1])
 
     @property
     def exact_zeros(self) -> bool:
@@ -117,7 +117,9 @@ class RoundedMatrix:
             return np.full(self.scales.shape, 2.0 ** (self.bits - 1), np.float32)
         if self.exact_zeros:
             return self.zeros.astype(np.float32)
-        return _unpacked(self.zeros, self.bits)[:, : self.blocks].astype(np.float32)
+        return _unpacked(self.zeros.astype(np.uint8), self.bits)[:, : self.blocks].astype(
+            np.float32
+        )
 
     def nearest_zeros(self) -> Bytes:
         """Zero points to the nearest step, packed, [N, bytes of a row's]."""
@@ -237,7 +239,7 @@ def _packed(steps: Bytes, bits: int) -> Bytes:
         return steps
     odd = steps.shape[-1] % 2
     even = np.pad(steps, [(0, 0)] * (steps.ndim - 1) + [(0, odd)])
-    packed: Bytes = even[..., ::2] | even[..., 1::2] << 4
+    packed: Bytes = even[..., ::2] | even[..., 1::2] << np.uint8(4)
     return packed
 
 

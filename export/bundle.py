@@ -106,8 +106,8 @@ def export_decoder(
         loaded = load_base(base, revision=revision)
         if loaded.tokenizer is None:
             raise CheckpointError(
-                f"{base} has no tokenizer (tokenizer.json); a bundle needs one: copy it into the "
-                "checkpoint's folder"
+                f"{base} has no tokenizer; a bundle needs one: copy tokenizer.json into the "
+                "checkpoint's folder; of a GGUF file take one with its vocabulary"
             )
         plan = rounding or {}
         if precision == AS_STORED and rounding is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from edgeprefix.export.graph_matrices import GraphMatrix, matrix_of
 from edgeprefix.export.planned import parts_in, with_tied_names
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE
 
+State = Mapping[str, torch.Tensor]
+"""A base's numbers by the names of its parameters."""
+
 CLOSE = {4: 0.25, 8: 0.05, 16: 0.01}
 """Relative difference of a rounded matrix to its own, by its bits; any other is further away."""
 
@@ -35,17 +38,16 @@ class OwnNumbers:
     """Rounded matrices of the graph that are none of the base's, by name."""
 
 
-def planned_numbers(bundle: str | Path, model: PreTrainedModel) -> OwnNumbers:
+def planned_numbers(
+    bundle: str | Path, model: PreTrainedModel, state: State | None = None
+) -> OwnNumbers:
     """Weights that were rounded by a plan: the graph names them itself, and a weight far from the
     base's own is a stranger. Empty for a bundle without a plan.
     """
     tables = with_tied_names(_named_tables(bundle), model)
     readers: dict[nn.Module, Callable[[], Array]] = {}
     strangers: list[str] = []
-    for path, module in model.named_modules():
-        weight = module_matrix(module)
-        if weight is None or f"{path}.weight" not in tables:
-            continue
+    for path, module, weight in module_matrices(model, state, only=tables):
         matrix, rows = tables[f"{path}.weight"]
         readers[module] = reader = RowReader(matrix, rows, weight.shape[1])
         # In a wider form than its own, perhaps: it was merged with others
@@ -69,13 +71,20 @@ class RowReader:
         return found
 
 
-def module_matrix(module: nn.Module) -> Array | None:
-    """A module's matrix [N, K], None when it has none."""
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
-        return None
-    numbers: Array = (weight.T if isinstance(module, Conv1D) else weight).detach().float().numpy()
-    return numbers
+def module_matrices(
+    model: nn.Module, state: State | None, *, only: Container[str] | None = None
+) -> Iterator[tuple[str, nn.Module, Array]]:
+    """(path, module, [N, K]) of every module with a matrix, or of those whose parameter `only`
+    names. The numbers are those of `state` (of a big base, whose modules may hold none) when given.
+    """
+    for path, module in model.named_modules():
+        name, weight = f"{path}.weight", getattr(module, "weight", None)
+        if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
+            continue
+        if only is None or name in only:
+            weight = weight if state is None else state[name]
+            weight = weight.T if isinstance(module, Conv1D) else weight
+            yield path, module, weight.detach().float().numpy()
 
 
 def _named_tables(bundle: str | Path) -> dict[str, tuple[GraphMatrix, npt.NDArray[np.int64]]]:

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from edgeprefix.export.graph_matrices import GraphMatrix, matrix_of
-from edgeprefix.export.own_numbers import CLOSE, OwnNumbers, RowReader, module_matrix
+from edgeprefix.export.own_numbers import CLOSE, OwnNumbers, RowReader, State, module_matrices
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE
 
 Array = np.ndarray
@@ -46,7 +46,9 @@ class _Sketch:
         return cls(matrix, whole[:, :_SKETCH].astype(np.float32), whole.shape[1])
 
 
-def find_stored(bundle: str | Path, model: PreTrainedModel) -> OwnNumbers | None:
+def find_stored(
+    bundle: str | Path, model: PreTrainedModel, state: State | None = None
+) -> OwnNumbers | None:
     """Where the rounded matrices of a bundle's graph lie in the model.
 
     None when the graph rounds in a way of which this module does not know the numbers, or when most
@@ -62,10 +64,7 @@ def find_stored(bundle: str | Path, model: PreTrainedModel) -> OwnNumbers | None
     }
     rows = sum(left.values())
     readers: dict[nn.Module, Callable[[], Array]] = {}
-    for module in model.modules():
-        weight = module_matrix(module)
-        if weight is None:
-            continue
+    for _, module, weight in module_matrices(model, state):
         if (place := _place_of(module, weight, list(left))) is not None:
             sketch, start = place
             chosen = np.arange(start, start + len(weight))

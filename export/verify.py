@@ -199,9 +199,9 @@ def _with_own_weights(
     """Torch's logits with the weights as the bundle rounds them, and what is wrong with those."""
     if manifest.precision not in FORMATS:
         return None, ()
-    own = planned_numbers(bundle, base.model)
+    own = planned_numbers(bundle, base.model, base.state)
     if manifest.graph is not None:  # another exporter's
-        found = find_stored(bundle, base.model)
+        found = find_stored(bundle, base.model, base.state)
         if found is None:
             return None, ()
         own = found

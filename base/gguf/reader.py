@@ -105,8 +105,11 @@ def is_gguf(path: Path) -> bool:
         return False
     if path.suffix.lower() == ".gguf":
         return True
-    with open(path, "rb") as stream:
-        return stream.read(len(_MAGIC)) == _MAGIC
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(len(_MAGIC)) == _MAGIC
+    except OSError:  # a file that nobody may read is no base of any kind
+        return False
 
 
 def part_names(name: str) -> list[str]:

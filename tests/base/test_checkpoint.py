@@ -23,7 +23,7 @@ def test_a_folder_is_called_by_its_name(llama_base: Path, monkeypatch: pytest.Mo
     [
         (
             "/nowhere/else",
-            "base /nowhere/else: no such folder; give the folder of a checkpoint, or a hub id",
+            "base /nowhere/else: no such folder; give the folder of a checkpoint, a GGUF file, or",
         ),
         ("./nowhere", "base ./nowhere: no such folder"),
         ("a/b/c", "base a/b/c: no such folder"),
@@ -36,6 +36,7 @@ def test_what_is_nowhere(base: str, message: str) -> None:
 
 def test_a_file_is_no_folder(llama_base: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"config\.json is a file; give the checkpoint's folder"
+        CheckpointError,
+        match=r"config\.json is a file; give the checkpoint's folder, a GGUF file, or a hub id",
     ):
         find_checkpoint(llama_base / "config.json")

@@ -106,12 +106,12 @@ def test_a_revision_goes_through_training_export_and_verify(hub: Hub, tmp_path: 
 
 
 def test_what_the_cache_lacks_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match="org/model, revision v2 is neither a folder nor"):
+    with pytest.raises(CheckpointError, match="org/model, revision v2 is neither on this machine"):
         find_checkpoint("org/model", revision="v2")
     folder = find_checkpoint("org/model").folder
     offline(monkeypatch)
     with pytest.raises(
-        CheckpointError, match="org/none is neither a folder nor a model on the hub"
+        CheckpointError, match="org/none is neither on this machine nor a model on the hub"
     ):
         find_checkpoint("org/none")
     (folder / "model-00002-of-00002.safetensors").unlink()
