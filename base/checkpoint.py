@@ -149,7 +149,7 @@ def find_checkpoint(base: str | Path, *, revision: str | None = None) -> Source:
             "as org/model"
         )
     if (named := _HUB_FILE.fullmatch(str(base))) and not folder.is_absolute():
-        return GgufSource(download_gguf(*named.groups(), revision), str(base))
+        return GgufSource(download_gguf(named[1], named[2], revision), str(base))
     if folder.is_absolute() or not _HUB_ID.fullmatch(str(base)):
         raise CheckpointError(
             f"base {base}: no such folder; give the folder of a checkpoint, a GGUF file, or a hub "

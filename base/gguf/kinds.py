@@ -16,6 +16,7 @@ from edgeprefix.base.gguf.extra import gguf_package
 from edgeprefix.base.rounding import Array, Bytes, RoundedMatrix
 from edgeprefix.runtime.errors import CheckpointError
 
+_1, _3, _4, _15 = (np.uint8(number) for number in (1, 3, 4, 15))  # shifts and masks of bytes
 _AT_ONCE = 1 << 19  # numbers that are unpacked at a time: as many as caches hold
 
 
@@ -163,7 +164,7 @@ def _with_zero_points(steps: Bytes, scales: Array, minima: Array) -> tuple[Bytes
 
 def _packed(steps: Bytes, bits: int) -> Bytes:
     """Steps as bytes, the first of two in the low bits."""
-    return steps if bits == 8 else steps[..., 0::2] | steps[..., 1::2] << 4
+    return steps if bits == 8 else steps[..., 0::2] | steps[..., 1::2] << _4
 
 
 def _pieces(data: Bytes, row: int) -> list[slice]:
@@ -181,12 +182,12 @@ def _nibbles(qs: Bytes) -> Bytes:
     """Two steps of each byte: those in the low bits first, then those in the high bits, [·, 1,
     2 · bytes].
     """
-    return np.concatenate([qs & 15, qs >> 4], axis=-1)[:, None, :]
+    return np.concatenate([qs & _15, qs >> _4], axis=-1)[:, None, :]
 
 
 def _fifth_bits(qh: Bytes) -> Bytes:
     """32 bits of four bytes, each as 0 or 16, [·, 1, 32]."""
-    return np.unpackbits(qh, axis=-1, bitorder="little")[:, None, :] << 4
+    return np.unpackbits(qh, axis=-1, bitorder="little")[:, None, :] << _4
 
 
 def _q4_0(blocks: Bytes) -> Steps:
@@ -208,7 +209,7 @@ def _q5_1(blocks: Bytes) -> Steps:
 
 
 def _q8_0(blocks: Bytes) -> Steps:
-    return Steps(blocks[:, None, 2:] ^ 128, _half(blocks, 0), None)  # int8 + 128
+    return Steps(blocks[:, None, 2:] ^ np.uint8(128), _half(blocks, 0), None)  # int8 + 128
 
 
 def _k_scales(blocks: Bytes) -> tuple[Array, Array]:
@@ -222,7 +223,7 @@ def _k_scales(blocks: Bytes) -> tuple[Array, Array]:
 def _k_nibbles(qs: Bytes) -> Bytes:
     """128 bytes as eight blocks of 32: of each 32 bytes the low bits, then the high bits."""
     rows = qs.reshape(-1, 4, 1, 32)
-    return np.concatenate([rows & 15, rows >> 4], axis=2).reshape(-1, 8, 32)
+    return np.concatenate([rows & _15, rows >> _4], axis=2).reshape(-1, 8, 32)
 
 
 def _q4_k(blocks: Bytes) -> Steps:
@@ -231,21 +232,21 @@ def _q4_k(blocks: Bytes) -> Steps:
 
 def _q5_k(blocks: Bytes) -> Steps:
     shifts = np.arange(8, dtype=np.uint8)[None, :, None]
-    fifth = (blocks[:, None, 16:48] >> shifts & 1) << 4
+    fifth = (blocks[:, None, 16:48] >> shifts & _1) << _4
     return Steps(_k_nibbles(blocks[:, 48:]) | fifth, *_k_scales(blocks))
 
 
 def _q6_k(blocks: Bytes) -> Steps:
-    low, high = blocks[:, :128].reshape(-1, 2, 1, 64), blocks[:, 128:192].reshape(-1, 2, 1, 32)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 2, 4, 32)
-    high = high >> np.array([0, 2, 4, 6], np.uint8)[None, None, :, None] & 3
-    steps = (low | high << 4).reshape(-1, 16, 16) + np.uint8(96)  # q − 32
+    nibbles, pairs = blocks[:, :128].reshape(-1, 2, 1, 64), blocks[:, 128:192].reshape(-1, 2, 1, 32)
+    low = np.concatenate([nibbles & _15, nibbles >> _4], axis=2).reshape(-1, 2, 4, 32)
+    high = pairs >> np.array([0, 2, 4, 6], np.uint8)[None, None, :, None] & _3
+    steps = (low | high << _4).reshape(-1, 16, 16) + np.uint8(96)  # q − 32
     return Steps(steps, _half(blocks, 208) * blocks[:, 192:208].view(np.int8), None)
 
 
 def _q2_k(blocks: Bytes) -> Steps:
     shifts = np.array([0, 2, 4, 6], np.uint8)[None, None, :, None]
-    steps = blocks[:, 16:80].reshape(-1, 2, 1, 32) >> shifts & 3
+    steps = blocks[:, 16:80].reshape(-1, 2, 1, 32) >> shifts & _3
     scales = blocks[:, :16]
     return Steps(
         steps.reshape(-1, 16, 16),
@@ -256,9 +257,9 @@ def _q2_k(blocks: Bytes) -> Steps:
 
 def _q3_k(blocks: Bytes) -> Steps:
     shifts = np.array([0, 2, 4, 6], np.uint8)
-    low = blocks[:, 32:96].reshape(-1, 2, 1, 32) >> shifts[None, None, :, None] & 3
-    bits = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[None, :, None] & 1
-    steps = (low.reshape(-1, 8, 32) | bits << 2) + np.uint8(4)  # q − 4
+    low = blocks[:, 32:96].reshape(-1, 2, 1, 32) >> shifts[None, None, :, None] & _3
+    bits = blocks[:, None, :32] >> np.arange(8, dtype=np.uint8)[None, :, None] & _1
+    steps = (low.reshape(-1, 8, 32) | bits << np.uint8(2)) + _4  # q − 4
     packed = blocks[:, 96:108]
     scales = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=-1)
     upper = (packed[:, None, 8:] >> shifts[None, :, None] & 3).reshape(-1, 16)

@@ -86,11 +86,12 @@ def _fill(model: nn.Module, state: GgufState, hold: str) -> None:
     for path, module in model.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             full = f"{path}.{name}" if path else name
-            if hold == "bf16" and is_matrix(module, parameter):
-                half = state[full].to(torch.bfloat16)
-                setattr(module, name, nn.Parameter(half, requires_grad=False))
-                continue
             origin = state.origin(full)
+            if hold == "bf16" and is_matrix(module, parameter):
+                numbers_of = held[origin] if origin in held else state[full]
+                half = nn.Parameter(numbers_of.to(torch.bfloat16), requires_grad=False)
+                setattr(module, name, half)
+                continue
             if origin not in held:
                 held[origin] = state[full].float() if hold == "fp32" else state[full]
             parameter.data = held[origin]

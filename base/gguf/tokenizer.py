@@ -167,7 +167,7 @@ class _Facts:
         return value if isinstance(value, int) and 0 <= value < len(self.tokens) else None
 
     def scores(self) -> list[float]:
-        found = self._numbers("scores")
+        found: list[float] | None = self._numbers("scores")
         if found is None:
             raise self.unreadable("it has no tokenizer.ggml.scores")
         return found
@@ -177,7 +177,7 @@ class _Facts:
         pairs = [tuple(merge.split(" ")) for merge in found] if isinstance(found, list) else []
         if not pairs or any(len(pair) != 2 for pair in pairs):
             raise self.unreadable("tokenizer.ggml.merges is no list of pairs")
-        return pairs  # type: ignore[return-value]
+        return [(first, second) for first, second in pairs]
 
     @property
     def architecture(self) -> str:

@@ -25,6 +25,7 @@ REAL = Path(os.environ.get("EDGEPREFIX_REAL_BASE", "/nowhere"))
 FILE, CHECKPOINT = REAL / "gemma-3-270m-q4_k_m.gguf", REAL / "gemma-3-270m"
 PROSE = Path(__file__).parents[2] / ".." / "shared" / "data" / "corpus_en" / "validation.txt"
 TOKENS, WINDOW = 2000, 500
+AT_ONCE = 8192  # rows
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,9 +88,11 @@ def test_its_steps_are_its_numbers() -> None:
     parameters, matrices = base.model.state_dict(), stored_matrices(base)
     assert len(matrices) == 18 * 7 + 2
     for name in matrices:
-        matrix, expected = matrices[name], parameters[name].numpy()
-        found = matrix.numbers()[:, : expected.shape[1]]
-        if matrix.zeros is None:
-            np.testing.assert_array_equal(found, expected)
-        else:
-            assert np.abs(found - expected).max() <= 2.0**-20 * np.abs(expected).max()
+        matrix, weight = matrices[name], parameters[name].numpy()
+        for start in range(0, len(weight), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
+            found, expected = matrix.rows(rows).numbers(), weight[rows]
+            if matrix.zeros is None:
+                np.testing.assert_array_equal(found, expected)
+            else:
+                assert np.abs(found - expected).max() <= 2.0**-20 * np.abs(weight).max()
