@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import Any
 
 from edgeprefix.runtime.errors import MissingExtraError
@@ -16,3 +17,8 @@ def gguf_package() -> Any:
             "a GGUF file as a base needs the package gguf; type: pip install 'edgeprefix[gguf]'"
         ) from error
     return gguf
+
+
+def gguf_version() -> str:
+    """The version of the package, for messages."""
+    return importlib.metadata.version("gguf")

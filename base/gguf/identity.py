@@ -35,7 +35,7 @@ def _weights_hash(file: GgufFile) -> str:
     for name in sorted(file.tensors):
         tensor = file.tensors[name]
         digest.update(json.dumps([name, tensor.kind.name, list(tensor.shape)]).encode())
-        digest.update(memoryview(tensor.data))
+        digest.update(tensor.data.data)
         tensor.give_back()
     return digest.hexdigest()
 

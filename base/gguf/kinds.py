@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgeprefix.base.gguf.extra import gguf_package
+from edgeprefix.base.gguf.extra import gguf_package, gguf_version
 from edgeprefix.base.rounding import Array, Bytes, RoundedMatrix
 from edgeprefix.runtime.errors import CheckpointError
 
@@ -56,13 +56,6 @@ def kind_of(number: int, *, where: str) -> Kind:
         ) from None
     count, size = gguf.GGML_QUANT_SIZES[found]
     return Kind(number, found.name, int(count), int(size))
-
-
-def gguf_version() -> str:
-    """The version of the package gguf."""
-    import importlib.metadata
-
-    return importlib.metadata.version("gguf")
 
 
 class Steps(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprefix.base.gguf.config import EMBEDDING, ROPE_DIVISORS, Architecture, architecture_of
-from edgeprefix.base.gguf.extra import gguf_package
+from edgeprefix.base.gguf.extra import gguf_package, gguf_version
 from edgeprefix.base.gguf.reader import GgufFile, GgufTensor
 from edgeprefix.runtime.errors import CheckpointError
 
@@ -61,9 +61,16 @@ def places(file: GgufFile, config: Any, shapes: Mapping[str, Shape]) -> dict[str
 
 
 def _names(file: GgufFile, config: Any) -> Any:
-    """The package's table from transformers' names to the file's."""
+    """The package's table from transformers' names to the file's. Raises CheckpointError when the
+    package is older than the architecture.
+    """
     gguf = gguf_package()
     known = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
+    if file.architecture not in known:
+        raise CheckpointError(
+            f"{file.path} is of the architecture {file.architecture}, which gguf {gguf_version()} "
+            "does not know; type: pip install --upgrade 'edgeprefix[gguf]'"
+        )
     return gguf.get_tensor_name_map(known[file.architecture], config.num_hidden_layers)
 
 

@@ -221,3 +221,14 @@ def test_tensors_that_do_not_belong_together(whole: Path, tmp_path: Path) -> Non
         CheckpointError, match=r"tensors that a llama has no place for, such as blk"
     ):
         load_base(tmp_path / "biases.gguf")
+
+
+def test_a_package_older_than_the_architecture(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {key: name for key, name in gguf.MODEL_ARCH_NAMES.items() if name != "llama"}
+    monkeypatch.setattr(gguf, "MODEL_ARCH_NAMES", older)
+    with pytest.raises(
+        CheckpointError, match=r"llama, which gguf \S+ does not know; type: pip inst"
+    ):
+        load_base(whole)
