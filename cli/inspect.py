@@ -122,7 +122,19 @@ def _parity(report: Mapping[str, Any]) -> str:
     """The comparison with torch in a few lines: the whole, then each way of feeding the graph."""
     lines = [f"{'passed' if report.get('passed') else 'FAILED'}: {_differences(report)}"]
     lines += [f"  {case.get('name')}: {_differences(case)}" for case in report.get("cases", ())]
+    lines += _on_text(report.get("text"))
     return "\n".join(lines)
+
+
+def _on_text(text: Mapping[str, Any] | None) -> list[str]:
+    """Perplexity beside torch's; bundles of before have none."""
+    if not text:
+        return []
+    source = "drawn from the base" if text["sampled"] else "of a given text"
+    return [
+        f"  perplexity {text['perplexity']:.4g}, torch {text['perplexity_torch']:.4g}, on "
+        f"{text['tokens']:,} tokens {source}: {_differences(text['compared'])}"
+    ]
 
 
 def _differences(numbers: Mapping[str, Any]) -> str:

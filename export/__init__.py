@@ -3,7 +3,8 @@ equals torch.
 """
 
 from edgeprefix.export.bundle import export_decoder
-from edgeprefix.export.parity import Bounds, CaseReport, ParityReport
+from edgeprefix.export.comparison import CaseReport
+from edgeprefix.export.parity import Bounds, ParityReport
 from edgeprefix.export.prefix import export_prefix
 from edgeprefix.export.verify import verify
 

@@ -66,6 +66,8 @@ def export_decoder(
     cache: str | None = None,
     calibrate: Sequence[str | Path] = (),
     rounding: Plan | None = None,
+    text: str | Path | None = None,
+    allow_loss: float | None = None,
     force: bool = False,
     verify: bool = True,
     smoke: bool = False,
@@ -80,10 +82,12 @@ def export_decoder(
     what an int8 cache must hold besides ordinary text: prefix files, folders of them, and files of
     rows. `rounding` says how weights are rounded, by name; with int8 and int4 those that it does
     not name go to the nearest step. The bundle is compared with torch before it takes its place,
-    unless `verify` is false; with `smoke` a two-layer copy is exported and verified first. An
-    existing bundle is replaced only with `force`, and only by a whole one; any other folder stays.
-    Raises CheckpointError, ExportError, ParityError, OutputError, and what reading the files of
-    `calibrate` raises.
+    unless `verify` is false: on `text` (a text file, or rows) or on what the base draws itself its
+    perplexity may be `allow_loss` times torch's, by default what its precision is allowed. With
+    `smoke` a two-layer copy is exported and verified first. An existing bundle is replaced only
+    with `force`, and only by a whole one; any other folder stays. Raises CheckpointError,
+    ExportError, ParityError, OutputError, and what reading the files of `calibrate` and `text`
+    raises.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
     """
@@ -127,9 +131,9 @@ def export_decoder(
         )
         if verify:
             progress("verify", 0.0)
-            expected = torch_side(folder, manifest, loaded, tasks=calibration.prefixes)
+            expected = torch_side(folder, manifest, loaded, tasks=calibration.prefixes, text=text)
             del loaded, graph  # the graph is opened beside the logits, not beside the whole model
-            manifest = verified_manifest(folder, manifest, expected)
+            manifest = verified_manifest(folder, manifest, expected, allow_loss=allow_loss)
         progress("verify", 1.0)
         return manifest
 
@@ -259,9 +263,11 @@ def _vocabulary(model: ir.Model, config: Any) -> int:
     return size if isinstance(size, int) else int(config.vocab_size)
 
 
-def verified_manifest(folder: Path, manifest: Manifest, expected: Expected) -> Manifest:
+def verified_manifest(
+    folder: Path, manifest: Manifest, expected: Expected, *, allow_loss: float | None = None
+) -> Manifest:
     """The manifest with its report. Raises ParityError when a bound is broken."""
-    report = graph_side(folder, manifest, expected)
+    report = graph_side(folder, manifest, expected, allow_loss=allow_loss)
     if not report.passed:
         raise ParityError(
             f"the graph of {manifest.base.name} differs from torch: {'; '.join(report.failures)}; "

@@ -20,9 +20,10 @@ from edgeprefix.export.reference import Array, Reference, Row
 
 _HALF = 0.5  # of torch's error without the layer is in the graph's
 _LEAST_COSINE = 0.1  # what thousands of random numbers have by chance is a tenth of it
+_COLUMNS = 8192  # of a vocabulary: enough for a direction, where all would be gigabytes
 
 Errors = list[np.ndarray]
-"""For each layer, what torch's logits lack without it: [S, V], each row without its mean."""
+"""For each layer, what torch's logits lack without it: [S, v ≤ V], each row without its mean."""
 
 
 def errors_without(base: Base, reference: Reference, row: Row, expected: Sequence[Array]) -> Errors:
@@ -30,7 +31,7 @@ def errors_without(base: Base, reference: Reference, row: Row, expected: Sequenc
     found = []
     for layer in _layers(base.model):
         with _left_out(layer):
-            found.append(_centred(np.stack(reference.logits(row)) - np.stack(expected)))
+            found.append(_difference(reference.logits(row), expected))
     return found
 
 
@@ -38,7 +39,7 @@ def layers_left_out(
     errors: Errors, actual: Sequence[Array], expected: Sequence[Array]
 ) -> tuple[str, ...]:
     """What the graph's logits `actual` [S, V] lack, in words; empty when it has all layers."""
-    got = _centred(np.stack(actual) - np.stack(expected)).ravel()
+    got = _difference(actual, expected).ravel()
     found = []
     for index, error in enumerate(errors):
         lacking = error.ravel()
@@ -74,7 +75,12 @@ def _left_out(layer: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _centred(difference: np.ndarray) -> np.ndarray:
-    """Softmax does not see what is added to a whole row."""
-    result: np.ndarray = difference - difference.mean(axis=1, keepdims=True)
+def _difference(actual: Sequence[Array], expected: Sequence[Array]) -> np.ndarray:
+    """[S, v] over evenly spread entries of the vocabulary, each row without its mean: softmax does
+    not see what is added to a whole row.
+    """
+    step = -(-len(expected[0]) // _COLUMNS)
+    pairs = zip(actual, expected, strict=True)
+    found = np.stack([got[::step] - wanted[::step] for got, wanted in pairs])
+    result: np.ndarray = found - found.mean(axis=1, keepdims=True)
     return result

@@ -1,25 +1,26 @@
 """How far the graph's logits are from torch's, and how far they may be.
 
-fp32 must agree to rounding. Weight-only quantisation changes the numbers themselves, so its bounds
-are on what the numbers mean: the divergence between the two next-token distributions, and the noise
-that was added to the logits. First choices are reported and not bounded: those of a base with
-random weights hang on hairs.
+fp32 must agree to rounding. Weight-only quantisation changes the numbers themselves: that the graph
+is right is proved with nothing rounded (`exact`), and what the rounding costs is bounded on text
+(text_quality.py). Only of graphs of which it is not known how they were rounded, and of an int8
+cache, the divergence between the next-token distributions and the noise that was added to the
+logits are bounded here. First choices are reported and not bounded: those of a base with random
+weights hang on hairs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeprefix.export.comparison import CaseReport
+from edgeprefix.export.text_quality import TextReport
 from edgeprefix.runtime.contracts.cache_scales import LARGEST_CUT
 from edgeprefix.runtime.contracts.manifest import AS_STORED
-
-Array = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +35,6 @@ class Bounds:
     """Spread of Δ over the spread of torch's logits. Logits that have nothing to do with torch's
     come out at √2.
     """
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaseReport:
-    """One way of feeding the same text, compared position by position."""
-
-    name: str
-    positions: int
-    max_abs: float
-    relative: float
-    kl: float
-    noise: float
-    top1: float
-    first_divergence: int | None
-    """Index of the first position whose first choice differs, None when all agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +59,8 @@ class ParityReport:
     """What is wrong with the graph without a number: a window that differs, a layer left out."""
     cut: float | None = None
     """Share of a given prefix's numbers that an int8 cache cuts off (of the worst layer's)."""
+    text: TextReport | None = None
+    """What the bundle costs on text; always there in what `verify` gives."""
 
     def _worst(self, number: str) -> float:
         """Of all cases; not a number when it is none in one of them, which `max` may miss."""
@@ -124,7 +112,8 @@ class ParityReport:
             found.append(
                 f"noise {self.noise:.3g} is over {self.bounds.noise:g} of the logits' spread"
             )
-        return (*found, *self._wrong(), *self._cut_off())
+        quality = () if self.text is None else self.text.failures
+        return (*found, *self._wrong(), *quality, *self._cut_off())
 
     def _wrong(self) -> Iterator[str]:
         """What the rounding of weights does not explain."""
@@ -197,6 +186,7 @@ class ParityReport:
             "rounded": rounded,
             "exact": None if self.exact is None else dataclasses.asdict(self.exact),
             "cut": self.cut,
+            "text": None if self.text is None else self.text.to_json(),
         }
 
     @property
@@ -232,7 +222,8 @@ class ParityReport:
             if self.passed
             else f"{self._what}: FAILED: {'; '.join(self.failures)}"
         )
-        return "\n".join([head, *lines, verdict])
+        text = [] if self.text is None else [self.text.to_text()]
+        return "\n".join([head, *lines, *text, verdict])
 
 
 ROUNDED_BOUNDS = Bounds(kl=0.02, noise=0.2)
@@ -255,57 +246,12 @@ BOUNDS: Mapping[str, Bounds] = {
 
 
 def bounds_of(precision: str, cache_dtype: str, *, rounded: bool) -> Bounds:
-    """The bounds of a bundle against fp32 torch. An int8 cache rounds keys and values: fp32 weights
-    then have those of int8.
+    """The bounds of a bundle's cases against fp32 torch. An int8 cache rounds keys and values: fp32
+    weights then have those of int8.
 
-    Some weights drown in their own rounding (random ones, thirty layers deep) though the graph is
-    right. So the noise counts where no comparison with the same `rounded` weights tells the two
-    apart.
+    None where there is a comparison with the same `rounded` weights, which tells rounding from a
+    wrong graph: what the rounding costs is for text to say.
     """
-    bounds = BOUNDS["int8"] if cache_dtype == "int8" and precision == "fp32" else BOUNDS[precision]
-    return dataclasses.replace(bounds, noise=None) if rounded else bounds
-
-
-def compare(name: str, actual: Sequence[Array], expected: Sequence[Array]) -> CaseReport:
-    """Compares logits of the same positions, each [V]; `expected` is torch's."""
-    got, wanted = np.stack(actual).astype(np.float64), np.stack(expected).astype(np.float64)
-    difference = np.abs(got - wanted).max(axis=1)
-    agree = _same_choice(got, wanted)
-    diverging = np.flatnonzero(~agree)
-    return CaseReport(
-        name=name,
-        positions=len(wanted),
-        max_abs=float(difference.max()),
-        relative=float(difference.max() / max(np.abs(wanted).max(), 1e-30)),
-        kl=float(np.mean(_divergence(wanted, got))),
-        noise=_spread(got - wanted) / max(_spread(wanted), 1e-30),
-        top1=float(agree.mean()),
-        first_divergence=int(diverging[0]) if len(diverging) else None,
-    )
-
-
-def _same_choice(got: Array, wanted: Array) -> npt.NDArray[np.bool_]:
-    """Whether the graph's first choice is torch's, or one that torch itself holds equal to a
-    hundred-thousandth.
-    """
-    best = wanted.max(axis=1)
-    chosen = np.take_along_axis(wanted, got.argmax(axis=1)[:, None], axis=1)[:, 0]
-    result: npt.NDArray[np.bool_] = chosen >= best - 1e-5 * np.maximum(1.0, np.abs(best))
-    return result
-
-
-def _divergence(wanted: Array, got: Array) -> Array:
-    p, q = _log_softmax(wanted), _log_softmax(got)
-    result: Array = np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0.0)
-    return result
-
-
-def _spread(logits: Array) -> float:
-    """Standard deviation within rows: softmax does not see what is added to a whole row."""
-    return float(np.std(logits - logits.mean(axis=1, keepdims=True)))
-
-
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+    if rounded:
+        return Bounds()
+    return BOUNDS["int8"] if cache_dtype == "int8" and precision == "fp32" else BOUNDS[precision]

@@ -5,14 +5,14 @@ torch runs each text once, whole, over the prefix; the graph gets the same text 
 chunks, token by token, and with several rows of different prefixes and lengths in one batch. All
 logits are compared. Where weights or cache are rounded, the same graph is run with products and
 cache in fp32, too, and compared with torch on the bundle's own weights: what differs there is no
-rounding, and its bound is that of fp32.
+rounding, and its bound is that of fp32. What the rounding costs is judged on text.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +22,22 @@ import numpy as np
 from edgeprefix.base import Base, load_base
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.rounding import FORMATS
+from edgeprefix.export.comparison import CaseReport, compare
+from edgeprefix.export.given_text import given_texts
 from edgeprefix.export.left_out import Errors, errors_without, layers_left_out
 from edgeprefix.export.own_numbers import computing_with, planned_numbers
-from edgeprefix.export.parity import CaseReport, ParityReport, bounds_of, compare
+from edgeprefix.export.parity import ParityReport, bounds_of
+from edgeprefix.export.perplexity import graph_reading, torch_reading
 from edgeprefix.export.reference import Array, Ids, Reference, Row, States, some_tokens
+from edgeprefix.export.sampled_text import sampled_texts
 from edgeprefix.export.stored import find_stored
+from edgeprefix.export.text_quality import (
+    TextExpected,
+    TextReport,
+    allowed_loss,
+    judge,
+    read_expected,
+)
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.twin import open_twin
 from edgeprefix.export.windows import LONGEST_TEXT, rows_beyond, window_faults
@@ -59,12 +70,17 @@ def verify(
     *,
     revision: str | None = None,
     prefix: Prefix | str | Path | None = None,
+    text: str | Path | None = None,
+    allow_loss: float | None = None,
 ) -> ParityReport:
     """Compares a bundle with its base in torch (`revision`: branch, tag or commit of the hub).
 
     `prefix` is a prefix file to verify with; without one, a random prefix is used, in an int8 cache
-    one as large as trained ones are, as far as the cache takes those. Raises BundleError,
-    CheckpointError, BaseMismatchError (the bundle or the prefix belongs to another base). The
+    one as large as trained ones are, as far as the cache takes those. `text` is a text file, or
+    rows (JSONL or CSV), on which the bundle's perplexity is compared with torch's; without it, the
+    base draws some texts itself. `allow_loss` is the factor on torch's perplexity that the bundle
+    may cost; by default that of its precision (ALLOWED_LOSS). Raises BundleError, CheckpointError,
+    BaseMismatchError (the bundle or the prefix belongs to another base), DataError (no text). The
     report says whether the bounds of its precision hold, and whether an int8 cache cuts the prefix;
     nothing is raised when they do not.
     """
@@ -75,9 +91,9 @@ def verify(
     given = Prefix.load(prefix) if isinstance(prefix, (str, Path)) else prefix
     if given is not None:
         loaded.identity.require_same(given.base, what=f"prefix {given.name!r}")
-    expected = torch_side(bundle, manifest, loaded, prefix=given)
+    expected = torch_side(bundle, manifest, loaded, prefix=given, text=text)
     del loaded  # the graph is opened beside the logits, not beside the whole model
-    return graph_side(bundle, manifest, expected)
+    return graph_side(bundle, manifest, expected, allow_loss=allow_loss)
 
 
 class Rows(NamedTuple):
@@ -96,7 +112,7 @@ class Rows(NamedTuple):
 
     @property
     def exact(self) -> tuple[Row, ...]:
-        """What the graph is fed once more when nothing is rounded on the way."""
+        """What the graph is fed once more, row by row, when nothing is rounded on the way."""
         return (self.long, self.large, *self.beyond)
 
     @property
@@ -113,8 +129,8 @@ class Expected:
     rows: Rows
     logits: Logits
     stored: Logits | None
-    """Of `rows.exact`, with the weights as the bundle holds them; None when they are not rounded,
-    or how is not known.
+    """Of `rows.exact` and `rows.mixed`, with the weights as the bundle holds them; None when they
+    are not rounded, or how is not known.
     """
     without: Errors
     """What torch lacks without each layer, where `stored` is not known."""
@@ -124,6 +140,8 @@ class Expected:
     """As torch has them."""
     cut: float | None
     """Share of the given prefix that an int8 cache cuts off."""
+    text: TextExpected
+    """What torch makes of ordinary text."""
 
     def of(self, row: Row) -> list[Array]:
         """Torch's logits of a row."""
@@ -137,10 +155,12 @@ def torch_side(
     *,
     prefix: Prefix | None = None,
     tasks: Sequence[Prefix] = (),
+    text: str | Path | None = None,
 ) -> Expected:
     """Runs the texts through torch. The base is not needed afterwards.
 
-    `prefix` stands in the place of a random one; `tasks` are compared besides.
+    `prefix` stands in the place of a random one; `tasks` are compared besides. `text` is a file of
+    the user's to judge quality by.
     """
     with quiet_transformers():
         reference = Reference(base)
@@ -149,10 +169,13 @@ def torch_side(
         tokens = some_tokens(base, _long(manifest))
         rows = _rows(reference, manifest, tokens, scales, prefix=prefix, tasks=tasks)
         logits = {id(row): reference.logits(row) for row in rows.all}
-        stored, strangers = _with_own_weights(bundle, manifest, base, reference, rows.exact)
+        stored, strangers = _with_own_weights(
+            bundle, manifest, base, reference, (*rows.exact, *rows.mixed)
+        )
         without: Errors = []
         if stored is None and manifest.precision in FORMATS:
-            without = errors_without(base, reference, rows.long, logits[id(rows.long)])
+            without = errors_without(base, reference, rows.prefixed, logits[id(rows.prefixed)])
+        quality = _torch_quality(base, manifest, text)
     return Expected(
         rows=rows,
         logits=logits,
@@ -161,6 +184,17 @@ def torch_side(
         strangers=strangers,
         layers=layers,
         cut=None if prefix is None or scales is None else cut_share(prefix.layers, scales),
+        text=quality,
+    )
+
+
+def _torch_quality(base: Base, manifest: Manifest, text: str | Path | None) -> TextExpected:
+    """What torch makes of the user's text, or of one that the base draws itself."""
+    return read_expected(
+        torch_reading(base.model, manifest.vocabulary),
+        sampled_texts(base) if text is None else given_texts(text, base),
+        vocabulary=manifest.vocabulary,
+        sampled=text is None,
     )
 
 
@@ -216,7 +250,9 @@ def _with_own_weights(
         return {id(row): reference.logits(row) for row in rows}, strangers
 
 
-def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> ParityReport:
+def graph_side(
+    bundle: str | Path, manifest: Manifest, expected: Expected, *, allow_loss: float | None = None
+) -> ParityReport:
     """Feeds the same texts to the bundle's graph in every way that the engine has, and compares."""
     rows = expected.rows
     trained = (row for _, row in rows.tasks)
@@ -227,12 +263,15 @@ def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> Pa
         compare(name, actual, wanted) for name, actual, wanted in _cases(decoder, expected)
     )
     long = _fed(decoder, rows.long, _chunks(len(rows.long.tokens)))
+    prefixed = _fed(decoder, rows.prefixed, [len(rows.prefixed.tokens)])
+    lacking = layers_left_out(expected.without, prefixed, expected.of(rows.prefixed))
     del decoder  # before its weights are opened once more
     rounded, exact = None, _exact(bundle, manifest, expected)
     if expected.stored is not None:
         rounded = compare("rounded", long, expected.stored[id(rows.long)])
     if exact is None and rows.beyond:
-        got = _one_by_one(open_decoder, bundle, manifest, rows.beyond)
+        size = CacheSize(rows=1, capacity=_longest(rows.beyond))
+        got = _one_by_one(open_decoder(bundle, manifest, size), rows.beyond)
         cases += (compare("window", got, [row for r in rows.beyond for row in expected.of(r)]),)
     return ParityReport(
         precision=manifest.precision,
@@ -244,9 +283,24 @@ def graph_side(bundle: str | Path, manifest: Manifest, expected: Expected) -> Pa
         faults=(
             *(window_faults(bundle, expected.layers) if manifest.graph is None else ()),
             *expected.strangers,
-            *layers_left_out(expected.without, long, expected.of(expected.rows.long)),
+            *lacking,
         ),
         cut=expected.cut,
+        text=_graph_quality(bundle, manifest, expected.text, allow_loss),
+    )
+
+
+def _graph_quality(
+    bundle: str | Path, manifest: Manifest, expected: TextExpected, allow_loss: float | None
+) -> TextReport:
+    longest = max(map(len, expected.texts))
+    decoder = open_decoder(bundle, manifest, CacheSize(rows=1, capacity=longest))
+    return judge(
+        graph_reading(decoder, manifest.vocabulary),
+        expected,
+        precision=manifest.precision,
+        allowed=allowed_loss(manifest) if allow_loss is None else allow_loss,
+        ours=manifest.graph is None,
     )
 
 
@@ -261,19 +315,16 @@ def _exact(bundle: str | Path, manifest: Manifest, expected: Expected) -> CaseRe
         opened = open_decoder if plain else open_twin
     if wanted is None:
         return None
-    rows = expected.rows.exact
-    got = _one_by_one(opened, bundle, manifest, rows)
-    return compare("exact", got, [logits for row in rows for logits in wanted[id(row)]])
+    rows, mixed = expected.rows.exact, expected.rows.mixed
+    size = CacheSize(rows=len(mixed), capacity=_longest([*rows, *mixed]))
+    decoder = opened(bundle, manifest, size)
+    got = [*_one_by_one(decoder, rows), *_batched(decoder, mixed)]
+    last = [logits for row in mixed for logits in wanted[id(row)][-_DECODE_STEPS:]]
+    return compare("exact", got, [*(logits for row in rows for logits in wanted[id(row)]), *last])
 
 
-def _one_by_one(
-    opened: Callable[[str | Path, Manifest, CacheSize], SlotDecoder],
-    bundle: str | Path,
-    manifest: Manifest,
-    rows: Sequence[Row],
-) -> list[Array]:
+def _one_by_one(decoder: SlotDecoder, rows: Sequence[Row]) -> list[Array]:
     """The graph's logits [V] of every token of some rows."""
-    decoder = opened(bundle, manifest, CacheSize(rows=1, capacity=_longest(rows)))
     return [logits for row in rows for logits in _fed(decoder, row, _chunks(len(row.tokens)))]
 
 

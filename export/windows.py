@@ -2,8 +2,10 @@
 
 Windows of thousands of tokens are not passed with text, which torch would read for minutes. A
 prefix costs nothing to read: keys and values up to the window's edge and beyond are made up, and a
-few tokens behind them tell whether what lies beyond is seen. What is beyond has one large value
-throughout, so that an average over it stands out.
+few tokens behind them tell whether what lies beyond is seen. All keys of such a layer are alike, so
+that every position that is seen counts the same, and values are large beyond the edge and on it: a
+window that is one position too long sees one of them too many, one too short misses one. Layers of
+other windows keep ordinary values; those that see everything would be drowned in large ones.
 """
 
 from __future__ import annotations
@@ -14,32 +16,33 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgeprefix.export.reference import Reference, Row, States
+from edgeprefix.export.reference import Array, Reference, Row
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, LayerShape
 
 LONGEST_TEXT = 2048
-"""Windows from here on are passed with a prefix."""
+"""Windows from here on are passed with a prefix alone."""
 
-_TOKENS = 12  # of text behind the prefix
+_TOKENS = 12  # of text behind the prefix: the edge lies elsewhere for each of them
 _SHARE = 8  # an eighth of the window lies beyond it
 _LARGEST_BYTES = 2 << 30  # of made-up keys and values
-
-
-def wide_windows(layers: Sequence[LayerShape], limit: int) -> list[int]:
-    """Windows that no text of `verify` passes, and that a base of `limit` positions can."""
-    windows = {layer.window for layer in layers if layer.window is not None}
-    return sorted(window for window in windows if LONGEST_TEXT <= window < limit - 2 * _TOKENS)
+_MARK, _LARGEST_MARK = 16, 256  # values of marks: a sixteenth of the window times ordinary ones
 
 
 def rows_beyond(
     reference: Reference, layers: Sequence[LayerShape], limit: int, tokens: np.ndarray
 ) -> Iterator[Row]:
-    """A row for each wide window: a few tokens behind a prefix that reaches beyond it."""
-    for window in wide_windows(layers, limit):
-        length = min(window + window // _SHARE, limit - _TOKENS)
-        if fits(layers, length):
+    """For each window a few tokens behind a prefix that reaches beyond it, as far as the base has
+    positions and the machine memory for it.
+    """
+    for window in sorted({layer.window for layer in layers if layer.window is not None}):
+        length = min(window + max(window // _SHARE, _TOKENS), limit - _TOKENS)
+        if length >= window and fits(layers, length):
             states = reference.random_states(tokens, length, seed=window)
-            yield Row(tokens[:_TOKENS], _marked(states, length - window + 1))
+            marked = [
+                _marked(*pair, window) if layer.window == window else pair
+                for layer, pair in zip(layers, states, strict=True)
+            ]
+            yield Row(tokens[:_TOKENS], marked)
 
 
 def window_faults(bundle: str | Path, layers: Sequence[LayerShape]) -> tuple[str, ...]:
@@ -60,14 +63,19 @@ def window_faults(bundle: str | Path, layers: Sequence[LayerShape]) -> tuple[str
     return tuple(found)
 
 
-def _marked(states: States, hidden: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The same, with values at the channel's largest in the first `hidden` positions."""
-    marked = []
-    for key, value in states:
-        value = value.copy()
-        value[:, :hidden] = np.abs(value).max(axis=1, keepdims=True)
-        marked.append((key, value))
-    return marked
+def _marked(key: Array, value: Array, window: int) -> tuple[Array, Array]:
+    """Keys and values [H, P, D], all keys alike, values large up to the last position that some of
+    the tokens cannot see.
+    """
+    H, P, D = value.shape
+    alike = np.broadcast_to(key.mean(axis=1, keepdims=True), key.shape).copy()
+    marked, edge = value.copy(), min(P, P - window + _TOKENS)
+    size = np.abs(value).max(axis=1, keepdims=True) * min(1 + window / _MARK, _LARGEST_MARK)
+    signs = np.random.default_rng(window).choice(np.array([-1, 1], value.dtype), (H, edge, D))
+    marked[:, :edge] = signs * size
+    # Beyond the first token's edge of one sign: what is seen there together does not cancel out
+    marked[:, : P - window + 1] = size
+    return alike, marked
 
 
 def fits(layers: Sequence[LayerShape], length: int) -> bool:

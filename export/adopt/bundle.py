@@ -35,34 +35,52 @@ def adopt(
     file: str | None = None,
     link: bool = False,
     force: bool = False,
+    text: str | Path | None = None,
+    allow_loss: float | None = None,
 ) -> Manifest:
     """Makes a bundle of a decoder that another exporter wrote; the graph stays as it is.
 
     `base` is the checkpoint that it was exported from (`revision`: the hub's). `file` names the
     graph where the folder holds several. With `link` the files are hard links instead of copies: no
     space, but whoever changes one changes both. The bundle is compared with torch before it takes
-    its place. An existing bundle is replaced only with `force`; any other folder stays. Raises
-    CheckpointError, ExportError (names what the graph cannot do), ParityError, OutputError.
+    its place; `text` and `allow_loss` are those of `export_decoder`. An existing bundle is replaced
+    only with `force`; any other folder stays. Raises CheckpointError, ExportError (names what the
+    graph cannot do), ParityError, OutputError, DataError.
 
     >>> adopt("onnx/", "bundle", base="checkpoints/base", file="model_q4.onnx")  # doctest: +SKIP
     """
     source = open_source(onnx_folder, file)
     read_signature(source)  # what cannot be adopted is refused before the base is loaded
     with atomic_folder(out, ours=bundle_files, force=force) as folder:
-        return adopt_into(folder, source, base=base, revision=revision, link=link)
+        return adopt_into(
+            folder,
+            source,
+            base=base,
+            revision=revision,
+            link=link,
+            text=text,
+            allow_loss=allow_loss,
+        )
 
 
 def adopt_into(
-    folder: Path, source: Source, *, base: str | Path, revision: str | None = None, link: bool
+    folder: Path,
+    source: Source,
+    *,
+    base: str | Path,
+    revision: str | None = None,
+    link: bool,
+    text: str | Path | None = None,
+    allow_loss: float | None = None,
 ) -> Manifest:
     """Fills an empty folder with the verified bundle of an export; else like `adopt`."""
     signature, loaded = read_signature(source), load_base(base, revision=revision)
     _require_same_kind(source, loaded)
     manifest = _taken(source, signature, loaded, folder, link=link)
     manifest.save(folder)
-    expected = torch_side(folder, manifest, loaded)
+    expected = torch_side(folder, manifest, loaded, text=text)
     del loaded  # the graph is opened beside the logits, not beside the whole model
-    return verified_manifest(folder, manifest, expected)
+    return verified_manifest(folder, manifest, expected, allow_loss=allow_loss)
 
 
 def _taken(

@@ -9,6 +9,7 @@ import typer
 
 from edgeprefix.export.adopt import adopt
 from edgeprefix.export.cli.decoder import summary
+from edgeprefix.export.cli.quality import AllowLoss, TextFile
 
 
 def adopt_command(
@@ -44,12 +45,22 @@ def adopt_command(
     link: Annotated[
         bool, typer.Option("--link", help="Hard links instead of copies; same disk only.")
     ] = False,
+    text: TextFile = None,
+    allow_loss: AllowLoss = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Make a bundle of an ONNX decoder that you already have; compared with torch before it is
     done.
     """
     manifest = adopt(
-        onnx_folder, out, base=base, revision=revision, file=file, link=link, force=force
+        onnx_folder,
+        out,
+        base=base,
+        revision=revision,
+        file=file,
+        link=link,
+        force=force,
+        text=text,
+        allow_loss=allow_loss,
     )
     typer.echo(summary(out, manifest))

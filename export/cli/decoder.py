@@ -11,6 +11,7 @@ import typer
 from edgeprefix.export.adopt.optimum import export_with_optimum
 from edgeprefix.export.bundle import export_decoder
 from edgeprefix.export.cli.progress import stage_bar
+from edgeprefix.export.cli.quality import AllowLoss, TextFile
 from edgeprefix.runtime.contracts.manifest import Manifest
 
 
@@ -72,6 +73,8 @@ def decoder_command(
         Backend,
         typer.Option(help="Who writes the graph; Optimum (fp32) needs the extra [optimum]."),
     ] = Backend.EDGEPREFIX,
+    text: TextFile = None,
+    allow_loss: AllowLoss = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Try a two-layer copy first: seconds.")
@@ -82,9 +85,10 @@ def decoder_command(
     done.
     """
     if backend is Backend.OPTIMUM:
-        if precision is not Precision.FP32 or cache is not None or smoke or calibrate:
+        if precision is not Precision.FP32 or cache or smoke or calibrate or text or allow_loss:
             raise typer.BadParameter(
-                "goes with none of --precision, --cache, --calibrate, --smoke: Optimum writes fp32",
+                "goes with none of --precision, --cache, --calibrate, --text, --allow-loss, "
+                "--smoke: Optimum writes fp32",
                 param_hint="--backend optimum",
             )
         manifest = export_with_optimum(base, out, revision=revision, force=force)
@@ -100,6 +104,8 @@ def decoder_command(
             precision=precision.value,
             cache=None if cache is None else cache.value,
             calibrate=calibrate or (),
+            text=text,
+            allow_loss=allow_loss,
             force=force,
             smoke=smoke,
             progress=report,
@@ -115,8 +121,8 @@ def summary(out: Path, manifest: Manifest) -> str:
     parity = manifest.parity
     cache = ", int8 cache" if manifest.cache_dtype == "int8" else ""
     checked = (
-        f"top-1 agreement with torch {parity['top1']:.1%}, largest difference "
-        f"{parity['max_abs']:.1e}"
+        f"perplexity {parity['text']['ratio']:.4f} times torch's, top-1 agreement "
+        f"{parity['text']['compared']['top1']:.1%}"
         if parity
         else "not verified"
     )

@@ -38,7 +38,7 @@ def faults(graph: ir.Graph, layers: int) -> Iterator[tuple[str, Fault]]:
         if value.dtype == ir.DataType.FLOAT:
             yield f"scrambled {name}", lambda graph, name=name: _change(graph, name, _scrambled)
     for index in range(layers):
-        yield f"without layer {index}", lambda graph, index=index: _leave_out(graph, index)
+        yield f"without layer {index}", lambda graph, index=index: leave_out(graph, index)
     for place, node in enumerate(attentions(graph)):
         for name in {"local_window_size", "softcap", "do_rotary"} & node.attributes.keys():
             yield (
@@ -57,7 +57,7 @@ def _change(graph: ir.Graph, name: str, edit: Callable[[np.ndarray], np.ndarray]
     value.const_value = ir.Tensor(np.ascontiguousarray(edit(value.const_value.numpy())), name=name)
 
 
-def _leave_out(graph: ir.Graph, index: int) -> None:
+def leave_out(graph: ir.Graph, index: int) -> None:
     """What a layer adds to the residual stream becomes zero."""
     for name in list(graph.initializers):
         if f"layers.{index}." in name and (".o_proj." in name or ".down_proj." in name):
