@@ -62,12 +62,11 @@ def main() -> None:
     )
     kept.measure("torch fp32", lambda: {"perplexity": float(np.exp(expected.losses.mean()))}, began)
     del base  # the graphs are opened beside the logits, not beside the whole model
+    for gguf in options.gguf:
+        llama = partial(_of_llama, options.llama_python, gguf, expected)
+        kept.measure(f"llama.cpp {gguf.name}", llama)
     for bundle in options.bundle:
         kept.measure(_name(bundle), partial(_of_bundle, bundle, expected))
-    for gguf in options.gguf:
-        kept.measure(
-            f"llama.cpp {gguf.name}", partial(_of_llama, options.llama_python, gguf, expected)
-        )
     print(json.dumps(kept.result))
 
 

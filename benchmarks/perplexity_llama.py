@@ -21,7 +21,7 @@ _BATCH = 128  # tokens; all of them get logits
 
 
 class Model(llama_cpp.LlamaModel):  # type: ignore[misc]  # no stubs
-    """A model that knows the width of its logits, which this version's `get_logits_ith` asks for."""
+    """A model that says how wide its logits are, which this version's `get_logits_ith` asks."""
 
     @property
     def n_vocab(self) -> int:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from edgeprefix.base import Base
 from edgeprefix.export.reference import Array, Reference, Row
 
-_HALF = 0.5  # of torch's error without the layer is in the graph's
+# Of torch's error without the layer, in the graph's. Rounded to 4 bits, Gemma 3 270M has up to 0.17
+# of a layer's with all of them, and 0.6 and more without the layer.
+_SHARE = 0.4
 _LEAST_COSINE = 0.1  # what thousands of random numbers have by chance is a tenth of it
 _COLUMNS = 8192  # of a vocabulary: enough for a direction, where all would be gigabytes
 
@@ -29,8 +31,8 @@ Errors = list[np.ndarray]
 def errors_without(base: Base, reference: Reference, row: Row, expected: Sequence[Array]) -> Errors:
     """Runs the row once without each of the base's layers."""
     found = []
-    for layer in _layers(base.model):
-        with _left_out(layer):
+    for layer in decoder_layers(base.model):
+        with left_out(layer):
             found.append(_difference(reference.logits(row), expected))
     return found
 
@@ -45,12 +47,12 @@ def layers_left_out(
         lacking = error.ravel()
         overlap, size = float(got @ lacking), float(lacking @ lacking)
         length = np.sqrt(size * float(got @ got))
-        if overlap > _HALF * size and overlap > _LEAST_COSINE * length:
+        if overlap > _SHARE * size and overlap > _LEAST_COSINE * length:
             found.append(f"it computes what torch computes without layer {index}")
     return tuple(found)
 
 
-def _layers(model: nn.Module) -> nn.ModuleList:
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The decoder's layers: the one list of as many modules as the configuration says."""
     config = cast(Any, model).config.get_text_config(decoder=True)
     return next(
@@ -61,7 +63,7 @@ def _layers(model: nn.Module) -> nn.ModuleList:
 
 
 @contextlib.contextmanager
-def _left_out(layer: nn.Module) -> Iterator[None]:
+def left_out(layer: nn.Module) -> Iterator[None]:
     """Within the block the layer gives out what it gets."""
 
     def passed(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:

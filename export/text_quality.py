@@ -21,16 +21,23 @@ import numpy.typing as npt
 
 from edgeprefix.export.comparison import CaseReport, Comparison
 from edgeprefix.export.perplexity import Array, Ids, Reading, token_losses
-from edgeprefix.runtime.contracts.manifest import Manifest
+from edgeprefix.runtime.contracts.manifest import AS_STORED, Manifest
 
 _KEPT_BYTES = 256 << 20  # of torch's logits
 _SURE = 2.0  # standard errors by which a ratio must be over its bound to break it
 
-ALLOWED_LOSS: Mapping[str, float] = {"fp32": 1.0001, "fp16": 1.002, "int8": 1.02, "int4": 1.1}
+ALLOWED_LOSS: Mapping[str, float] = {
+    "fp32": 1.0001,
+    "fp16": 1.002,
+    "int8": 1.02,
+    "int4": 1.1,
+    AS_STORED: 1.02,  # the base's own numbers: activations are rounded
+}
 """Factor on torch's perplexity that a precision may cost."""
 
 ADVICE: Mapping[str, str] = {
     "fp16": "choose --precision fp32",
+    AS_STORED: "choose --precision fp32",
     "int8": "choose --precision fp32, or fp16 for a GPU",
     "int4": "choose --precision int8",
 }

@@ -121,7 +121,7 @@ def summary(out: Path, manifest: Manifest) -> str:
     parity = manifest.parity
     cache = ", int8 cache" if manifest.cache_dtype == "int8" else ""
     checked = (
-        f"perplexity {parity['text']['ratio']:.4f} times torch's, top-1 agreement "
+        f"perplexity {parity['text']['ratio']:.4f} times torch's, top-1 agreement with torch "
         f"{parity['text']['compared']['top1']:.1%}"
         if parity
         else "not verified"

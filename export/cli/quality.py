@@ -23,7 +23,7 @@ AllowLoss = Annotated[
         metavar="FACTOR",
         help=(
             "What the bundle's perplexity may be, times torch's. [default: fp32 1.0001, fp16 "
-            "1.002, int8 1.02, int4 1.1]"
+            "1.002, int8 and as-stored 1.02, int4 1.1]"
         ),
     ),
 ]

@@ -92,7 +92,7 @@ def test_a_message_says_what_would_pass() -> None:
     assert wrong.endswith("the graph itself is wrong")
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("precision", ADVICE)
 def test_what_a_message_offers_exists(precision: str) -> None:
     """Every option named is one of `export decoder`, every precision one that there is."""
     command = typer.main.get_command(export_app).commands["decoder"]  # type: ignore[attr-defined]
