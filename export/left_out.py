@@ -19,7 +19,7 @@ from edgeprefix.base import Base
 from edgeprefix.export.reference import Array, Reference, Row
 
 # Of torch's error without the layer, in the graph's. Rounded to 4 bits, Gemma 3 270M has up to 0.17
-# of a layer's with all of them, and 0.6 and more without the layer (tried on the first eight of 18).
+# of a layer's with all of them, and 0.6 and more without the layer (of the first eight of 18).
 _SHARE = 0.4
 _LEAST_COSINE = 0.1  # what thousands of random numbers have by chance is a tenth of it
 _COLUMNS = 8192  # of a vocabulary: enough for a direction, where all would be gigabytes
