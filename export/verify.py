@@ -24,6 +24,7 @@ from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.rounding import FORMATS
 from edgeprefix.export.comparison import CaseReport, compare
 from edgeprefix.export.given_text import given_texts
+from edgeprefix.export.large_prefix import STRETCH, large_prefix
 from edgeprefix.export.left_out import Errors, errors_without, layers_left_out
 from edgeprefix.export.own_numbers import computing_with, planned_numbers
 from edgeprefix.export.parity import ParityReport, bounds_of
@@ -56,7 +57,6 @@ from edgeprefix.runtime.errors import BaseMismatchError
 _DECODE_STEPS = 4
 _PREFIX_LENGTH, _OTHER_LENGTH = 12, 7
 _LONG = 160  # tokens
-_STRETCH = 9.3  # of the demo's trained prefixes over text, in the channel that reaches furthest
 _NAME = 24  # characters of a task's name in the report
 _PAST_WINDOW = 40  # tokens of the long text behind a window
 
@@ -106,7 +106,7 @@ class Rows(NamedTuple):
     """Trained prefixes that the bundle is made for, by name."""
     long: Row
     large: Row
-    """Behind a prefix as large as trained ones are: scores as theirs, at which a cap shows."""
+    """Behind a prefix as large as trained ones are, as far as the base bears it."""
     beyond: tuple[Row, ...]
     """Behind prefixes that reach beyond the widest windows."""
 
@@ -207,7 +207,7 @@ def _rows(
     prefix: Prefix | None,
     tasks: Sequence[Prefix],
 ) -> Rows:
-    limit, stretch = manifest.max_positions, 1.0 if scales is None else _STRETCH
+    limit, stretch = manifest.max_positions, 1.0 if scales is None else STRETCH
     states, other = (
         _within(scales, reference.random_states(tokens, length, seed=seed, stretch=stretch))
         for length, seed in ((_PREFIX_LENGTH, 1), (_OTHER_LENGTH, 2))
@@ -215,14 +215,13 @@ def _rows(
     if prefix is not None:
         states = _fitting(prefix, limit)
     prompt = tokens[: min(40, limit // 3)]
-    large = reference.random_states(tokens, _PREFIX_LENGTH, seed=3, stretch=_STRETCH)
     return Rows(
         plain=Row(prompt, None),
         prefixed=Row(prompt, states),
         mixed=(Row(tokens[3:12], other), Row(tokens[3:20], None), Row(tokens[3:26], states)),
         tasks=tuple((task.name, Row(prompt, _fitting(task, limit))) for task in tasks),
         long=Row(tokens[: limit - states[0][0].shape[1]], states),
-        large=Row(prompt, large),
+        large=Row(prompt, large_prefix(reference, prompt, _PREFIX_LENGTH)),
         beyond=tuple(rows_beyond(reference, manifest.layers, limit, tokens)),
     )
 
