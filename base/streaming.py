@@ -75,6 +75,22 @@ def compute_in_full(model: PreTrainedModel) -> None:
             _compute_in_full(module)
 
 
+@contextlib.contextmanager
+def in_full(module: nn.Module) -> Iterator[None]:
+    """Within the block all parameters of a module are held in fp32: gradients pass through it after
+    its forward has run.
+    """
+    kept = {parameter: parameter.data for parameter in module.parameters()}
+    for parameter, stored in kept.items():
+        parameter.data = stored.float()
+        give_back(stored)
+    try:
+        yield
+    finally:
+        for parameter, stored in kept.items():
+            parameter.data = stored
+
+
 def _compute_in_full(module: nn.Module) -> None:
     """Turns a module's own parameters into fp32 while its forward runs."""
     kept: dict[str, Tensor] = {}

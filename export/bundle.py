@@ -26,6 +26,9 @@ from edgeprefix.export.planned import Plan, with_tied_names
 from edgeprefix.export.positions import survey_positions
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rotary import plan_rotary
+from edgeprefix.export.rounding.calibrated import calibrated_plan
+from edgeprefix.export.rounding.plan import FittedPlan
+from edgeprefix.export.size import Wanted, goal_of
 from edgeprefix.export.smoke import smoke_base
 from edgeprefix.export.trace import Layer, survey_layers, trace_decoder
 from edgeprefix.export.verify import Expected, graph_side, torch_side
@@ -45,7 +48,7 @@ from edgeprefix.runtime.contracts.positions import Positions
 from edgeprefix.runtime.errors import CheckpointError, ExportError, ParityError
 from edgeprefix.runtime.version import __version__
 
-STAGES = ("load", "trace", "optimise", "quantise", "write", "verify")
+STAGES = ("load", "trace", "optimise", "round", "quantise", "write", "verify")
 
 _PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")
 
@@ -65,7 +68,8 @@ def export_decoder(
     precision: str = "fp32",
     cache: str | None = None,
     calibrate: Sequence[str | Path] = (),
-    rounding: Plan | None = None,
+    rounding: Plan | Wanted | None = None,
+    fitted: Callable[[FittedPlan], None] | None = None,
     text: str | Path | None = None,
     allow_loss: float | None = None,
     force: bool = False,
@@ -77,31 +81,22 @@ def export_decoder(
 
     `revision` is the branch, tag or commit of a base from the hub. `precision` is fp32, fp16 (for
     GPUs), int8 or int4 (weights only), or as-stored (the own numbers of a base that is a GGUF
-    file). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX
-    Runtime 1.27 or newer); by default they are fp32, or fp16 with fp16 weights. `calibrate` are
-    what an int8 cache must hold besides ordinary text: prefix files, folders of them, and files of
-    rows. `rounding` says how weights are rounded, by name; with int8 and int4 those that it does
-    not name go to the nearest step. The bundle is compared with torch before it takes its place,
-    unless `verify` is false: on `text` (a text file, or rows) or on what the base draws itself its
-    perplexity may be `allow_loss` times torch's, by default what its precision is allowed. With
-    `smoke` a two-layer copy is exported and verified first. An existing bundle is replaced only
-    with `force`, and only by a whole one; any other folder stays. Raises CheckpointError,
-    ExportError, ParityError, OutputError, and what reading the files of `calibrate` and `text`
-    raises.
+    file). `cache` "int8" holds keys and values in 8 bits (CPU, ONNX Runtime 1.27 or newer); by
+    default they are fp32, or fp16 with fp16 weights. `calibrate` are what an int8 cache must hold
+    besides ordinary text: prefix files, folders of them, and files of rows; int4 weights are fitted
+    to the rows, too. `rounding` says how weights are rounded, by name; with int8 and int4 those
+    that it does not name go to the nearest step. Or it says what is wanted of int4: weights are
+    then fitted to text, which takes minutes, and `fitted` is told how. The bundle is compared with
+    torch before it takes its place, unless `verify` is false: on `text` (a text file, or rows) or
+    on what the base draws itself its perplexity may be `allow_loss` times torch's, by default what
+    its precision is allowed. With `smoke` a two-layer copy is exported and verified first. An
+    existing bundle is replaced only with `force`, and only by a whole one; any other folder stays.
+    Raises CheckpointError, ExportError, ParityError, OutputError, and what reading the files of
+    `calibrate` and `text` raises.
 
     >>> manifest = export_decoder("checkpoints/base", "bundle", precision="int8")  # doctest: +SKIP
     """
-    if precision not in PRECISIONS:
-        raise ExportError(
-            f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
-        )
-    if cache not in (None, "int8") or (cache and precision == "fp16"):
-        raise ExportError(
-            f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 "
-            "with fp32, int8, int4 or as-stored"
-        )
-    if calibrate and cache is None:
-        raise ExportError("calibrate is for an int8 cache: choose cache int8, or leave it out")
+    _check(precision, cache, calibrate, rounding)
     calibration = Calibration.read(calibrate)
     with atomic_folder(out, ours=bundle_files, force=force) as folder:
         progress("load", 0.0)
@@ -113,11 +108,18 @@ def export_decoder(
                 f"{base} has no tokenizer; a bundle needs one: copy tokenizer.json into the "
                 "checkpoint's folder; of a GGUF file take one with its vocabulary"
             )
-        plan = rounding or {}
-        if precision == AS_STORED and rounding is None:
-            plan = stored_matrices(loaded)
         progress("load", 1.0)
         layers, graph = build_graph(loaded, progress=progress)
+        progress("round", 0.0)
+        plan = _plan(
+            loaded,
+            graph,
+            precision,
+            rounding,
+            texts=calibration.texts,
+            fitted=fitted,
+            progress=lambda done: progress("round", done),
+        )
         progress("quantise", 0.0)
         scales = measure_scales(loaded, calibration) if cache else None
         manifest = write_bundle(
@@ -136,6 +138,56 @@ def export_decoder(
             manifest = verified_manifest(folder, manifest, expected, allow_loss=allow_loss)
         progress("verify", 1.0)
         return manifest
+
+
+def _check(
+    precision: str,
+    cache: str | None,
+    calibrate: Sequence[str | Path],
+    rounding: Plan | Wanted | None,
+) -> None:
+    """Raises ExportError when these do not go together."""
+    if precision not in PRECISIONS:
+        raise ExportError(
+            f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
+        )
+    if cache not in (None, "int8") or (cache and precision == "fp16"):
+        raise ExportError(
+            f"cache {cache!r} with precision {precision} is unknown; leave it out, or choose int8 "
+            "with fp32, int8, int4 or as-stored"
+        )
+    wanted = isinstance(rounding, Wanted)
+    if wanted and precision != "int4":
+        raise ExportError(
+            f"rounding is fitted to text for precision int4, not {precision}: choose int4, or "
+            "leave out what was wanted"
+        )
+    if calibrate and cache is None and not wanted:
+        raise ExportError(
+            "calibrate is for an int8 cache and for int4 weights that are fitted to text: choose "
+            "cache int8 or precision int4, or leave it out"
+        )
+
+
+def _plan(
+    base: Base,
+    graph: ir.Model,
+    precision: str,
+    rounding: Plan | Wanted | None,
+    *,
+    texts: Sequence[str],
+    fitted: Callable[[FittedPlan], None] | None,
+    progress: Callable[[float], None],
+) -> Plan:
+    """How the weights of a lean graph are rounded, as far as not to the nearest step."""
+    if rounding is None:
+        return stored_matrices(base) if precision == AS_STORED else {}
+    if not isinstance(rounding, Wanted):
+        return rounding
+    found = calibrated_plan(base, goal_of(rounding, base, graph), texts=texts, progress=progress)
+    if fitted is not None:
+        fitted(found)
+    return found.matrices
 
 
 def _smoke_test(base: str | Path, revision: str | None) -> None:

@@ -16,7 +16,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,9 @@ class RotaryTable:
     cos: Tensor
     sin: Tensor
     interleaved: bool
+    frequencies: Tensor | None = None
+    """[R/2], when cosines and sines are those of position times frequency, times `factor`."""
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,10 @@ def plan_rotary(model: PreTrainedModel, max_positions: int) -> RotaryPlan | None
     with torch.no_grad():
         if not all(_fixed(source, (low, high), max_positions) for source in order):
             return None
-        tables = tuple(_table(source, torch.arange(max_positions)) for source in order)
+        tables = tuple(
+            _with_frequencies(_table(source, torch.arange(max_positions)), source.module)
+            for source in order
+        )
     return RotaryPlan(
         tables=tables,
         layers={layer: order.index(source) if source else None for layer, source in chosen.items()},
@@ -213,6 +219,19 @@ def _table(source: _Source, positions: Tensor) -> RotaryTable:
         raise TypeError(
             f"{type(source.module).__name__} gave cosines and sines before, and does not now"
         )
+    return table
+
+
+def _with_frequencies(table: RotaryTable, module: nn.Module) -> RotaryTable:
+    """The table with the frequencies that it is made of, where the module has such."""
+    positions = torch.arange(len(table.cos), dtype=torch.float32)
+    factor = float(table.cos[0, 0])  # the cosine of no angle
+    for frequencies in module.buffers():
+        if frequencies.shape != table.cos.shape[1:]:
+            continue
+        angles = positions[:, None] * frequencies.float()
+        if _same(angles.cos() * factor, table.cos) and _same(angles.sin() * factor, table.sin):
+            return replace(table, frequencies=frequencies.float().clone(), factor=factor)
     return table
 
 

@@ -35,6 +35,7 @@ from edgeprefix.runtime.contracts.manifest import LayerShape
 from edgeprefix.runtime.errors import ExportError
 
 OPSET = 23
+_LARGEST_TABLE = 1 << 18  # numbers of a rotary table that is stored as it is
 _PARAMETER_PREFIX = "model."
 
 
@@ -157,8 +158,11 @@ class Decoder(nn.Module):
         self.entries = {layer.index: entry for entry, layer in enumerate(layers)}
         self.plan = plan
         for index, table in enumerate(plan.tables if plan else ()):
-            self.register_buffer(f"rotary_cos_{index}", table.cos)
-            self.register_buffer(f"rotary_sin_{index}", table.sin)
+            if _is_computed(table):
+                self.register_buffer(f"rotary_frequencies_{index}", table.frequencies)
+            else:
+                self.register_buffer(f"rotary_cos_{index}", table.cos)
+                self.register_buffer(f"rotary_sin_{index}", table.sin)
 
     def forward(
         self,
@@ -171,6 +175,7 @@ class Decoder(nn.Module):
         present of every layer.
         """
         present: dict[int, tuple[Tensor, Tensor]] = {}
+        tables = self._tables()
         last = total_lengths - 1
         longest = total_lengths.amax(dim=0)
         S = input_ids.shape[1]
@@ -181,7 +186,7 @@ class Decoder(nn.Module):
             # again changes nothing.
             memory = present[entry] if call.shared else past[entry]
             out, key, value = _attention_node(
-                call, memory, last, longest, self._rotation(call.layer)
+                call, memory, last, longest, self._rotation(call.layer, tables)
             )
             present.setdefault(entry, (key, value))
             return out
@@ -191,16 +196,33 @@ class Decoder(nn.Module):
             out = _forward(self.model, input_ids, positions, cache)
         return (out.logits, *(state for entry in range(len(past)) for state in present[entry]))
 
-    def _rotation(self, layer: int) -> tuple[Tensor, Tensor, bool] | None:
+    def _tables(self) -> list[tuple[Tensor, Tensor, bool]]:
+        """Cosines, sines and interleaving of each table: once, for all layers that read it."""
+        return [
+            (*self._table(index, table), table.interleaved)
+            for index, table in enumerate(self.plan.tables if self.plan else ())
+        ]
+
+    def _table(self, index: int, table: RotaryTable) -> tuple[Tensor, Tensor]:
+        if not _is_computed(table):
+            return self.get_buffer(f"rotary_cos_{index}"), self.get_buffer(f"rotary_sin_{index}")
+        positions = torch.arange(len(table.cos), dtype=torch.float32)[:, None]
+        angles = positions * self.get_buffer(f"rotary_frequencies_{index}")
+        cos, sin = angles.cos(), angles.sin()
+        return (cos, sin) if table.factor == 1 else (cos * table.factor, sin * table.factor)
+
+    def _rotation(
+        self, layer: int, tables: list[tuple[Tensor, Tensor, bool]]
+    ) -> tuple[Tensor, Tensor, bool] | None:
         index = self.plan.layers.get(layer) if self.plan else None
-        if self.plan is None or index is None:
-            return None
-        table: RotaryTable = self.plan.tables[index]
-        return (
-            self.get_buffer(f"rotary_cos_{index}"),
-            self.get_buffer(f"rotary_sin_{index}"),
-            table.interleaved,
-        )
+        return None if index is None else tables[index]
+
+
+def _is_computed(table: RotaryTable) -> bool:
+    """Whether the graph makes the table from its frequencies: ONNX Runtime does so once, when it
+    opens the graph, and a table of 32,768 positions takes 33 MB of a file.
+    """
+    return table.frequencies is not None and table.cos.numel() > _LARGEST_TABLE
 
 
 def _attention_node(

@@ -123,13 +123,23 @@ def write_model(model: ir.Model, path: Path, *, advance: Callable[[int], None]) 
 
 def weight_bytes(model: ir.Model) -> int:
     """Bytes that `write_model` will write beside the graph."""
+    return sum(source.nbytes for source in _sources(model))
+
+
+def page_aligned_bytes(model: ir.Model) -> int:
+    """The most that the file of weights may come to: each begins at a page of its own."""
+    return sum(source.nbytes + _ALIGNMENT for source in _sources(model))
+
+
+def _sources(model: ir.Model) -> list[ir.TensorProtocol]:
+    """The tensors that go to the data file, each once."""
     sources = {
         id(s): s
         for value in _largest_last(model.graph)
         if value.const_value is not None
         for s in [shared_source(value.const_value)]
     }
-    return sum(source.nbytes for source in sources.values())
+    return list(sources.values())
 
 
 class SharedTensor(ir.LazyTensor):

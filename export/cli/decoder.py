@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,14 @@ from edgeprefix.export.adopt.optimum import export_with_optimum
 from edgeprefix.export.bundle import export_decoder
 from edgeprefix.export.cli.progress import stage_bar
 from edgeprefix.export.cli.quality import AllowLoss, TextFile
+from edgeprefix.export.rounding.plan import FittedPlan
+from edgeprefix.export.rounding.table import plan_table
+from edgeprefix.export.size import Wanted
 from edgeprefix.runtime.contracts.manifest import Manifest
+
+_UNITS = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
+}  # fmt: skip
 
 
 class Precision(enum.StrEnum):
@@ -29,6 +37,13 @@ class CacheDtype(enum.StrEnum):
     """What keys and values are held in, when it is not what the graph computes in."""
 
     INT8 = "int8"
+
+
+class Rounding(enum.StrEnum):
+    """How int4 weights are found."""
+
+    FITTED = "fitted"
+    NEAREST = "nearest"
 
 
 class Backend(enum.StrEnum):
@@ -64,8 +79,33 @@ def decoder_command(
         typer.Option(
             metavar="FILE",
             help=(
-                "With --cache int8: prefix files, a folder of them, or rows that the cache must "
-                "hold; repeatable."
+                "Rows (JSONL or CSV) of the bundle's task: int4 weights are fitted to them, and an "
+                "int8 cache must hold them. With --cache int8 also prefix files, or a folder of "
+                "them. Repeatable."
+            ),
+        ),
+    ] = None,
+    rounding: Annotated[
+        Rounding,
+        typer.Option(
+            help=("int4 weights: fitted to text, which takes minutes, or each to the nearest step.")
+        ),
+    ] = Rounding.FITTED,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            parser=bytes_of,
+            metavar="SIZE",
+            help="int4: largest size of the bundle, 240MB say; the best mix of 4 and 8 bits in it.",
+        ),
+    ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATIO",
+            help=(
+                "int4: largest perplexity as a multiple of the base's, 1.03 say; the smallest mix "
+                "of 4 and 8 bits that keeps to it."
             ),
         ),
     ] = None,
@@ -85,17 +125,31 @@ def decoder_command(
     done.
     """
     if backend is Backend.OPTIMUM:
-        if precision is not Precision.FP32 or cache or smoke or calibrate or text or allow_loss:
+        if (
+            precision is not Precision.FP32
+            or cache is not None
+            or smoke
+            or calibrate
+            or size
+            or quality
+            or text
+            or allow_loss
+        ):
             raise typer.BadParameter(
-                "goes with none of --precision, --cache, --calibrate, --text, --allow-loss, "
-                "--smoke: Optimum writes fp32",
+                "goes with none of --precision, --cache, --calibrate, --size, --quality, --text, "
+                "--allow-loss, --smoke: Optimum writes fp32",
                 param_hint="--backend optimum",
             )
         manifest = export_with_optimum(base, out, revision=revision, force=force)
         typer.echo(summary(out, manifest))
         return
-    if calibrate and cache is None:
-        raise typer.BadParameter("is for an int8 cache", param_hint="--calibrate")
+    wanted = _wanted(precision, rounding, size, quality)
+    if calibrate and cache is None and wanted is None:
+        raise typer.BadParameter(
+            "is for an int8 cache, and for int4 weights that are fitted to text",
+            param_hint="--calibrate",
+        )
+    plans: list[FittedPlan] = []
     with stage_bar(quiet) as report:
         manifest = export_decoder(
             base,
@@ -106,11 +160,37 @@ def decoder_command(
             calibrate=calibrate or (),
             text=text,
             allow_loss=allow_loss,
+            rounding=wanted,
+            fitted=plans.append,
             force=force,
             smoke=smoke,
             progress=report,
         )
+    for plan in plans:
+        typer.echo(plan_table(plan))
     typer.echo(summary(out, manifest))
+
+
+def bytes_of(text: str) -> int:
+    """ "240MB" as bytes: kB, MB and GB are powers of 1,000, KiB, MiB and GiB of 1,024."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    unit = None if match is None else _UNITS.get(match[2].lower())
+    if match is None or unit is None:
+        raise typer.BadParameter(f"{text!r} is no size; expected a number with a unit, as 240MB")
+    return round(float(match[1]) * unit)
+
+
+def _wanted(
+    precision: Precision, rounding: Rounding, size: int | None, quality: float | None
+) -> Wanted | None:
+    """What int4 weights are fitted for, None when they are not."""
+    fitted = precision is Precision.INT4 and rounding is Rounding.FITTED
+    if (size is not None or quality is not None) and not fitted:
+        raise typer.BadParameter(
+            "is for --precision int4 with weights that are fitted to text",
+            param_hint="--size" if size is not None else "--quality",
+        )
+    return Wanted(size_bytes=size, quality=quality) if fitted else None
 
 
 def summary(out: Path, manifest: Manifest) -> str:
