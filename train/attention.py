@@ -88,15 +88,17 @@ def active_prefix(prefix: KeyValues, packing: Packing | None = None) -> Iterator
         _reading.reset(before)
 
 
-QueryWatcher = Callable[[int, Tensor], None]
-"""Gets a layer's number and its queries [B, H·G, S, D], as they meet the keys."""
+Watcher = Callable[[int, Tensor, Tensor, Tensor], None]
+"""Gets a layer's number, its queries [B, H·G, S, D] and the text's keys and values [B, H, S, D], as
+they meet in attention.
+"""
 
-_watcher: ContextVar[QueryWatcher | None] = ContextVar("watcher of queries", default=None)
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher of attention", default=None)
 
 
 @contextlib.contextmanager
-def queries_watched(watcher: QueryWatcher) -> Iterator[None]:
-    """While active, `watcher` sees the queries of every layer that attends to a shared prefix in
+def attention_watched(watcher: Watcher) -> Iterator[None]:
+    """While active, `watcher` sees what meets in every layer that attends to a shared prefix in
     this thread.
     """
     before = _watcher.set(watcher)
@@ -169,7 +171,7 @@ def shared_prefix_attention(
     del dropout  # the base is frozen and in evaluation mode
     reading, watcher = _reading.get(), _watcher.get()
     if watcher is not None:
-        watcher(module.layer_idx, query)
+        watcher(module.layer_idx, query, key, value)
     B, heads, S, D = query.shape
     packing = reading.packing(query)
     pk, pv = reading.prefix[module.layer_idx]

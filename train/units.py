@@ -18,12 +18,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from edgeprefix.train.attention import queries_watched
+from edgeprefix.train.attention import attention_watched
 from edgeprefix.train.batches import rows_of_tokens, text_of_rows
 from edgeprefix.train.data import Example
 from edgeprefix.train.model import FrozenModel
 
 _TOKENS = 2048  # of training rows, read to measure
+_TOGETHER = 1024  # tokens in one forward pass
 _SMALLEST = 1e-4  # a spread below it counts as this
 _FLATTEST = 1e-3  # a direction's second moment counts as this share of the largest at least
 
@@ -47,53 +48,101 @@ def measure_units(
     as values are.
     """
     rows = rows_of_tokens(examples, _TOKENS, f"{seed}/units")
-    spreads = _spreads(base, rows)
-    front = base.key_values(text_of_rows(examples, length, f"{seed}/front"))
-    moments = _query_moments(base, front, rows)
+    moments = [_Moments() for _ in base.layers]
+    if base.shares_prefix:
+        front = base.key_values(text_of_rows(examples, length, f"{seed}/front"))
+        _read_behind(base, front, rows, moments)
+    else:
+        for row in rows:
+            for layer, (key, value) in zip(moments, base.key_values(row), strict=True):
+                layer.add_spread(key, value)
     units = []
-    for index, (shape, (key, value)) in enumerate(zip(base.layers, spreads, strict=True)):
+    for shape, seen in zip(base.layers, moments, strict=True):
         plain = torch.eye(shape.key_size, device=base.device).repeat(shape.kv_heads, 1, 1)
-        directions = _whitening(moments[index]) if index in moments else plain
-        units.append(Unit(key * directions, value))
+        directions = plain if seen.queries is None else _whitening(seen.queries)
+        units.append(Unit(seen.key_spread * directions, seen.value_spread))
     return units
 
 
-def _spreads(base: FrozenModel, rows: Sequence[Sequence[int]]) -> list[tuple[float, float]]:
-    """Root mean squares of each layer's keys and values over texts."""
-    squares = [[0.0, 0.0, 0.0, 0.0] for _ in base.layers]  # sums and counts of keys, of values
-    for row in rows:
-        for total, (key, value) in zip(squares, base.key_values(row), strict=True):
-            total[0] += float(key.square().sum())
-            total[1] += key.numel()
-            total[2] += float(value.square().sum())
-            total[3] += value.numel()
-    return [
-        (max(_SMALLEST, (ks / kn) ** 0.5), max(_SMALLEST, (vs / vn) ** 0.5))
-        for ks, kn, vs, vn in squares
-    ]
+class _Moments:
+    """Second moments of one layer, summed up."""
+
+    def __init__(self) -> None:
+        self.queries: Tensor | None = None
+        """Sum over tokens and grouped heads of q qᵀ, [H, D, D]."""
+        self._squares = [0.0, 0.0, 0.0, 0.0]  # sum and count of keys, of values
+
+    def add_queries(self, query: Tensor) -> None:
+        """Of queries [H, N, D] that look at the same keys."""
+        query = query.double()
+        product = query.transpose(1, 2) @ query
+        self.queries = product if self.queries is None else self.queries + product
+
+    def add_spread(self, key: Tensor, value: Tensor) -> None:
+        """Of keys and values of any shape."""
+        for at, part in ((0, key), (2, value)):
+            self._squares[at] += float(part.double().square().sum())
+            self._squares[at + 1] += part.numel()
+
+    @property
+    def key_spread(self) -> float:
+        """Root mean square of the keys."""
+        return max(_SMALLEST, (self._squares[0] / self._squares[1]) ** 0.5)
+
+    @property
+    def value_spread(self) -> float:
+        """Root mean square of the values."""
+        return max(_SMALLEST, (self._squares[2] / self._squares[3]) ** 0.5)
 
 
 @torch.no_grad()
-def _query_moments(
-    base: FrozenModel, prefix: Sequence[tuple[Tensor, Tensor]], rows: Sequence[Sequence[int]]
-) -> dict[int, Tensor]:
-    """Sums over tokens and grouped heads of q qᵀ, [H, D, D] by layer; queries as they meet the
-    prefix's keys.
-    """
-    sums: dict[int, Tensor] = {}
+def _read_behind(
+    base: FrozenModel,
+    prefix: Sequence[tuple[Tensor, Tensor]],
+    rows: Sequence[Sequence[int]],
+    moments: Sequence[_Moments],
+) -> None:
+    """Adds what meets in each layer's attention while the base reads rows behind a prefix."""
+    for group in _groups(rows):
+        lengths = tuple(len(row) for row in group)
+        ids = torch.zeros(len(group), max(lengths), dtype=torch.long)
+        for place, row in enumerate(group):
+            ids[place, : len(row)] = torch.tensor(row)
 
-    def add(layer: int, query: Tensor) -> None:
-        if layer >= len(base.layers):
-            return  # a layer that shares another one's keys has no prefix of its own
-        grouped = query[0].double().reshape(base.layers[layer].kv_heads, -1, query.shape[-1])
-        sums[layer] = sums.get(layer, 0.0) + grouped.transpose(1, 2) @ grouped
+        def add(
+            layer: int,
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            lengths: tuple[int, ...] = lengths,
+        ) -> None:
+            if layer >= len(base.layers):
+                return  # a layer that shares another one's keys has no prefix of its own
+            query, key, value = (_without_padding(part, lengths) for part in (query, key, value))
+            H = base.layers[layer].kv_heads
+            moments[layer].add_queries(query.reshape(H, -1, query.shape[-1]))
+            moments[layer].add_spread(key, value)
 
-    if base.shares_prefix:
-        with queries_watched(add):
-            for row in rows:
-                ids = torch.tensor([row], device=base.device)
-                base.logits(prefix, ids, rows=torch.zeros_like(ids[0, :1]))
-    return sums
+        with attention_watched(add):
+            base.logits(prefix, ids.to(base.device), torch.zeros(1, dtype=torch.long), lengths)
+
+
+def _groups(rows: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    """Rows in groups of like length, of about _TOGETHER tokens each."""
+    groups: list[list[Sequence[int]]] = [[]]
+    for row in sorted(rows, key=len):
+        if groups[-1] and (len(groups[-1]) + 1) * len(row) > _TOGETHER:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def _without_padding(part: Tensor, lengths: Sequence[int]) -> Tensor:
+    """[B, heads, S, D] → [heads, N, D], the tokens of all rows; packed rows have no padding."""
+    if part.shape[0] == 1:
+        return part[0]
+    rows = [row[:, :length] for row, length in zip(part, lengths, strict=True)]
+    return torch.cat(rows, dim=1)
 
 
 def _whitening(moment: Tensor) -> Tensor:

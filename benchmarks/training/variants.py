@@ -223,11 +223,11 @@ def _query_statistics(
     """Second moments [H, D, D] and means [H, D] of the queries by layer."""
     seen: dict[int, list[Tensor]] = {}
 
-    def note(layer: int, query: Tensor) -> None:
+    def note(layer: int, query: Tensor, _: Tensor, __: Tensor) -> None:
         grouped = query[0].double().reshape(base.layers[layer].kv_heads, -1, query.shape[-1])
         seen.setdefault(layer, []).append(grouped)
 
-    with units.queries_watched(note):
+    with units.attention_watched(note):
         for example in examples[:64]:
             ids = torch.tensor([example.prompt + example.target], device=base.device)
             base.logits(prefix, ids, rows=torch.zeros_like(ids[0, :1]))

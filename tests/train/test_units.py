@@ -12,8 +12,8 @@ from rows import record_rows
 from torch import Tensor
 
 from edgeprefix.train import FrozenModel, load_base
-from edgeprefix.train.attention import queries_watched
-from edgeprefix.train.batches import rows_of_tokens
+from edgeprefix.train.attention import attention_watched
+from edgeprefix.train.batches import rows_of_tokens, text_of_rows
 from edgeprefix.train.data import Example, load_data
 from edgeprefix.train.units import measure_units
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
@@ -40,13 +40,13 @@ def queries_of(base: FrozenModel, examples: tuple[Example, ...]) -> dict[int, Te
     """
     seen: dict[int, list[Tensor]] = {}
 
-    def note(layer: int, query: Tensor) -> None:
+    def note(layer: int, query: Tensor, _: Tensor, __: Tensor) -> None:
         seen.setdefault(layer, []).append(
             query[0].reshape(base.layers[layer].kv_heads, -1, query.shape[-1]).double()
         )
 
     prefix = base.key_values(rows_of_tokens(examples, LENGTH, "another")[0][:LENGTH])
-    with queries_watched(note):
+    with attention_watched(note):
         for row in rows_of_tokens(examples, 2048, "0/units"):
             base.logits(prefix, torch.tensor([row]))
     return {layer: torch.cat(parts, dim=1) for layer, parts in seen.items()}
@@ -79,9 +79,25 @@ def test_values_are_measured_in_the_bases_own_spread(llama: FrozenModel) -> None
     examples = examples_of(llama)
     units = measure_units(llama, examples, length=LENGTH, seed=0)
     rows = rows_of_tokens(examples, 2048, "0/units")
+    front = llama.key_values(text_of_rows(examples, LENGTH, "0/front"))
+    behind = [llama.key_values(row, behind=front) for row in rows]
     for index, unit in enumerate(units):
-        values = torch.cat([llama.key_values(row)[index][1].flatten() for row in rows])
+        values = torch.cat([layers[index][1][:, LENGTH:].flatten() for layers in behind])
         assert unit.value == pytest.approx(float(values.square().mean().sqrt()), rel=1e-4)
+
+
+def test_padding_counts_for_nothing(llama: FrozenModel) -> None:
+    """A base that reads its rows padded is measured as one that reads them end to end."""
+    examples = examples_of(llama)
+    assert (llama.route, len({row.length for row in examples}) > 1) == ("packed", True)
+    padded = FrozenModel(**{**vars(llama), "route": "shared"})
+    for one, other in zip(
+        measure_units(llama, examples, length=LENGTH, seed=0),
+        measure_units(padded, examples, length=LENGTH, seed=0),
+        strict=True,
+    ):
+        torch.testing.assert_close(one.key, other.key, rtol=1e-3, atol=1e-5)
+        assert one.value == pytest.approx(other.value, rel=1e-4)
 
 
 def test_a_base_that_hides_its_queries_keeps_the_keys_own_spread(llama: FrozenModel) -> None:
