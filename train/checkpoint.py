@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Progressed:
     best_metric: float | None = None
     best_loss: float | None = None
     validations_without_gain: int = 0
+    setbacks: int = 0
+    """How often the run went back to its start with a smaller rate (guard.py)."""
+    early: list[float] = field(default_factory=list)
+    """Training losses of the first steps, which guard.py looks at."""
     tokens: int = 0
     """Tokens that the base has read in training, padding included."""
     seconds: float = 0.0

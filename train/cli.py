@@ -22,6 +22,7 @@ from edgeprefix.train.chat import (
     conversation_rows,
     holds_conversations,
 )
+from edgeprefix.train.choice import Choice
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport
 from edgeprefix.train.defaults import Plan
@@ -98,7 +99,7 @@ def train(
     main = join_processes().main
     console = terminal(stderr=True, quiet=not main)
     stops = [unescaped(text) for text in stop or ()]
-    with _Display(console) as display:
+    with _Display(console, rate_open=train_config.lr is None) as display:
         display.texts(rows.prompt, stops)
         result = train_prefix(
             base,
@@ -119,6 +120,8 @@ def train(
             progress=display.step,
             on_plan=display.plan,
             on_teacher=display.teacher,
+            on_measured=display.measured,
+            on_choice=display.choice,
             resume=resume,
             force=force,
         )
@@ -177,8 +180,9 @@ def _teacher(text: str | None, file: Path | None) -> str | None:
 class _Display:
     """The plan, then a progress bar; where there is no terminal, lines now and then."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, rate_open: bool) -> None:
         self._console = console
+        self._rate_open = rate_open
         self._bar = Progress(
             text_column(style="bold"),
             BarColumn(bar_width=None),
@@ -207,7 +211,7 @@ class _Display:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def plan(self, plan: Plan, report: DataReport, base: FrozenModel) -> None:
-        self._console.print(_plan_text(plan, report, base))
+        self._console.print(_plan_text(plan, report, base, measured=self._rate_open))
         for warning in report.warnings():
             self._console.print("note:", style="yellow", end=" ")
             self._console.print(warning)
@@ -218,6 +222,17 @@ class _Display:
             self._lines.teacher(done, count)
         self._bar.update(self._task, description="teacher", completed=done, total=count)
 
+    def measured(self, what: str, loss: float) -> None:
+        if self._lines is not None:
+            self._lines.measured(what, loss)
+        self._bar.update(
+            self._task, description="measuring start and rate", facts=f"{what} {loss:.3f}"
+        )
+
+    def choice(self, choice: Choice) -> None:
+        for line in choice.lines():
+            self._say(line)
+
     def step(self, step: Step) -> None:
         if self._lines is not None:
             self._lines.step(step)
@@ -227,7 +242,7 @@ class _Display:
         )
 
 
-def _plan_text(plan: Plan, report: DataReport, base: FrozenModel) -> str:
+def _plan_text(plan: Plan, report: DataReport, base: FrozenModel, *, measured: bool) -> str:
     return (
         f"base {base.identity} · {base.parameters:,} weights, frozen, {base.precision} on "
         f"{base.device}\n"
@@ -237,8 +252,9 @@ def _plan_text(plan: Plan, report: DataReport, base: FrozenModel) -> str:
         f"target {'/'.join(map(str, report.target_tokens))}\n"
         f"plan length {plan.length}, start {plan.init}, {plan.steps} steps of {plan.batch_size} "
         "rows, "
-        f"learning rate {plan.lr:.3g}, dropout {plan.dropout:.2g} of the prefix and "
-        f"{plan.prompt_dropout:.2g} of prompts, objective {plan.objective}, "
+        f"learning rate {'at most ' if measured else ''}{plan.lr:.3g}, "
+        f"dropout {plan.dropout:.2g} of the prefix and {plan.prompt_dropout:.2g} of prompts, "
+        f"objective {plan.objective}, "
         f"best by {plan.metric} every {plan.validate_every} steps"
     )
 

@@ -1,5 +1,6 @@
 """Every setting that the user left open, chosen from the data and the base by rules that were
-measured (docs/lab/training-tried.md).
+measured (docs/lab/training-tried.md); start and rate, which are the base's own, are measured anew
+(choice.py).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprefix.runtime.errors import TrainingError
-from edgeprefix.train.config import AUTO, PrefixConfig, TrainConfig
+from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import TrainingData
 from edgeprefix.train.model import FrozenModel
 
@@ -19,9 +20,8 @@ _BATCH_SIZE = 16
 # Labels are a faint signal that takes long to learn (measured).
 _STEPS_LEAST, _STEPS_LEAST_LABELS, _STEPS_MOST, _EPOCHS = 300, 600, 3000, 5
 _VALIDATIONS = 8
-# A prefix learns few rows by heart. Below this number of rows, without labels, it starts from the
-# base's own keys and values over rows like them and takes smaller steps, by the root of the rows'
-# share (measured; Li & Liang 2021, section 7.4, on the start).
+# A prefix learns few rows by heart. Below this number of rows, without labels, it takes smaller
+# steps, by the root of the rows' share (measured).
 _FEW_ROWS = 500
 _LEAST_LR_SHARE = 0.2
 # Hiding positions keeps it from doing so: 0.2 of them at 50 rows and less, 0.1 at 500, none from
@@ -30,21 +30,24 @@ _MOST_DROPOUT, _DROPOUT_A_DECADE, _ROWS_WITHOUT_DROPOUT = 0.2, 0.1, 5000
 # Shortened prompts do the same for few rows with labels: 0.3 of their tokens are left out up to 100
 # rows, none from 500 on.
 _MOST_PROMPT_DROPOUT, _FEW_LABEL_ROWS = 0.3, (100, 500)
-# Keys, in units of the base's spread. Classification needs smaller steps: what tells rows apart is
-# a faint signal in the gradients, and Adam's steps in the noise around it drown it (measured: 0.1
-# stays at chance where 0.05 learns).
+# The largest rate of the keys, in units of the base's spread; a base that bears less is given less
+# (choice.py). Classification needs smaller steps: what tells rows apart is a faint signal in the
+# gradients, and Adam's steps in the noise around it drown it (measured: 0.1 stays at chance where
+# 0.05 learns).
 _LR, _LR_LABELS, _LR_MLP, _LR_PROMPT = 0.1, 0.05, 5e-3, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The settings of a run with nothing left open; stored in run.json and in the prefix file."""
+    """The settings of a run; stored in run.json and in the prefix file, with nothing left open."""
 
     length: int
     init: str
+    """AUTO until it is chosen by measurement (choice.py)."""
     steps: int
     batch_size: int
     lr: float
+    """The largest rate that may be taken, until it is chosen by measurement."""
     dropout: float
     prompt_dropout: float
     metric: str
@@ -106,10 +109,10 @@ def plan(
     share = 1.0 if labels or distilled else min(1.0, len(data.train) / _FEW_ROWS)
     return Plan(
         length=length,
-        init=_choose_init(prefix, few=share < 1),
+        init=prefix.init,
         steps=steps,
         batch_size=batch_size,
-        lr=train.lr or _default_lr(prefix, labels, share),
+        lr=train.lr or _largest_lr(prefix, labels, share),
         dropout=_choose_dropout(prefix, rows=len(data.train), distilled=distilled),
         prompt_dropout=_choose_prompt_dropout(
             train, rows=len(data.train), labels=labels, distilled=distilled
@@ -131,12 +134,6 @@ def _steps_of(epochs: float, rows: int, batch_size: int, accumulation: int) -> i
     """
     batches = epochs * -(-rows // batch_size)
     return max(1, math.ceil(round(batches / accumulation, 6)))
-
-
-def _choose_init(prefix: PrefixConfig, *, few: bool) -> str:
-    if prefix.init != AUTO:
-        return prefix.init
-    return "text" if few or prefix.init_text is not None else "random"
 
 
 def _choose_dropout(prefix: PrefixConfig, *, rows: int, distilled: bool) -> float:
@@ -162,7 +159,7 @@ def _choose_prompt_dropout(
     return round(_MOST_PROMPT_DROPOUT * min(max(share, 0.0), 1.0), 3)
 
 
-def _default_lr(prefix: PrefixConfig, labels: Sequence[str], share: float) -> float:
+def _largest_lr(prefix: PrefixConfig, labels: Sequence[str], share: float) -> float:
     if prefix.reparam:
         return _LR_MLP
     if prefix.prompt_tuning:

@@ -38,6 +38,7 @@ def run_settings(setting: Setting) -> dict[str, Any]:
         "prefix": to_json(setting.prefix),
         "train": to_json(setting.train),
         "plan": dataclasses.asdict(setting.plan),
+        "choice": setting.choice,
     }
 
 
@@ -82,6 +83,8 @@ def packed_prefix(setting: Setting, tensors: PrefixTensors, done: Progressed) ->
         "train_rows": setting.data.report.train_rows,
         "precision": setting.base.precision,
         "plan": dataclasses.asdict(setting.plan),
+        "choice": setting.choice,
+        "setbacks": done.setbacks,
         "prefix": {
             key: value for key, value in to_json(setting.prefix).items() if key != "init_text"
         },

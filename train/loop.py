@@ -1,5 +1,6 @@
 """The training loop: steps, validations, checkpoints; stops on Ctrl-C, on a loss that is no number,
-and when patience ends.
+and when patience ends; begins anew with a smaller rate when it has become worse than the base alone
+(guard.py).
 
 A checkpoint is written after every validation and on Ctrl-C, always between two steps, so that a
 resumed run walks exactly the path that the uninterrupted one would have walked.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import signal
 import threading
@@ -27,6 +29,13 @@ from edgeprefix.train.config import TrainConfig
 from edgeprefix.train.data import Example, TrainingData
 from edgeprefix.train.defaults import Plan
 from edgeprefix.train.evaluate import HIGHER_IS_BETTER
+from edgeprefix.train.guard import (
+    EARLY_STEP,
+    MOST_SETBACKS,
+    rate_left,
+    worse_early,
+    worse_validated,
+)
 from edgeprefix.train.memory import memory_errors
 from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.objective import Objective
@@ -34,6 +43,8 @@ from edgeprefix.train.optimiser import NAdamW, schedule
 from edgeprefix.train.parametrisation import Parametrisation, PrefixTensors, fold, load_parameters
 from edgeprefix.train.processes import Processes
 from edgeprefix.train.record import RunFolder
+
+logger = logging.getLogger(__name__)
 
 # Rows of a step are read in groups of like length of about so many tokens. Smaller groups save
 # memory, and padding where rows are not packed; larger ones fill the machine
@@ -81,6 +92,8 @@ class Job:
     processes: Processes
     settings: Mapping[str, Any]
     """What a resume must find unchanged."""
+    baseline: Mapping[str, float]
+    """The base alone on the validation rows."""
     start: Mapping[str, Tensor]
     """What the parametrisation was made from (`start_tensors`), for the checkpoint."""
     save_best: Callable[[PrefixTensors, Progressed], None]
@@ -89,6 +102,8 @@ class Job:
     latest: dict[str, float] = field(default_factory=dict)
     validated_step: int | None = None
     """When `latest` was validated, in this session."""
+    first: dict[str, Tensor] = field(default_factory=dict)
+    """The parameters as they were before the first step."""
 
 
 def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
@@ -120,6 +135,9 @@ def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
             if step % job.plan.validate_every == 0 or last:
                 _validate(job)
             _report(job, losses or [job.latest["loss"]], clock)
+            if _ruined(job):
+                _begin_anew(job)
+                clock, losses = _Clock(job), []
             if job.processes.any(interrupted.is_set(), job.base.device):
                 _stop_here(job)
             clock.start()
@@ -127,6 +145,8 @@ def train_loop(job: Job, checkpoint: Checkpoint | None) -> Progressed:
 
 
 def _begin(job: Job, checkpoint: Checkpoint | None) -> None:
+    parameters = job.parametrisation.parameters()
+    job.first = {name: tensor.detach().clone() for name, tensor in parameters.items()}
     if checkpoint is not None:
         job.progressed = checkpoint.progressed
         load_parameters(job.parametrisation, checkpoint.tensors)
@@ -135,6 +155,54 @@ def _begin(job: Job, checkpoint: Checkpoint | None) -> None:
     else:
         job.run.start_metrics(keep_until=-1)
         _save_last(job)
+
+
+def _ruined(job: Job) -> bool:
+    """Whether the run is worse than the base alone and may begin anew: with a rate that was asked
+    for, or after several times, it goes on and says so.
+    """
+    done, plan = job.progressed, job.plan
+    if done.step == plan.steps:
+        return False
+    if done.step == plan.validate_every:
+        worse = worse_validated(plan, job.latest, job.baseline)
+    elif done.step == EARLY_STEP < plan.validate_every:
+        worse = worse_early(plan, done.early, job.baseline)
+    else:
+        return False
+    if not worse:
+        return False
+    fixed = job.train.lr is not None
+    if fixed or done.setbacks == MOST_SETBACKS:
+        logger.warning(
+            "at step %d the prefix is worse than the base alone%s",
+            done.step,
+            f": give a smaller --lr than {plan.lr:g}, or leave it out" if fixed else "",
+        )
+        return False
+    return True
+
+
+def _begin_anew(job: Job) -> None:
+    """Back to the start with a smaller rate; the metrics and the best prefix so far are of no
+    use.
+    """
+    done = job.progressed
+    rate = job.plan.lr * rate_left(done.setbacks + 1)
+    logger.warning(
+        "at step %d the prefix is worse than the base alone: back to the start, with a learning "
+        "rate of %.3g",
+        done.step,
+        rate,
+    )
+    job.progressed = Progressed(
+        setbacks=done.setbacks + 1, tokens=done.tokens, seconds=done.seconds
+    )
+    job.latest, job.validated_step = {}, None
+    load_parameters(job.parametrisation, job.first)
+    job.optimiser.forget()
+    job.run.start_metrics(keep_until=-1)
+    _save_last(job)
 
 
 def _guarded_step(job: Job, batches: Batches) -> float:
@@ -154,6 +222,8 @@ def _guarded_step(job: Job, batches: Batches) -> float:
             f"{_kept(job)}; lower --lr, or set --clip 1"
         )
     job.progressed.step += 1
+    if job.progressed.step <= EARLY_STEP:
+        job.progressed.early.append(loss)
     return loss
 
 
@@ -181,10 +251,15 @@ def _step(job: Job, batches: Batches) -> float:
     _backward(prefix, leaves)
     job.processes.sum_in_place([*job.optimiser.gradients(), total])
     if math.isfinite(float(total)) and math.isfinite(job.optimiser.gradient_norm()):
-        factor = schedule(step, steps=job.plan.steps, warmup=job.train.warmup)
-        job.optimiser.step(step + 1, factor)
+        job.optimiser.step(step + 1, _rate_share(job, step))
         return float(total)
     return math.nan
+
+
+def _rate_share(job: Job, step: int) -> float:
+    """Share of the plan's learning rate at a step."""
+    factor = schedule(step, steps=job.plan.steps, warmup=job.train.warmup)
+    return factor * rate_left(job.progressed.setbacks)
 
 
 def _group_tokens(base: FrozenModel) -> int:
@@ -317,12 +392,11 @@ class _Clock:
 
 def _log_step(job: Job, losses: Sequence[float], clock: _Clock) -> None:
     job.latest["loss"] = sum(losses) / len(losses)
-    factor = schedule(job.progressed.step - 1, steps=job.plan.steps, warmup=job.train.warmup)
     job.run.add_metrics(
         {
             "step": job.progressed.step,
             "loss": job.latest["loss"],
-            "lr": job.plan.lr * factor,
+            "lr": job.plan.lr * _rate_share(job, job.progressed.step - 1),
             "tokens_per_s": round(clock.tokens_per_s, 1),
         }
     )

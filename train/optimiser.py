@@ -28,6 +28,11 @@ def schedule(step: int, *, steps: int, warmup: float) -> float:
     return max(0.0, (steps - step) / max(1, steps - rising))
 
 
+def lr_of(name: str, lr: float, value_lr_ratio: float) -> float:
+    """A parameter's learning rate: values have one of their own."""
+    return lr * (value_lr_ratio if name.startswith("value") else 1.0)
+
+
 class NAdamW:
     """Adam with Nesterov's look ahead and decoupled weight decay, over named parameters.
 
@@ -46,9 +51,7 @@ class NAdamW:
         clip: float,
     ) -> None:
         self._parameters = dict(parameters)
-        self._lr = {
-            name: lr * (value_lr_ratio if name.startswith("value") else 1.0) for name in parameters
-        }
+        self._lr = {name: lr_of(name, lr, value_lr_ratio) for name in parameters}
         self._weight_decay = weight_decay
         self._clip = clip
         self._moments = {
@@ -65,6 +68,11 @@ class NAdamW:
         """Copies saved moments in."""
         for name, tensor in self._moments.items():
             tensor.copy_(tensors[name])
+
+    def forget(self) -> None:
+        """Moments as before the first step."""
+        for tensor in self._moments.values():
+            tensor.zero_()
 
     def zero_gradients(self) -> None:
         """Forgets the gradients."""

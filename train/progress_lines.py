@@ -38,6 +38,10 @@ class ProgressLines:
         """Told of the teacher's answers; says some of them."""
         self._say_when(done == count, f"teacher {done}/{count}")
 
+    def measured(self, what: str, loss: float) -> None:
+        """Told of every loss that start and rate are chosen by; says some of them."""
+        self._say_when(False, f"measuring start and rate · {what} {loss:.3f}")
+
     def _say_when(self, due: bool, line: str) -> None:
         now = self._clock()
         if due or now >= self._next:

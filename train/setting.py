@@ -34,6 +34,8 @@ class Setting:
     licence: str
     teacher: Teacher | None
     processes: Processes
+    choice: Mapping[str, Any] | None = None
+    """What was measured to choose start and rate, where they were left open (choice.py)."""
     search: Mapping[str, Any] | None = None
     """What a search tried and chose, for run.json."""
 

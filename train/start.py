@@ -4,7 +4,7 @@ resume needs neither the file that it came from nor to measure anything again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,16 @@ from edgeprefix.train.units import Unit, measure_units
 _EMBEDDING = "start.embedding"
 
 
-def start_tensors(setting: Setting) -> dict[str, Tensor]:
+def measured_units(setting: Setting) -> list[Unit]:
+    """Each layer's units; none for prompt tuning, which needs none."""
+    if setting.prefix.prompt_tuning:
+        return []
+    return measure_units(
+        setting.base, setting.data.train, length=setting.plan.length, seed=setting.train.seed
+    )
+
+
+def start_tensors(setting: Setting, units: Sequence[Unit]) -> dict[str, Tensor]:
     """Input embeddings [P, width] for prompt tuning; else each layer's first keys and values
     [H, P, D] and its units.
 
@@ -28,7 +37,6 @@ def start_tensors(setting: Setting) -> dict[str, Tensor]:
     if setting.prefix.prompt_tuning:
         start = start_embeddings(base, setting.prefix, length=length, examples=examples, seed=seed)
         return {_EMBEDDING: start}
-    units = measure_units(base, examples, length=length, seed=seed)
     prefix = start_prefix(
         base, setting.prefix, length=length, examples=examples, units=units, seed=seed
     )

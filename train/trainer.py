@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.errors import MissingExtraError, TrainingError, TrainingInterrupted
 from edgeprefix.train.checkpoint import Checkpoint, Progressed, read_checkpoint
-from edgeprefix.train.config import INITS, PrefixConfig, TrainConfig
+from edgeprefix.train.choice import Choice, OnMeasured, choose, with_choice, with_start
+from edgeprefix.train.config import AUTO, INITS, PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport, load_data
 from edgeprefix.train.defaults import Plan, choose_length, choose_max_tokens, plan
 from edgeprefix.train.distill import OnTeacher, Teacher
@@ -32,7 +35,12 @@ from edgeprefix.train.record import RunFolder
 from edgeprefix.train.search import Candidate, chosen_in, search, trial_steps
 from edgeprefix.train.setting import Setting
 from edgeprefix.train.sources import TARGET, DataSource
-from edgeprefix.train.start import parametrisation_of, start_of, start_tensors
+from edgeprefix.train.start import (
+    measured_units,
+    parametrisation_of,
+    start_of,
+    start_tensors,
+)
 from edgeprefix.train.tensorboard import TensorBoard, summary_writer
 
 logger = logging.getLogger(__name__)
@@ -40,6 +48,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_PROMPT = "{input}\n"
 
 PlanCallback = Callable[[Plan, DataReport, FrozenModel], None]
+ChoiceCallback = Callable[[Choice], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +96,8 @@ def train_prefix(
     progress: ProgressCallback | None = None,
     on_plan: PlanCallback | None = None,
     on_teacher: OnTeacher | None = None,
+    on_measured: OnMeasured | None = None,
+    on_choice: ChoiceCallback | None = None,
     resume: bool = False,
     force: bool = False,
 ) -> TrainResult:
@@ -99,7 +110,8 @@ def train_prefix(
     `validation` a tenth of the rows is set apart. `teacher` is a long text prompt that the prefix
     shall stand for: training then follows what the base says with that text in front. `search_s`
     seconds are spent on trying settings first. `on_plan` is called once with settings and data
-    report before the first step.
+    report before anything is measured; a start and a rate that are left open are measured then
+    (train/choice.py): `on_measured` is told of each loss, `on_choice` of what was taken.
 
     Raises DataError, TemplateError, CheckpointError, OutputError, TrainingError, CapacityError; see
     their texts. On Ctrl-C a TrainingInterrupted says how to resume. Several calls may run at once
@@ -157,7 +169,6 @@ def train_prefix(
         labels=labels,
         distilled=guide is not None,
     )
-    prefix = dataclasses.replace(prefix, init=chosen.init)
     if on_plan is not None:
         on_plan(chosen, rows.report, loaded)
     setting = Setting(
@@ -176,13 +187,18 @@ def train_prefix(
     )
     if begun is not None:
         # A resume that is refused is refused now, before anything is computed or written.
-        setting = _as_begun(setting, run, search_s)
+        setting = _as_begun(setting, begun, run, search_s)
         begun.require_same(run_settings(setting), run.checkpoint_path)
     if guide is not None:
         guide.prepare([*setting.visited, *setting.held_out], run, on_teacher)
+    start = None if begun is None else start_of(begun.tensors)
+    if begun is None and _is_open(setting):
+        setting, start = choose(setting, on_measured)
+    if on_choice is not None and setting.choice is not None:
+        on_choice(Choice.from_json(setting.choice))
     if begun is None and search_s:
-        setting = _searched(setting, run, search_s, progress)
-    return _run(setting, run, progress=progress, begun=begun)
+        setting, start = _searched(setting, run, search_s, progress), None
+    return _run(setting, run, progress=progress, begun=begun, start=start)
 
 
 def _run(
@@ -191,11 +207,13 @@ def _run(
     *,
     progress: ProgressCallback | None,
     begun: Checkpoint | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> TrainResult:
     base, train = setting.base, setting.train
     settings = run_settings(setting)
     before = base.fingerprint()
-    start = start_tensors(setting) if begun is None else start_of(begun.tensors)
+    if start is None:
+        start = start_tensors(setting, measured_units(setting))
     parametrisation = parametrisation_of(setting, start)
     baseline = _baseline(setting)
     # A bad name is refused now, not after the first validation.
@@ -225,6 +243,7 @@ def _run(
         run=run,
         processes=setting.processes,
         settings=settings,
+        baseline=baseline,
         start=start,
         save_best=lambda tensors, done: run.write(
             run.prefix_path, packed_prefix(setting, tensors, done).to_bytes()
@@ -240,8 +259,25 @@ def _run(
     return _finish(setting, run, done, baseline, parametrisation)
 
 
-def _as_begun(setting: Setting, run: RunFolder, search_s: float) -> Setting:
-    """The setting with what a search chose when the run began."""
+def _is_open(setting: Setting) -> bool:
+    """Whether start or rate are still to be chosen."""
+    return setting.prefix.init == AUTO or setting.train.lr is None
+
+
+def _as_begun(setting: Setting, begun: Checkpoint, run: RunFolder, search_s: float) -> Setting:
+    """The setting with what was chosen when the run began, by measurement or by a search."""
+    choice = begun.settings.get("choice")
+    if choice is not None and _is_open(setting):
+        measured = Choice.from_json(choice)
+        init, lr = setting.prefix.init, setting.train.lr
+        setting = with_choice(
+            setting,
+            dataclasses.replace(
+                measured,
+                init=measured.init if init == AUTO else init,
+                lr=measured.lr if lr is None else lr,
+            ),
+        )
     facts = run.read_facts()
     chosen = chosen_in(facts)
     if chosen is not None:
@@ -299,9 +335,8 @@ def _with(
     if steps is not None:
         plan = dataclasses.replace(plan, steps=steps, validate_every=steps, metric="loss")
         train = dataclasses.replace(train, tensorboard=False)
-    init_text = setting.prefix.init_text if candidate.init == "text" else None
-    prefix = dataclasses.replace(setting.prefix, init=candidate.init, init_text=init_text)
-    return dataclasses.replace(setting, plan=plan, train=train, prefix=prefix, search=search)
+    setting = with_start(dataclasses.replace(setting, plan=plan, train=train), candidate.init)
+    return dataclasses.replace(setting, search=search)
 
 
 def _baseline(setting: Setting) -> dict[str, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 from cells import Cell
 from data import PROMPT, Rows
 
-from edgeprefix.train import FrozenModel, load_base
+from edgeprefix.train import load_base
 from edgeprefix.train.data import Example, TrainingData, load_data
+from edgeprefix.train.model import LayerShape
 from edgeprefix.train.prompt_dropout import PromptDropout
 
 
@@ -38,11 +40,13 @@ def train_theirs(
         rows.train, rows.held_out[:16], tokenizer=loaded.tokenizer, prompt=PROMPT,
         max_tokens=loaded.max_positions - cell.length,
     )  # fmt: skip
+    layers, half, on_cpu = loaded.layers, loaded.precision == "bf16", loaded.device.type == "cpu"
+    del loaded  # a second base in memory would be counted as theirs
     torch.manual_seed(cell.seed)
     model = _adapted(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False),
         cell,
-        loaded,
+        layers,
         data,
     )
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -54,8 +58,8 @@ def train_theirs(
         warmup_steps=max(1, cell.steps // 20),
         lr_scheduler_type="linear",
         weight_decay=0.0,
-        bf16=loaded.precision == "bf16",
-        use_cpu=loaded.device.type == "cpu",
+        bf16=half,
+        use_cpu=on_cpu,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
@@ -92,7 +96,7 @@ def train_theirs(
     return saved, adapter, facts
 
 
-def _adapted(model: Any, cell: Cell, base: FrozenModel, data: TrainingData) -> Any:
+def _adapted(model: Any, cell: Cell, layers: Sequence[LayerShape], data: TrainingData) -> Any:
     if cell.method == "full":
         return model
     from peft import CartridgeConfig, LoraConfig, PrefixTuningConfig, get_peft_model
@@ -112,7 +116,7 @@ def _adapted(model: Any, cell: Cell, base: FrozenModel, data: TrainingData) -> A
             data,
         )
     wanted = sum(
-        cell.length * shape.kv_heads * (shape.key_size + shape.value_size) for shape in base.layers
+        cell.length * shape.kv_heads * (shape.key_size + shape.value_size) for shape in layers
     )
     one = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=1))
     per_rank = sum(weight.numel() for weight in one.parameters() if weight.requires_grad)

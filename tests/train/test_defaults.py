@@ -43,30 +43,29 @@ def planned(
 
 
 @pytest.mark.parametrize(
-    ("count", "labels", "init", "lr", "dropout", "prompt_dropout", "steps"),
+    ("count", "labels", "lr", "dropout", "prompt_dropout", "steps"),
     [
-        (10, (), "text", 0.02, 0.2, 0.0, 300),
-        (125, (), "text", 0.05, 0.16, 0.0, 300),
-        (500, (), "random", 0.1, 0.1, 0.0, 300),
-        (3200, (), "random", 0.1, 0.019, 0.0, 1000),
-        (6400, (), "random", 0.1, 0.0, 0.0, 2000),
-        (50, ("yes", "no"), "random", 0.05, 0.2, 0.3, 600),
-        (200, ("yes", "no"), "random", 0.05, 0.14, 0.171, 600),
-        (500, ("yes", "no"), "random", 0.05, 0.1, 0.0, 600),
+        (10, (), 0.02, 0.2, 0.0, 300),
+        (125, (), 0.05, 0.16, 0.0, 300),
+        (500, (), 0.1, 0.1, 0.0, 300),
+        (3200, (), 0.1, 0.019, 0.0, 1000),
+        (6400, (), 0.1, 0.0, 0.0, 2000),
+        (50, ("yes", "no"), 0.05, 0.2, 0.3, 600),
+        (200, ("yes", "no"), 0.05, 0.14, 0.171, 600),
+        (500, ("yes", "no"), 0.05, 0.1, 0.0, 600),
     ],
 )
-def test_start_rate_dropout_and_steps_follow_from_the_rows(
+def test_largest_rate_dropout_and_steps_follow_from_the_rows(
     llama: FrozenModel,
     count: int,
     labels: tuple[str, ...],
-    init: str,
     lr: float,
     dropout: float,
     prompt_dropout: float,
     steps: int,
 ) -> None:
     chosen = planned(llama, count, labels=labels)
-    assert (chosen.init, chosen.steps, chosen.batch_size) == (init, steps, min(16, count))
+    assert (chosen.init, chosen.steps, chosen.batch_size) == ("auto", steps, min(16, count))
     assert (chosen.lr, chosen.dropout) == (pytest.approx(lr), pytest.approx(dropout))
     assert chosen.prompt_dropout == prompt_dropout
     assert chosen.metric == ("accuracy" if labels else "loss")
@@ -75,7 +74,7 @@ def test_start_rate_dropout_and_steps_follow_from_the_rows(
 def test_a_prefix_that_follows_a_teacher_is_not_one_of_few_rows(llama: FrozenModel) -> None:
     chosen = planned(llama, 40, distilled=True)
     assert (chosen.init, chosen.lr, chosen.dropout, chosen.prompt_dropout) == (
-        "random",
+        "auto",
         0.1,
         0.0,
         0.0,
