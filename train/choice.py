@@ -3,8 +3,10 @@ before the first step.
 
 What is best on one base ruins another: noise at a rate of 0.1 is a good beginning over a small base
 and destroys Gemma 3 270M (docs/lab/training-tried.md). So every start is asked for its loss, beside
-that of the base alone, and the best one how far it can be moved in one step. Everything is seeded;
-a resume reads the choice from the checkpoint and measures nothing.
+that of the base alone, and how far one step can take it (rate_test.py). The start of the lowest
+loss is taken; with labels it is noise, which learns them best, where one step from there is below
+the base alone. Everything is seeded; a resume reads the choice from the checkpoint and measures
+nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from typing import Any
 from torch import Tensor
 
 from edgeprefix.train.config import AUTO, PrefixConfig
+from edgeprefix.train.parametrisation import Parametrisation, fold
 from edgeprefix.train.probe import Probe
 from edgeprefix.train.rate_test import STEP_OVER_RATE, FirstStep, falling_rates
 from edgeprefix.train.setting import Setting
 from edgeprefix.train.start import measured_units, parametrisation_of, start_tensors
 
-STARTS = ("text", "begin", "random", "vocab")
+STARTS = ("text", "random", "vocab")
+_START_OF_LABELS = "random"
 
 OnMeasured = Callable[[str, float], None]
 """Told of every loss that was measured: of what, and how much."""
@@ -42,7 +46,7 @@ class Choice:
     """Losses of the starts before any step."""
     rates: Mapping[str, float]
     """Losses after the first step that belongs to a rate (rate_test.py), from the start that was
-    taken; empty when a rate was asked for.
+    taken; empty when both were asked for.
     """
 
     def to_json(self) -> dict[str, Any]:
@@ -76,37 +80,71 @@ def choose(
 
     Raises what `start_prefix` raises.
     """
-    probe = Probe.of(setting)
-
-    def told(what: str, loss: float) -> float:
-        if on_measured is not None:
-            on_measured(what, loss)
-        return loss
-
-    units = measured_units(setting)
-    base_loss = told("base alone", probe.loss([]))
-    losses, tensors = {}, {}
-    for init in _inits(setting.prefix):
-        at = with_start(setting, init)
-        tensors[init] = start_tensors(at, units)
-        prefix = parametrisation_of(at, tensors[init]).prefix()
-        losses[init] = told(f"start {init}", probe.loss(prefix))
-    init = min(losses, key=lambda name: losses[name])
-    setting, start = with_start(setting, init), tensors[init]
-    rates: dict[float, float] = {}
-    if setting.train.lr is None:
-        step = FirstStep(
-            parametrisation_of(setting, start), probe, value_lr_ratio=setting.train.value_lr_ratio
-        )
-        rates = falling_rates(setting.plan.lr, lambda lr: told(f"rate {_name(lr)}", step.loss(lr)))
+    measuring = _Measuring(setting, on_measured)
+    base_loss = measuring.base_loss()
+    starts = {init: measuring.start_loss(init) for init in _inits(setting.prefix)}
+    lowest = min(starts, key=lambda init: starts[init])
+    preferred = _START_OF_LABELS if setting.labels and _START_OF_LABELS in starts else lowest
+    for init in dict.fromkeys((preferred, lowest)):
+        rates = measuring.rates(init)
+        if min(rates.values()) < base_loss:
+            break
     choice = Choice(
         init=init,
-        lr=min(rates, key=lambda rate: rates[rate]) if rates else setting.plan.lr,
+        lr=min(rates, key=lambda rate: rates[rate]),
         base_loss=base_loss,
-        starts=losses,
+        starts=starts,
         rates={_name(rate): loss for rate, loss in rates.items()},
     )
-    return with_choice(setting, choice), start
+    return with_choice(setting, choice), measuring.start(init)
+
+
+class _Measuring:
+    """What is measured of a setting, told while it goes on."""
+
+    def __init__(self, setting: Setting, on_measured: OnMeasured | None) -> None:
+        self._setting = setting
+        self._told = on_measured
+        self._probe = Probe.of(setting)
+        self._units = measured_units(setting)
+        self._starts: dict[str, dict[str, Tensor]] = {}
+
+    def start(self, init: str) -> dict[str, Tensor]:
+        """A start's tensors, made once."""
+        if init not in self._starts:
+            self._starts[init] = start_tensors(with_start(self._setting, init), self._units)
+        return self._starts[init]
+
+    def base_loss(self) -> float:
+        """Of the base alone."""
+        return self._tell("base alone", self._probe.loss([]))
+
+    def start_loss(self, init: str) -> float:
+        """Of a start before any step."""
+        return self._tell(f"start {init}", self._probe.loss(fold(self._at(init))))
+
+    def rates(self, init: str) -> dict[float, float]:
+        """The loss after a first step from a start, by rate; at the rate alone that was asked
+        for.
+        """
+        step = FirstStep(
+            self._at(init), self._probe, value_lr_ratio=self._setting.train.value_lr_ratio
+        )
+
+        def measure(rate: float) -> float:
+            return self._tell(f"rate {_name(rate)} from {init}", step.loss(rate))
+
+        if self._setting.train.lr is not None:
+            return {self._setting.train.lr: measure(self._setting.train.lr)}
+        return falling_rates(self._setting.plan.lr, measure)
+
+    def _at(self, init: str) -> Parametrisation:
+        return parametrisation_of(with_start(self._setting, init), self.start(init))
+
+    def _tell(self, what: str, loss: float) -> float:
+        if self._told is not None:
+            self._told(what, loss)
+        return loss
 
 
 def with_choice(setting: Setting, choice: Choice) -> Setting:

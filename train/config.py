@@ -17,7 +17,7 @@ from typing import Any
 from edgeprefix.runtime.contracts.option import option, problems
 from edgeprefix.runtime.errors import TrainingError
 
-INITS = ("text", "vocab", "random", "begin")
+INITS = ("text", "vocab", "random")
 AUTO = "auto"
 METRICS = ("loss", "accuracy", "bleu", "exact", "kl")
 OBJECTIVES = ("auto", "target", "labels", "distill")
@@ -34,9 +34,9 @@ class PrefixConfig:
     length: int | None = option(None, "Prefix positions.", least=1, unset=_CHOSEN)
     init: str = option(
         AUTO,
-        "The first keys and values: of the base over a text (text), over random words (vocab) or "
-        "over its begin token (begin), noise of the base's own size (random), those of a prefix "
-        "file of the same base; auto measures them and takes the best.",
+        "The first keys and values: of the base over a text (text) or over random words (vocab), "
+        "noise of the base's own size (random), those of a prefix file of the same base; auto "
+        "measures them on this base.",
         pattern=rf"{AUTO}|{'|'.join(INITS)}|(?s:.+)\.safetensors",
         expected=f"{AUTO}, {', '.join(INITS)} or a prefix file (.safetensors)",
     )
@@ -91,7 +91,7 @@ class TrainConfig:
     epochs: float | None = option(None, "Passes over the training rows.", above=0, unset=_CHOSEN)
     lr: float | None = option(
         None,
-        "Peak learning rate of the keys (of the MLP with reparam); chosen by a few short trials.",
+        "Peak learning rate of the keys (of the MLP with reparam); measured on this base.",
         above=0,
         unset=_CHOSEN,
     )

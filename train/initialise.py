@@ -1,5 +1,5 @@
-"""Where a prefix starts: noise of the base's own size, its keys and values over a text, over random
-words or over its begin token, or another prefix.
+"""Where a prefix starts: noise of the base's own size, its keys and values over a text or over
+random words, or another prefix.
 
 Statistics and texts come from the training rows themselves, so that the start lies where the base's
 own cache would lie.
@@ -18,12 +18,9 @@ from edgeprefix.runtime.errors import TrainingError
 from edgeprefix.train.batches import text_of_rows
 from edgeprefix.train.config import PrefixConfig
 from edgeprefix.train.data import Example
-from edgeprefix.train.distill import special_tokens_around
 from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.parametrisation import PrefixTensors, random_prefix
 from edgeprefix.train.units import Unit
-
-_BEGIN_NOISE = 0.1
 
 
 def start_prefix(
@@ -48,30 +45,9 @@ def start_prefix(
         start = base.key_values(ids)
     elif config.init == "text":
         start = base.key_values(_text_ids(base, config.init_text, length, examples, seed))
-    elif config.init == "begin":
-        noise = random_prefix(base.layers, length, units, generator)
-        start = _around(base.key_values([_begin_id(base)]), noise)
     else:
         start = _from_file(base, config.init, length)
     return [(key.to(base.device), value.to(base.device)) for key, value in start]
-
-
-def _around(one: PrefixTensors, noise: PrefixTensors) -> PrefixTensors:
-    """One position's keys and values at every position, and a little noise: positions that are
-    alike would get the same gradient for ever.
-    """
-    return [
-        (key + _BEGIN_NOISE * key_noise, value + _BEGIN_NOISE * value_noise)
-        for (key, value), (key_noise, value_noise) in zip(one, noise, strict=True)
-    ]
-
-
-def _begin_id(base: FrozenModel) -> int:
-    """What the tokenizer puts before a text; where it puts nothing, the token that ends one, which
-    stood before every text in training.
-    """
-    before, _ = special_tokens_around(base.tokenizer)
-    return before[0] if before else base.tokenizer.end_ids[0]
 
 
 def start_embeddings(
@@ -87,9 +63,6 @@ def start_embeddings(
     words = base.embeddings(ids)
     if config.init == "vocab":
         return words
-    if config.init == "begin":
-        noise = torch.randn(words.shape, generator=generator).to(base.device) * float(words.std())
-        return base.embeddings([_begin_id(base)]) + _BEGIN_NOISE * noise
     return (torch.randn(words.shape, generator=generator) * float(words.std())).to(base.device)
 
 

@@ -112,11 +112,10 @@ def test_the_start_is_the_one_of_the_lowest_loss(llama_base: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("init", "lr", "starts", "rates"),
-    [("random", None, ("random",), True), ("auto", 0.05, STARTS, False)],
+    ("init", "lr", "starts"), [("random", None, ("random",)), ("auto", 0.05, STARTS)]
 )
 def test_what_was_asked_for_is_not_measured(
-    llama_base: Path, tmp_path: Path, init: str, lr: float | None, starts: Any, rates: bool
+    llama_base: Path, tmp_path: Path, init: str, lr: float | None, starts: Any
 ) -> None:
     result = go(
         llama_base,
@@ -125,8 +124,8 @@ def test_what_was_asked_for_is_not_measured(
         train=dataclasses.replace(OPEN, lr=lr, steps=4),
     )
     choice = choice_of(result.run)
-    assert (tuple(choice.starts), bool(choice.rates)) == (starts, rates)
-    assert lr is None or result.plan.lr == lr
+    assert tuple(choice.starts) == starts
+    assert lr is None or (result.plan.lr, list(choice.rates)) == (lr, [f"{lr:.3g}"])
 
 
 def test_with_both_asked_for_nothing_is_measured(llama_base: Path, tmp_path: Path) -> None:
@@ -173,7 +172,9 @@ def test_labels_are_measured_by_the_objective(llama_base: Path, tmp_path: Path) 
         train=dataclasses.replace(OPEN, steps=4, objective="labels"),
     )
     choice = choice_of(result.run)
-    assert choice.base_loss == pytest.approx(math.log(2), abs=0.3), "one of two labels"
+    assert (choice.init, tuple(choice.starts)) == ("random", STARTS), "one step from there helps"
+    assert choice.base_loss < 3, "among two labels, not among the vocabulary"
+    assert result.base_validation_loss > 4
 
 
 @pytest.mark.parametrize(
