@@ -345,7 +345,8 @@ def test_what_was_chosen_stands_in_the_prefix_file(llama_base: Path, tmp_path: P
         train=TrainConfig(steps=1, batch_size=2, validation_rows=2),
     )  # fmt: skip
     recipe = Prefix.load(result.prefix_path).pack.recipe
-    assert recipe["prefix"]["init"] == recipe["plan"]["init"] == "text"
+    assert recipe["prefix"]["init"] == recipe["plan"]["init"] == result.plan.init != "auto"
+    assert recipe["choice"]["init"] == result.plan.init
     assert recipe["plan"]["dropout"] == result.plan.dropout == 0.17
 
 
