@@ -49,6 +49,11 @@ def train_task(
             raise _Stopped
         advance(progress.step / progress.steps, _words(progress))
 
+    def tell_measured(what: str, loss: float) -> None:
+        if stopped.is_set():
+            raise _Stopped
+        advance(0.0, f"measuring {what} {loss:.2f}")
+
     with ThreadPoolExecutor(max_workers=1) as pool:
         training = pool.submit(
             train_prefix,
@@ -65,6 +70,7 @@ def train_task(
             labels=task.labels,
             licence=_LICENCE,
             progress=tell,
+            on_measured=tell_measured,
         )
         try:
             return training.result()
