@@ -2,6 +2,7 @@
 
 import warnings
 
+from edgeprefix.train.choice import Choice
 from edgeprefix.train.config import PrefixConfig, TrainConfig
 from edgeprefix.train.data import DataReport
 from edgeprefix.train.defaults import Plan
@@ -11,6 +12,7 @@ from edgeprefix.train.model import FrozenModel
 from edgeprefix.train.trainer import TrainResult, train_prefix
 
 __all__ = [
+    "Choice",
     "DataReport",
     "FrozenModel",
     "Plan",

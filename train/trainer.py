@@ -72,7 +72,7 @@ class TrainResult:
     parameters: int
     """Trained numbers."""
     seconds: float
-    """Training time, without loading and validation."""
+    """Training time, without loading, choosing start and rate, and validation."""
     tokens_per_s: float
 
 
