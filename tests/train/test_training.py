@@ -391,7 +391,8 @@ def test_patience_counts_validations_since_the_best(llama_base: Path, tmp_path: 
         validation_rows=4,
         patience=2,
     )
-    result = quick(llama_base, tmp_path / "run", train=config)
+    start = PrefixConfig(length=6, init="text")
+    result = quick(llama_base, tmp_path / "run", prefix=start, train=config)
     measured = validations(tmp_path / "run", "validation_loss")
     best, best_step, without = float("inf"), 0, [0]
     for step, loss in measured:
