@@ -63,7 +63,11 @@ def random_bases(folder: Path) -> list[Path]:
     sys.path.insert(0, str(ROOT / "tests"))
     from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
-    made = {"random-llama": tiny_llama, "random-gpt2": tiny_gpt2, "random-mistral": tiny_mistral}
+    made = {
+        "random-llama": tiny_llama,
+        "random-gpt2": tiny_gpt2,
+        "random-mistral": lambda: tiny_mistral(window=192),  # wide enough to see the prefix
+    }
     return [save_checkpoint(make(), folder / name) for name, make in made.items()]
 
 
