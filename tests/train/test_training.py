@@ -383,15 +383,15 @@ def test_between_equal_metrics_the_lower_loss_is_kept(llama_base: Path, tmp_path
 def test_patience_counts_validations_since_the_best(llama_base: Path, tmp_path: Path) -> None:
     """Told again from the numbers of a run whose loss goes up and down."""
     config = TrainConfig(
-        steps=40,
-        lr=2.0,
+        steps=400,
+        lr=8.0,
         batch_size=2,
         precision="fp32",
         validate_every=1,
         validation_rows=4,
         patience=2,
     )
-    start = PrefixConfig(length=6, init="text")
+    start = PrefixConfig(length=6, init="random")
     result = quick(llama_base, tmp_path / "run", prefix=start, train=config)
     measured = validations(tmp_path / "run", "validation_loss")
     best, best_step, without = float("inf"), 0, [0]
