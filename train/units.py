@@ -12,6 +12,7 @@ enough).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -87,12 +88,12 @@ class _Moments:
     @property
     def key_spread(self) -> float:
         """Root mean square of the keys."""
-        return max(_SMALLEST, (self._squares[0] / self._squares[1]) ** 0.5)
+        return max(_SMALLEST, math.sqrt(self._squares[0] / self._squares[1]))
 
     @property
     def value_spread(self) -> float:
         """Root mean square of the values."""
-        return max(_SMALLEST, (self._squares[2] / self._squares[3]) ** 0.5)
+        return max(_SMALLEST, math.sqrt(self._squares[2] / self._squares[3]))
 
 
 @torch.no_grad()
