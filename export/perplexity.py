@@ -59,7 +59,7 @@ def torch_reading(model: Any, vocabulary: int) -> Reading:
     def read(text: Ids) -> Iterator[Array]:
         cache = DynamicCache()  # without the config: masks see to windows
         tokens = torch.from_numpy(text)[None]
-        for piece in tokens.split(piece_size(vocabulary), dim=1):
+        for piece in torch.split(tokens, piece_size(vocabulary), dim=1):
             with torch.no_grad():
                 out = model(input_ids=piece, past_key_values=cache, use_cache=True)
             yield out.logits[0].float().numpy()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from edgeprefix.base import Base
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.export.rounding.layerwise import Texts
@@ -29,7 +31,7 @@ def calibrated_plan(
         )
         return make_plan(
             base,
-            Texts(fitted.split(_BATCH), held_out.split(_BATCH)),
+            Texts(torch.split(fitted, _BATCH), torch.split(held_out, _BATCH)),
             goal,
             progress=lambda done: progress(_WRITTEN + (1 - _WRITTEN) * done),
         )

@@ -51,7 +51,7 @@ class Sensitivity:
         scale for each block of a token.
         """
         K = self.inputs.shape[1]
-        parts = functional.pad(self.inputs, (0, -K % block)).unflatten(1, (-1, block))
+        parts = torch.unflatten(functional.pad(self.inputs, (0, -K % block)), 1, (-1, block))
         scale = (parts.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-30)
         rounded = ((parts / scale).round() * scale).flatten(1)[:, :K]
         return self._moving((rounded - self.inputs) @ weight.T)
@@ -84,11 +84,13 @@ def _of_sampled_tokens(model: Any, walk: Walk, text: Tensor, generator: torch.Ge
     states = walk.outputs(0).detach().requires_grad_()
     count = max(1, _LOGITS_AT_ONCE // (B * head.weight.shape[0]))
     with in_full(head), torch.enable_grad():
-        for positions in torch.arange(S).split(count):
+        for positions in torch.split(torch.arange(S), count):
             logits = walk.logits(0, positions, states).flatten(0, -2).float()
             with torch.no_grad():
                 sampled = torch.multinomial(logits.softmax(-1), 1, generator=generator)
-            functional.cross_entropy(logits, sampled[:, 0], reduction="sum").backward()
+            torch.autograd.backward(
+                functional.cross_entropy(logits, sampled[:, 0], reduction="sum")
+            )
     assert states.grad is not None  # every position has been passed
     return states.grad
 
@@ -101,7 +103,7 @@ def _through(
     outputs: dict[str, Tensor] = {}
     with in_full(walk.layer), _noting(groups, inputs, outputs):
         given, output = walk.differentiate(0)
-        output.backward(gradient)
+        torch.autograd.backward(output, gradient)
     found = [
         Sensitivity(
             group=group,

@@ -129,7 +129,8 @@ def _fit_scales(weight: Tensor, hessian: Tensor, found: Steps) -> Steps:
     raw = found.raw()
 
     def by_block(products: Tensor) -> Tensor:
-        return functional.pad(products, (0, missing)).unflatten(1, (-1, block)).sum(-1)
+        padded = functional.pad(products, (0, missing))
+        return torch.unflatten(padded, 1, (-1, block)).sum(-1)
 
     wanted = by_block(raw * (weight @ hessian))  # [N, blocks]
     system = torch.stack(

@@ -48,7 +48,7 @@ def search_grid(
     count = max(1, _AT_ONCE // weight.shape[1])
     found = [
         _searched(rows, importance, bits=bits, block=block, symmetric=symmetric)
-        for rows in weight.split(count)
+        for rows in torch.split(weight, count)
     ]
     scales, zeros = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Grid(bits=bits, block=block, scales=scales, zeros=zeros)
@@ -59,9 +59,11 @@ def _searched(
 ) -> tuple[Tensor, Tensor]:
     """Scales and zero points of some rows."""
     missing = -weight.shape[1] % block
-    parts = functional.pad(weight, (0, missing)).unflatten(1, (-1, block))  # [N, blocks, block]
+    parts = torch.unflatten(
+        functional.pad(weight, (0, missing)), 1, (-1, block)
+    )  # [N, blocks, block]
     # what is not there weighs nothing
-    weighed = functional.pad(importance, (0, missing)).unflatten(0, (-1, block))
+    weighed = torch.unflatten(functional.pad(importance, (0, missing)), 0, (-1, block))
     low, high = parts.amin(-1).clamp(max=0), parts.amax(-1).clamp(min=0)
     best, scales, zeros = None, torch.empty(()), torch.empty(())
     for shrink in _SHRINKS.tolist():

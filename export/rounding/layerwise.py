@@ -69,7 +69,7 @@ class Layerwise:
         sides = ((self._exact, batch), (self._rounded, self._fitted + batch))
         B, S, _ = self._exact.outputs(batch).shape
         rows = int(self._model.get_output_embeddings().weight.shape[0])
-        for positions in torch.arange(S).split(max(1, _LOGITS_AT_ONCE // (B * rows))):
+        for positions in torch.split(torch.arange(S), max(1, _LOGITS_AT_ONCE // (B * rows))):
             expected, found = (
                 walk.logits(index, positions, walk.outputs(index)).float().log_softmax(-1)
                 for walk, index in sides

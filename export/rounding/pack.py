@@ -44,6 +44,6 @@ def _packed(steps: Tensor, bits: int) -> Bytes:
     whole: Bytes = steps.to(torch.uint8).numpy()
     if bits == 8:
         return whole
-    whole = np.pad(whole, ((0, 0), (0, whole.shape[1] % 2)))
-    result: Bytes = whole[:, ::2] | (whole[:, 1::2] << 4)
+    even: Bytes = np.pad(whole, ((0, 0), (0, whole.shape[1] % 2)))
+    result: Bytes = even[:, ::2] | (even[:, 1::2] << np.uint8(4))
     return result

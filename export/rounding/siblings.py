@@ -51,13 +51,14 @@ class Siblings:
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
         """Rows of one matrix [N, …] → those of each parameter."""
-        return dict(zip(self.names, matrix.split(self.rows), strict=True))
+        return dict(zip(self.names, torch.split(matrix, self.rows), strict=True))
 
     def split_steps(self, found: Steps) -> dict[str, Steps]:
         """The same of rounded rows."""
         grid = found.grid
         parts = zip(
-            *(part.split(self.rows) for part in (found.steps, grid.scales, grid.zeros)), strict=True
+            *(torch.split(part, self.rows) for part in (found.steps, grid.scales, grid.zeros)),
+            strict=True,
         )
         return {
             name: Steps(grid=replace(grid, scales=scales, zeros=zeros), steps=steps)
@@ -69,7 +70,7 @@ class Siblings:
         """Within the block the modules compute with `numbers` [N, K]."""
         modules: Any = self.modules
         kept = [module.weight.data for module in modules]
-        for module, part in zip(modules, numbers.split(self.rows), strict=True):
+        for module, part in zip(modules, torch.split(numbers, self.rows), strict=True):
             module.weight.data = part.T if isinstance(module, Conv1D) else part
         try:
             yield

@@ -17,7 +17,8 @@ from transformers import DynamicCache
 from edgeprefix.base import Base
 
 _LENGTH = 256  # tokens of a text
-_FITTED, _HELD_OUT = 20, 4  # texts
+_OWN, _GIVEN = 24, 96  # texts at most, of the base's own and of given ones: these cost no drawing
+_HELD_OUT = 4  # at least
 
 Done = Callable[[float], None]
 """Told how much is done, from 0 to 1."""
@@ -81,11 +82,11 @@ def calibration_texts(
     as they go, and what the base itself writes.
     """
     length = min(_LENGTH, base.max_positions)
-    rows = of_rows(base, given, length=length, limit=_FITTED + _HELD_OUT)
-    missing = _FITTED + _HELD_OUT - len(rows)
-    if missing:
+    rows = of_rows(base, given, length=length, limit=_GIVEN)
+    missing = _OWN - len(rows)
+    if missing > 0:
         own = sampled(base, count=missing, length=length, seed=seed, done=done)
         rows = torch.cat([rows, own])
     # every some row is held out, of the given ones as of the others
-    held_out = torch.arange(len(rows)) % (len(rows) // _HELD_OUT) == 0
+    held_out = torch.arange(len(rows)) % (_OWN // _HELD_OUT) == 0
     return rows[~held_out], rows[held_out]

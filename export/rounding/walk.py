@@ -9,7 +9,7 @@ after it the forward stops. So of all hidden states only one layer's are held, a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -135,7 +135,7 @@ def _states(output: Any) -> Tensor:
 
 
 @contextlib.contextmanager
-def _passing(layers: Sequence[nn.Module], output: Any) -> Iterator[None]:
+def _passing(layers: Iterable[nn.Module], output: Any) -> Iterator[None]:
     """Within the block these layers compute nothing and give out `output`."""
 
     def passed(*_: Any, **__: Any) -> Any:
