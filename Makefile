@@ -23,10 +23,11 @@ test-gpu: $(VENV)/installed
 test-hostile: $(VENV)/installed
 	$(BIN)/python tests/hostile/trial.py $(if $(RESULT),--json $(RESULT))
 
-# libFuzzer over the readers of manifest, prefix file, rows and templates, SECONDS for each, in an environment of its own.
+# libFuzzer over the readers of manifest, prefix file, rows and templates, in an environment of its own. SECONDS of the
+# processor for each of TARGETS; RESULT=FILE keeps the counts, and the next run goes on from them.
 SECONDS ?= 60
 fuzz: $(VENV)-fuzz/installed
-	$(VENV)-fuzz/bin/python tests/fuzz/fuzz.py all $(SECONDS)
+	$(VENV)-fuzz/bin/python tests/fuzz/fuzz.py $(TARGETS) --seconds $(SECONDS) $(if $(RESULT),--result $(RESULT))
 
 # 500 kills and a full disk at every operation on files; half an hour. RESULT=FILE keeps the counts.
 test-faults: $(VENV)/installed

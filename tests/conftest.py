@@ -13,7 +13,8 @@ from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
 # Jobs in the background start with Ctrl-C ignored, and so do their children; tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ["EDGEPREFIX_CACHE"] = tempfile.mkdtemp(prefix="edgeprefix-tests-")  # not the user's own
+_CACHE = tempfile.TemporaryDirectory(prefix="edgeprefix-tests-")  # removed when Python ends
+os.environ["EDGEPREFIX_CACHE"] = _CACHE.name  # not the user's own
 SHARED = Path(__file__).parents[2] / "shared"
 
 

@@ -5,8 +5,10 @@ file.
 from __future__ import annotations
 
 import json
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -37,12 +39,13 @@ class NoDefaults:
     """The configuration of a type that names no end token of its own."""
 
 
-def written(**files: Any) -> Path:
+@contextmanager
+def written(**files: Any) -> Iterator[Path]:
     """A folder with these JSON files, named without their suffix."""
-    folder = Path(tempfile.mkdtemp())
-    for name, value in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(value))
-    return folder
+    with TemporaryDirectory() as folder:
+        for name, value in files.items():
+            Path(folder, f"{name}.json").write_text(json.dumps(value))
+        yield Path(folder)
 
 
 @given(generation=end_ids, config=end_ids, token=st.sampled_from(["!", '"', None, "no token"]))
@@ -50,11 +53,6 @@ def written(**files: Any) -> Path:
 def test_every_end_counts_once_in_the_order_of_the_places(
     generation: Any, config: Any, token: str | None
 ) -> None:
-    folder = written(
-        generation_config={"eos_token_id": generation},
-        config={"eos_token_id": config},
-        tokenizer_config={"eos_token": token},
-    )
     own = None if token is None else TOKENIZER.token_to_id(token)
     stated = [
         token
@@ -62,7 +60,12 @@ def test_every_end_counts_once_in_the_order_of_the_places(
         for token in (value if isinstance(value, list) else [value])
         if token is not None and 0 <= token < VOCABULARY
     ]
-    found = read_end_ids(folder, NoDefaults(), TOKENIZER, vocabulary=VOCABULARY)
+    with written(
+        generation_config={"eos_token_id": generation},
+        config={"eos_token_id": config},
+        tokenizer_config={"eos_token": token},
+    ) as folder:
+        found = read_end_ids(folder, NoDefaults(), TOKENIZER, vocabulary=VOCABULARY)
     assert list(found) == list(dict.fromkeys(stated))
 
 
@@ -79,22 +82,22 @@ def test_every_end_counts_once_in_the_order_of_the_places(
 def test_no_foreign_error_comes_out_of_them(
     generation: Any, end: Any, token: Any, template: Any, table: Any
 ) -> None:
-    folder = written(
+    said = []
+    with written(
         generation_config=generation,
         config={"eos_token_id": end, "text_config": generation},
         tokenizer_config={"eos_token": token, "chat_template": template},
         special_tokens_map=generation,
-    )
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
-    said = []
-    for ask in (
-        lambda: read_end_ids(folder, NoDefaults(), TOKENIZER, vocabulary=VOCABULARY),
-        lambda: read_chat_template(folder),
-        lambda: special_tokens(folder),
-        lambda: weight_files(folder),
-    ):
-        try:
-            ask()
-        except CheckpointError as error:
-            said.append(str(error))
+    ) as folder:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+        for ask in (
+            lambda: read_end_ids(folder, NoDefaults(), TOKENIZER, vocabulary=VOCABULARY),
+            lambda: read_chat_template(folder),
+            lambda: special_tokens(folder),
+            lambda: weight_files(folder),
+        ):
+            try:
+                ask()
+            except CheckpointError as error:
+                said.append(str(error))
     assert all(str(folder) in text for text in said)

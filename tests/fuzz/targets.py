@@ -4,6 +4,7 @@ imported here, so that the corpus runs in the ordinary tests too.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tempfile
@@ -27,22 +28,22 @@ from edgeprefix.runtime.errors import (
 )
 from edgeprefix.runtime.tasks.chat import render_chat
 
-_PLACE = Path(tempfile.mkdtemp(prefix="edgeprefix-fuzz-"))
 _COSTLY = re.compile(rb"\*|range|lipsum|cycler|\d{4}|[\xf3\xee]")
 _NOBODY = TrustedKeys(frozenset([bytes(32)]))
 
 
 def fuzz_manifest(data: bytes) -> None:
     """BundleError, or a manifest that is the same when it is written and read again."""
-    (_PLACE / MANIFEST_FILE).write_bytes(data)
+    place = Path(_scratch().name)
+    (place / MANIFEST_FILE).write_bytes(data)
     try:
-        manifest = Manifest.load(_PLACE)
+        manifest = Manifest.load(place)
     except BundleError:
         return
-    manifest.save(_PLACE)
-    assert Manifest.load(_PLACE) == manifest
+    manifest.save(place)
+    assert Manifest.load(place) == manifest
     try:
-        manifest.check_files(_PLACE, hashes=True)
+        manifest.check_files(place, hashes=True)
     except BundleError:
         return
 
@@ -67,7 +68,7 @@ def fuzz_prefix_header(data: bytes) -> None:
 
 def fuzz_rows(data: bytes) -> None:
     """DataError, or rows whose fields are whole texts and whose content can be written again."""
-    path = _PLACE / ("rows.csv" if data[:1] == b"c" else "rows.jsonl")
+    path = Path(_scratch().name, "rows.csv" if data[:1] == b"c" else "rows.jsonl")
     path.write_bytes(data[1:])
     try:
         rows = read_rows(path, required=(), structured=["messages"])
@@ -113,6 +114,12 @@ def fuzz_signature(data: bytes) -> None:
     except SignatureError:
         return
     raise AssertionError(f"{SIGNATURE_KEY} was accepted")
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """One folder of a process, removed when Python ends; fuzz.py removes that of a fuzzer."""
+    return tempfile.TemporaryDirectory(prefix="edgeprefix-fuzz-")
 
 
 def _read_prefix(data: bytes) -> None:
