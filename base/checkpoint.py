@@ -27,6 +27,7 @@ from edgeprefix.base.model import load_model
 from edgeprefix.base.special_ids import GENERATION_FILE, read_end_ids
 from edgeprefix.base.tokenizer import load_tokenizer, optional_json, special_tokens
 from edgeprefix.runtime.contracts.identity import BaseIdentity
+from edgeprefix.runtime.contracts.regular_file import require_regular_files
 from edgeprefix.runtime.errors import CheckpointError
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
@@ -129,6 +130,7 @@ def find_checkpoint(base: str | Path, *, revision: str | None = None) -> Source:
     `revision` is a hub id's branch, tag or commit; its main branch when not given. Raises
     CheckpointError when it is neither on this machine nor a hub id, UnsupportedBaseError when it is
     of a kind that cannot be a base.
+from edgeprefix.runtime.contracts.regular_file import require_regular_files
 
     >>> find_checkpoint("checkpoints/base").name  # doctest: +SKIP
     'base'
@@ -140,6 +142,7 @@ def find_checkpoint(base: str | Path, *, revision: str | None = None) -> Source:
             "the revision out"
         )
     if folder.is_dir():
+        _require_regular_files(folder)
         return Checkpoint(folder, folder.resolve().name)
     if is_gguf(folder):
         return GgufSource(folder, folder.name)
@@ -156,3 +159,4 @@ def find_checkpoint(base: str | Path, *, revision: str | None = None) -> Source:
             "id such as org/model"
         )
     return Checkpoint(download(str(base), revision, read_config), str(base))
+from edgeprefix.runtime.contracts.regular_file import require_regular_files

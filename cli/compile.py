@@ -4,7 +4,6 @@ torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from edgeprefix.runtime.contracts.generation_options import GenerationOptions
 from edgeprefix.runtime.contracts.manifest import TOKENIZER_FILE, Manifest
 from edgeprefix.runtime.contracts.prefix_file import DTYPES, Prefix
 from edgeprefix.runtime.contracts.prompt import unescaped
+from edgeprefix.runtime.contracts.strict_json import read_value
 from edgeprefix.runtime.contracts.task_pack import TaskPack
 from edgeprefix.runtime.contracts.template_text import TemplateText
 from edgeprefix.runtime.contracts.tokenizer import TextTokenizer
@@ -216,7 +216,7 @@ def _bar(tokens: int) -> Iterator[Callable[[int], None]]:
 
 def _json_list(path: Path, kind: type, expected: str) -> list[Any]:
     try:
-        values = json.loads(_read(path))
+        values = read_value(_read(path))
     except ValueError as error:
         raise DataError(f"{path} is no JSON: {error}; expected a list of {expected}") from error
     if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):

@@ -75,7 +75,7 @@ def holds_conversations(path: Path) -> bool:
         first = next((line for line in file if line.strip()), "")
     try:
         row = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(row, dict) and MESSAGES in row
 
@@ -117,7 +117,7 @@ def _conversation(chat: _Chat, row: Row, system: str | None) -> dict[str, str]:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text  # a plain text in the field: _problem says what it should have been
 
 

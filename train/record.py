@@ -14,7 +14,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from edgeprefix.runtime.contracts.files import output_errors, write_atomic
+from edgeprefix.runtime.contracts.files import output_errors, remove_abandoned, write_atomic
 from edgeprefix.runtime.errors import OutputError, TrainingError
 
 
@@ -42,6 +42,14 @@ class RunFolder:
         self.tensorboard_path = self.path / "tensorboard"
         self._trials = self.path / "search"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that are written at once, whether they are there or not."""
+        return (
+            self.prefix_path, self.facts_path, self.metrics_path, self.curve_path,
+            self.checkpoint_path, self.teacher_path,
+        )  # fmt: skip
+
     @classmethod
     def open(cls, path: str | Path, *, resume: bool, force: bool, writes: bool = True) -> RunFolder:
         """Makes the folder, and proves that it can be written before any time is spent.
@@ -60,6 +68,8 @@ class RunFolder:
             )
         with output_errors(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
+            for file in run.files:
+                remove_abandoned(file)
         probe = run.path / ".writable"
         write_atomic(probe, b"")
         probe.unlink()
@@ -73,13 +83,14 @@ class RunFolder:
             return
         if not keep_trials:
             self.reset_trials()
-        files = [self.prefix_path, self.facts_path, self.metrics_path, self.curve_path]
-        files += [self.checkpoint_path, *self.tensorboard_path.glob("events.out.tfevents.*")]
-        if not keep_teacher:
-            files.append(self.teacher_path)
+        files = {*self.files, *self.tensorboard_path.glob("events.out.tfevents.*")}
+        if keep_teacher:
+            files.remove(self.teacher_path)
         with output_errors(self.path):
             for file in files:
                 file.unlink(missing_ok=True)
+                if file.parent.exists():
+                    remove_abandoned(file)
         _remove_empty(self.tensorboard_path)
 
     def reset_trials(self) -> None:

@@ -4,7 +4,6 @@ it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 import onnx
 
 from edgeprefix.export.protos import tensors_of
+from edgeprefix.runtime.contracts.files import read_json
 from edgeprefix.runtime.contracts.manifest import GRAPH_FILE, MANIFEST_FILE, TOKENIZER_FILE
+from edgeprefix.runtime.contracts.regular_file import require_regular_files
 from edgeprefix.runtime.errors import CheckpointError, ExportError
 
 _SUBFOLDER = "onnx"  # of transformers.js and onnx-community repositories
@@ -49,7 +50,7 @@ class Source:
         """
         for name, keys in ((_GENAI_CONFIG, ("model", "type")), ("config.json", ("model_type",))):
             if path := self._beside(name):
-                found: Any = _json(path)
+                found: Any = read_json(path, CheckpointError, missing=f"{path} is missing")
                 for key in keys:
                     found = found.get(key) if isinstance(found, dict) else None
                 if isinstance(found, str):
@@ -75,6 +76,7 @@ def open_source(folder: str | Path, file: str | None = None) -> Source:
     """
     path = _find(Path(folder), file)
     try:
+        require_regular_files(path.parent)
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's and onnx's errors share no base class but Exception
         raise CheckpointError(
@@ -132,13 +134,6 @@ def _data_files(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
                 f"{path} keeps weights in {location}, which is missing; download or export it again"
             )
     return tuple(sorted(locations))
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprefix.runtime.contracts.locks import only_writer, try_lock
+from edgeprefix.runtime.contracts.regular_file import open_regular
 from edgeprefix.runtime.errors import EdgePrefixError, OutputError
 
 logger = logging.getLogger(__name__)
@@ -49,15 +50,19 @@ def output_errors(target: Path) -> Iterator[None]:
 
 
 def read_json(path: Path, error: type[EdgePrefixError], *, missing: str, remedy: str = "") -> Any:
-    """The JSON value in a file.
+    """The JSON value in a file of another program, which may hold what strict_json.py refuses (a
+    key twice, NaN).
 
     Raises `error`: with the text `missing` when there is no such file, else with the reason,
     `remedy` behind it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as (file, size):
+            return json.loads(file.read(size).decode("utf-8"))
     except FileNotFoundError as problem:
         raise error(missing) from problem
+    except RecursionError as problem:
+        raise error(f"{path} cannot be read: it is nested too deep{remedy}") from problem
     except (OSError, ValueError) as problem:
         raise error(f"{path} cannot be read: {problem}{remedy}") from problem
 
@@ -73,7 +78,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {target}: it is no file; choose another name")
-        _remove_abandoned(target)
+        remove_abandoned(target)
         descriptor, name = _temporary(target)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -200,8 +205,10 @@ def _leftovers(target: Path) -> Iterator[Path]:
     yield from (path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Removes temporary files of writers of this target that were killed."""
+def remove_abandoned(target: Path) -> None:
+    """Removes temporary files of writers of this target that were killed. `write_atomic` does it as
+    well; this is for who may never write the target again.
+    """
     for path in _leftovers(target):
         with contextlib.suppress(OSError):  # removed by another writer, or none of our business
             if path.is_file():

@@ -17,7 +17,7 @@ from edgeprefix.runtime.contracts.files import sha256_of_file, write_atomic
 from edgeprefix.runtime.contracts.identity import BaseIdentity
 from edgeprefix.runtime.contracts.past_graph import PastGraph
 from edgeprefix.runtime.contracts.positions import RELATIVE, Positions
-from edgeprefix.runtime.contracts.regular_file import open_regular
+from edgeprefix.runtime.contracts.regular_file import open_regular, require_regular_files
 from edgeprefix.runtime.contracts.strict_json import read_document
 from edgeprefix.runtime.errors import BundleError
 
@@ -105,13 +105,14 @@ class Manifest:
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
         """Reads and checks a bundle's manifest. Raises BundleError when it is missing, damaged or
-        of an unknown version.
+        of an unknown version, or something beside it is no regular file.
         """
         path = Path(folder) / MANIFEST_FILE
         remedy = f"make one with `edgeprefix export decoder BASE --out {folder}`"
         missing = f"{folder} is no bundle: it has no {MANIFEST_FILE}; {remedy}"
         try:
             with open_regular(path) as (file, size):
+                require_regular_files(path.parent)
                 if size > LARGEST_BYTES:
                     raise ValueError(f"{size} bytes are more than a manifest has")
                 data = read_document(file.read(size))

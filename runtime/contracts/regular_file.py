@@ -28,3 +28,12 @@ def open_regular(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         yield file, status.st_size
+
+
+def require_regular_files(folder: Path) -> None:
+    """Raises OSError when something in a folder is neither a file nor a folder: libraries that are
+    given its path would wait for a FIFO for ever. Links are followed; a dangling one is nobody's.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, f"{path.name} is no regular file", str(path))

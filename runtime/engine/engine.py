@@ -38,6 +38,7 @@ from edgeprefix.runtime.scheduling.scheduler import (
 from edgeprefix.runtime.tasks.chat import ChatInputs, Message
 from edgeprefix.runtime.tasks.prefix_store import PrefixInfo, PrefixStore
 from edgeprefix.runtime.tasks.watcher import FolderWatcher
+from edgeprefix.runtime.work.process_lock import ProcessLock
 from edgeprefix.runtime.work.ticket import Ticket
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Engine(TextVerbs, ScoreVerbs):
             manifest, tokenizer, self._store, capacity=self._capacity, max_batch=self._slots
         )
         self._watchers: list[FolderWatcher] = []
-        self._watchers_lock = threading.Lock()
+        self._watchers_lock = ProcessLock()
         self._finalizer = weakref.finalize(self, _shut_down, self._scheduler, self._watchers)
 
     @classmethod

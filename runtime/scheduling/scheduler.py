@@ -30,6 +30,7 @@ from edgeprefix.runtime.errors import (
 )
 from edgeprefix.runtime.scheduling.waiting import WaitingLine
 from edgeprefix.runtime.work.callbacks import Callbacks
+from edgeprefix.runtime.work.process_lock import require_process
 from edgeprefix.runtime.work.slot import Logits, Slot
 from edgeprefix.runtime.work.ticket import Ticket
 from edgeprefix.runtime.work.work import Generation, Start, Work
@@ -139,11 +140,7 @@ class Scheduler:
 
     def require_open(self) -> None:
         """Raises EngineClosedError after `close`, and in a forked process."""
-        if not self.in_its_process:
-            raise EngineClosedError(
-                "this engine was loaded before the process forked, and its thread stayed behind; "
-                "load one in each process"
-            )
+        require_process(self._process)
         if self._closing:
             raise EngineClosedError("the engine is closed; load it again")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from edgeprefix.runtime.errors import (
     PrefixFileError,
     UnknownTaskError,
 )
+from edgeprefix.runtime.work.process_lock import ProcessLock
 from edgeprefix.runtime.work.resident import ResidentPrefix
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,9 @@ class Loaded:
 
 
 class PrefixStore:
-    """Tasks by name. Safe to use from many threads."""
+    """Tasks by name. Safe to use from many threads; in a process forked from its own every method
+    raises EngineClosedError.
+    """
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class PrefixStore:
         self._capacity = cache.capacity if capacity is None else capacity
         self._entries: dict[str, _Entry] = {}
         self._clock, self._changes = 0, 0
-        self._lock = threading.RLock()
+        self._lock = ProcessLock()
 
     @property
     def cache(self) -> SlotMemory:

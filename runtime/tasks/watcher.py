@@ -21,6 +21,7 @@ from pathlib import Path
 from edgeprefix.runtime.contracts.signature import TrustedKeys
 from edgeprefix.runtime.errors import CapacityError, EdgePrefixError, PrefixFileError
 from edgeprefix.runtime.tasks.prefix_store import PrefixStore, prefix_files
+from edgeprefix.runtime.work.process_lock import ProcessLock
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class FolderWatcher:
             raise PrefixFileError(f"{folder} is no folder; create it before it is watched")
         self._followed: dict[Path, _Followed] = {}
         self._errors: dict[str, EdgePrefixError] = {}
-        self._scanning = threading.Lock()
+        self._scanning = ProcessLock()
         self._stopped = threading.Event()
         self.scan()
         self._thread = threading.Thread(target=self._loop, name="edgeprefix-watcher", daemon=True)

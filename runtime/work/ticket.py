@@ -37,7 +37,7 @@ class Ticket(Generic[T]):
         self._lock = threading.Lock()
         self._settled: Future[T] = Future()
         self._future: Future[T] | None = None  # the callers' own view of it, when they ask for one
-        self._cancelled = False
+        self._cancelled, self._over = False, False
         self._wake: Callable[[], None] | None = None
         self._engine_thread: int | None = None
 
@@ -70,6 +70,8 @@ class Ticket(Generic[T]):
     @property
     def done(self) -> bool:
         """Whether there is a result or an error."""
+        if os.getpid() != self._process:  # where another thread of the parent may hold its lock
+            return self._over
         return self._settled.done()
 
     @property
@@ -100,7 +102,6 @@ class Ticket(Generic[T]):
             )
 
     def _require_process(self) -> None:
-        """Not by `done`, whose lock another thread may have held when the process forked."""
         if os.getpid() != self._process and self._wake is not None:
             raise EngineClosedError(
                 "this request was submitted before the process forked, and its engine stayed "
@@ -136,13 +137,15 @@ class Ticket(Generic[T]):
 
     def resolve(self, value: T) -> None:
         """Delivers the result. The engine's side."""
-        if not self._settled.done():
+        if not self._over:
+            self._over = True
             self._settled.set_result(value)
         self._wake = None  # who keeps a ticket does not keep the engine's memory
 
     def fail(self, error: BaseException) -> None:
         """Delivers an error. The engine's side."""
-        if not self._settled.done():
+        if not self._over:
+            self._over = True
             self._settled.set_exception(error)
         self._wake = None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,19 @@ def test_a_file_is_no_folder(llama_base: Path) -> None:
         match=r"config\.json is a file; give the checkpoint's folder, a GGUF file, or a hub id",
     ):
         find_checkpoint(llama_base / "config.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_anywhere_in_a_checkpoint_is_refused(llama_base: Path, tmp_path: Path) -> None:
+    """Before a library waits for its writer for ever: whichever file it stands for."""
+    names = [path.name for path in llama_base.iterdir()]
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= {*names}
+    for name in (*names, "generation_config.json", "notes.txt"):
+        base = shutil.copytree(llama_base, tmp_path / "base", dirs_exist_ok=True)
+        (base / name).unlink(missing_ok=True)
+        os.mkfifo(base / name)
+        with pytest.raises(CheckpointError, match=f"cannot be read: {name} is no regular file"):
+            find_checkpoint(base)
+        (base / name).unlink()
+    (base / "gone.json").symlink_to("nowhere")  # what nobody asks for is nobody's problem
+    assert find_checkpoint(shutil.copytree(llama_base, base, dirs_exist_ok=True)).folder == base

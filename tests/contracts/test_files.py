@@ -13,8 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from edgeprefix.runtime.contracts.files import atomic_folder, sha256_of_file, write_atomic
-from edgeprefix.runtime.errors import OutputError
+from edgeprefix.runtime.contracts.files import (
+    atomic_folder,
+    read_json,
+    sha256_of_file,
+    write_atomic,
+)
+from edgeprefix.runtime.errors import CheckpointError, OutputError
 
 
 def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
@@ -249,3 +254,27 @@ def test_a_place_under_a_file_is_refused(tmp_path: Path) -> None:
         atomic_folder(tmp_path / "file" / "bundle", ours=everything),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "it is nested too deep; save it again"),
+        (b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, "it is nested too deep; save it again"),
+        (b"\xff", "'utf-8' codec can't decode .*; save it again"),
+        (b"{", "Expecting property name .*; save it again"),
+    ],
+)
+def test_json_that_cannot_be_read(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"a.json cannot be read: {said}"):
+        read_json(tmp_path / "a.json", CheckpointError, missing="", remedy="; save it again")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_json_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(CheckpointError, match="a.json cannot be read: .*it is no regular file"):
+        read_json(tmp_path / "a.json", CheckpointError, missing="")
+    with pytest.raises(CheckpointError, match="there is none"):
+        read_json(tmp_path / "b.json", CheckpointError, missing="there is none")

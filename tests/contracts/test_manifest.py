@@ -124,6 +124,17 @@ def test_manifests_that_are_no_files(bundle: Path) -> None:
         Manifest.load(bundle)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_anywhere_in_a_bundle_is_refused(bundle: Path) -> None:
+    """Before ONNX Runtime or a tokenizer waits for its writer for ever."""
+    for name in ("tokenizer.json", "decoder.onnx", "notes.txt"):
+        (bundle / name).unlink(missing_ok=True)
+        os.mkfifo(bundle / name)
+        with pytest.raises(BundleError, match=f"cannot be read: {name} is no regular file"):
+            Manifest.load(bundle)
+        (bundle / name).unlink()
+
+
 def test_unknown_fields_within_layers_may_be_there(bundle: Path) -> None:
     before = Manifest.load(bundle)
     layer = {"kv_heads": 2, "head_size": 16, "window": 8, "colour": "green"}

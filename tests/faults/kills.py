@@ -4,7 +4,9 @@
 
 Half of the kills fall on operations on files, evenly over each command's whole way; half fall at
 random moments. The disk is full from each operation on. Takes about half an hour on two cores; the
-result counts tries and lists every problem. Exit code 1 when there is one.
+result counts tries and lists every problem. It is written after each command, and a run with the
+same numbers goes on with the commands that are missing or had a problem. Exit code 1 when there is
+one.
 """
 
 from __future__ import annotations
@@ -28,26 +30,51 @@ from faulty_jobs import Job
 
 def main() -> int:
     options = arguments()
-    found: dict[str, Any] = {}
+    out: Path | None = options.out
+    settings = {"kills": options.kills, "seed": options.seed}
+    found = earlier(out, settings)
     with tempfile.TemporaryDirectory(prefix="edgeprefix-faults-") as name:
         folder = Path(name)
-        jobs = [job for job in make_jobs(folder / "inputs") if options.only in job.name]
+        jobs = make_jobs(folder / "inputs")
+        each = -(-options.kills // len(jobs))
         with Faulty(folder / "faults") as faulty:
             for job in jobs:
-                found[job.name] = measure(faulty, job, options.kills // len(jobs), options.seed)
-    problems = sum(len(facts["problems"]) for facts in found.values())
-    result = {
-        "command": " ".join(["python", "tests/faults/kills.py", *sys.argv[1:]]),
+                if options.only in job.name and job.name not in found:
+                    found[job.name] = measure(faulty, job, each, options.seed)
+                    save(out, settings, found)
+    result = summary(settings, found)
+    print(json.dumps({key: value for key, value in result.items() if key != "jobs"}))
+    return 1 if result["problems"] else 0
+
+
+def earlier(out: Path | None, settings: dict[str, int]) -> dict[str, Any]:
+    """What an earlier run with the same settings found, of the commands without a problem."""
+    if out is None or not out.exists():
+        return {}
+    result = json.loads(out.read_text())
+    if result["settings"] != settings:
+        raise SystemExit(f"{out} is of a run with {result['settings']}; choose another --out")
+    return {name: facts for name, facts in result["jobs"].items() if not facts["problems"]}
+
+
+def summary(settings: dict[str, int], found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "command": "make test-faults RESULT=…",
+        "settings": settings,
         "python": platform.python_version(),
+        "machine": platform.platform(),
         "kills": sum(facts["kills"] for facts in found.values()),
         "full_disks": sum(facts["full_disks"] for facts in found.values()),
-        "problems": problems,
+        "problems": sum(len(facts["problems"]) for facts in found.values()),
         "jobs": found,
     }
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({key: value for key, value in result.items() if key != "jobs"}))
-    return 1 if problems else 0
+
+
+def save(out: Path | None, settings: dict[str, int], found: dict[str, Any]) -> None:
+    if out is not None:
+        beside = out.with_name(out.name + ".tmp")
+        beside.write_text(json.dumps(summary(settings, found), indent=2) + "\n")
+        beside.replace(out)
 
 
 def arguments() -> argparse.Namespace:

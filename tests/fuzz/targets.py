@@ -28,7 +28,7 @@ from edgeprefix.runtime.errors import (
 )
 from edgeprefix.runtime.tasks.chat import render_chat
 
-_COSTLY = re.compile(rb"\*|range|lipsum|cycler|\d{4}|[\xf3\xee]")
+_MARKS = re.compile(rb"\xf3\xb0\x80[\x80\x81]")  # the characters that chat.py marks with
 _NOBODY = TrustedKeys(frozenset([bytes(32)]))
 
 
@@ -94,10 +94,8 @@ def fuzz_template(data: bytes) -> None:
 
 
 def fuzz_chat(data: bytes) -> None:
-    """RequestError or TemplateError, or a text. What costs time and memory alone is left out: a
-    bundle's template is trusted as programs are (SECURITY.md).
-    """
-    if _COSTLY.search(data):
+    """RequestError or TemplateError, or a text, whatever it costs (chat_limits.py)."""
+    if _MARKS.search(data):
         return
     messages = [{"role": "system", "content": "<s>a"}, {"role": "user", "content": "b"}]
     try:

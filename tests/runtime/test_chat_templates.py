@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,75 @@ def test_a_harmless_conversation_has_the_ids_of_transformers(name: str) -> None:
 def test_a_template_at_fault(template: str) -> None:
     with pytest.raises(TemplateError, match="the base's chat template cannot take these messages"):
         render_chat(template, [{"role": "user", "content": "x"}], control_tokens=())
+
+
+GROWS = "{% set ns = namespace(x='aaaaaaaaaa') %}{% for i in range(60) %}"
+NESTS = (
+    "{% set ns = namespace(x=['a'], y=['a']) %}{% for i in range(60) %}"
+    "{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}{% endfor %}"
+)
+MILLION = "{% set a = 'a' * 1000000 %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{% for x in [0, 1] recursive %}{{ loop([0, 1]) if loop.depth < 60 }}{% endfor %}",
+        "{% for x in [0] recursive %}{{ loop(range(90000)) }}{% endfor %}",
+        "{% macro m(n) %}{{ m(n - 1) ~ m(n - 1) if n > 0 }}{% endmacro %}{{ m(60) }}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{{ ([0] * 10 ** 10) | length }}",
+        "{{ 2 ** (10 ** 9) }}",
+        GROWS + "{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        GROWS + "{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        GROWS + "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
+        GROWS + "{% set ns.x = [ns.x, ns.x] | join %}{% endfor %}",
+        GROWS + "{% set ns.x = '%s%s' % (ns.x, ns.x) %}{% endfor %}",
+        GROWS + "{% set ns.x = '{0}{0}'.format(ns.x) %}{% endfor %}",
+        NESTS + "{{ ns.x }}",
+        NESTS + "{{ ns.x | tojson }}",
+        NESTS + "{{ ns.x ~ '' }}",
+        NESTS + "{{ ns.x == ns.y }}",
+        NESTS + "{{ '%s' % ns.x }}",
+        "{{ 'a'.ljust(10 ** 10) }}",
+        "{{ 'a' | center(10 ** 10) }}",
+        MILLION + "{{ a.replace('a', a) }}",
+        MILLION + "{{ a | replace('a', a) }}",
+        MILLION + "{{ a.join([a] * 1000) }}",
+        MILLION + "{{ ([a] * 1000) | join }}",
+        MILLION + "{{ range(90000) | map('string') | join(a) }}",
+        MILLION + "{{ a.translate({97: a}) }}",
+        "{{ ('a\n' * 1000000) | indent(10000) }}",
+        "{{ ([[0] * 1000000] * 1000) | sum(start=[]) | length }}",
+        "{{ '%9999999999d' % 1 }}",
+        "{{ '%*d' % (10 ** 10, 1) }}",
+        "{{ '{:9999999999}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 10 ** 10) }}",
+        "{{ '%9999999999d' | format(1) }}",
+        "{{ lipsum(100000) }}",
+    ],
+)
+def test_a_template_that_would_never_end_or_fill_the_memory(template: str) -> None:
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TemplateError, match="the base's chat template cannot take these messages"):
+        render_chat(template, [{"role": "user", "content": "x"}], control_tokens=())
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown
+    assert grown < 200 << 10, "KiB"
+
+
+def test_a_long_conversation_is_within_the_limits() -> None:
+    """A thousand turns of a thousand characters, through every published template."""
+    turns = [
+        {"role": role, "content": "word " * 200}
+        for _ in range(500)
+        for role in ("user", "assistant")
+    ]
+    for name, template in TEMPLATES.items():
+        special = {"bos_token": "<s>", "eos_token": "</s>"}
+        text = render_chat(template, turns[:-1], control_tokens=(), special_tokens=special)
+        assert len(str(text)) > 990_000, name
 
 
 @pytest.mark.parametrize(

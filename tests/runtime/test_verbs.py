@@ -5,6 +5,7 @@ a second engine may not do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -506,6 +507,46 @@ def test_a_parents_ticket_in_a_forked_child(gated: Engine) -> None:
     assert len(running.result(timeout_s=30).tokens) == 80
     assert in_a_child(lambda: str(len(running.result().tokens))) == "80"
     assert finished.tokens
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_forked_child_does_not_wait_for_locks_that_stayed_behind(
+    llama_bundle: Path, prefix_folder: Path
+) -> None:
+    """The child is forked while another thread of the parent holds every lock of the engine."""
+    news = prefix_folder / "news.safetensors"
+    with Engine.load(llama_bundle, prefixes=news, max_length=64, threads=1) as engine:
+        watcher = engine.watch(prefix_folder)
+        held, forked = threading.Event(), threading.Event()
+        locks = [engine._store._lock, engine._watchers_lock, watcher._scanning]
+
+        def hold() -> None:
+            with contextlib.ExitStack() as stack:
+                for lock in locks:
+                    stack.enter_context(lock)
+                held.set()
+                forked.wait(60)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(60)
+        asks: list[Callable[[], Any]] = [
+            engine.tasks,
+            lambda: engine.task("news"),
+            lambda: engine.pin("news"),
+            lambda: engine.unload("news"),
+            lambda: engine.load_prefix(news),
+            lambda: engine.watch(prefix_folder),
+            watcher.scan,
+            lambda: engine.score("x", ["a"], task="news"),
+        ]
+        told = [in_a_child(ask) for ask in asks]
+        assert in_a_child(lambda: str((watcher.stop(), engine.close()))) == "(None, None)"
+        forked.set()
+        holder.join()
+        assert told == [told[0]] * len(asks)
+        assert told[0].startswith("EngineClosedError: this engine was loaded before the process")
 
 
 def test_engines_of_one_process_share_its_cores(

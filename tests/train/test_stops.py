@@ -42,6 +42,7 @@ from edgeprefix.train import (
     train_prefix,
 )
 from edgeprefix.train.checkpoint import read_checkpoint
+from edgeprefix.train.record import RunFolder
 
 STEPS = 12
 CONFIG = TrainConfig(steps=STEPS, lr=0.05, batch_size=8, precision="fp32", validate_every=5)
@@ -229,6 +230,25 @@ def test_forcing_a_run_removes_what_the_old_one_left_and_nothing_else(
         go(llama_base, run, force=True, stop_at=1)  # before its first validation
     new = [run / name for name in ("last.safetensors", "metrics.jsonl", "run.json")]
     assert sorted(run.rglob("*")) == sorted(kept + new)
+
+
+@pytest.mark.parametrize("how", ["resume", "force"])
+def test_a_killed_writer_leaves_nothing_for_ever(tmp_path: Path, how: str) -> None:
+    """Whichever file it was writing, the next run need not write that one again."""
+    trial = RunFolder(tmp_path / "run").trial(3)
+    abandoned = [
+        file.with_name(f".{file.name}.0a1b2c3d.tmp")
+        for file in (*RunFolder(tmp_path / "run").files, *trial.files)
+    ]
+    for file in abandoned:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    foreign = tmp_path / "run" / ".notes.txt.0a1b2c3d.tmp"
+    foreign.touch()
+    run = RunFolder.open(tmp_path / "run", resume=how == "resume", force=how == "force")
+    assert not any(file.exists() for file in abandoned if file.parent == run.path)
+    run.reset()
+    assert [*run.path.iterdir()] == [foreign]
 
 
 def test_a_refused_replacement_leaves_the_old_run(llama_base: Path, tmp_path: Path) -> None:
