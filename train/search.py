@@ -66,6 +66,7 @@ def search(
     *,
     budget_s: float,
     inits: tuple[str, ...],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Search:
     """Tries candidates until the budget would be overrun; `attempt` trains one and gives its
     validation loss.
@@ -73,21 +74,19 @@ def search(
     A candidate whose training diverges loses. The first trial always runs. Raises TrainingDiverged
     when every trial diverged, and what else `attempt` raises.
     """
-    began, trials = time.perf_counter(), list[Trial]()
+    began, trials = clock(), list[Trial]()
 
     def run(candidate: Candidate) -> None:
         longest = max((trial.seconds for trial in trials), default=0.0)
         known = any(trial.candidate == candidate for trial in trials)
-        if known or (trials and time.perf_counter() - began + longest > budget_s):
+        if known or (trials and clock() - began + longest > budget_s):
             return
-        started = time.perf_counter()
+        started = clock()
         try:
             loss = attempt(candidate)
         except TrainingDiverged:
             loss = float("inf")
-        trials.append(
-            Trial(candidate=candidate, validation_loss=loss, seconds=time.perf_counter() - started)
-        )
+        trials.append(Trial(candidate=candidate, validation_loss=loss, seconds=clock() - started))
 
     def best() -> Candidate:
         return min(trials, key=lambda trial: trial.validation_loss).candidate

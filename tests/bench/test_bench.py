@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -217,7 +218,8 @@ def test_ctrl_c_keeps_what_was_measured(llama_bundle: Path, tmp_path: Path) -> N
     seen = b""
     while b"decoding" not in seen:
         seen += os.read(leader, 4096)
-    time.sleep(2)  # the warming round and some more
+    while not re.search(rb"\b(?:[7-9]|\d\d) %", seen):  # the bar begins at 6 %: dozens of rounds
+        seen += os.read(leader, 4096)
     process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Importing the runtime is quick and says nothing to anybody."""
+"""Importing the runtime brings little with it and says nothing to anybody."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import subprocess
 import sys
 
 PROGRAM = """
-import time
-before = time.process_time()
 import edgeprefix.runtime
-took = time.process_time() - before
-import os
-print(took, os.environ["ORT_DISABLE_TELEMETRY"])
+import os, sys
+print(os.environ["ORT_DISABLE_TELEMETRY"], *sys.modules)
 """
 
 
-def test_import_takes_less_than_half_a_second_with_telemetry_off() -> None:
-    runs = [
-        subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-        for _ in range(3)
-    ]
-    times, telemetry = zip(*(run.stdout.split() for run in runs), strict=True)
-    assert set(telemetry) == {"1"}
-    assert min(map(float, times)) < 0.5
+COSTLY = {
+    "asyncio", "ssl", "http.client", "huggingface_hub", "jinja2", "cryptography", "rich", "typer"
+}  # fmt: skip
+"""Time and memory of processes that never use them; `edgeprefix bench` measures the rest."""
+
+
+def test_import_brings_nothing_costly_and_turns_telemetry_off() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+    )
+    telemetry, *modules = run.stdout.split()
+    assert telemetry == "1"
+    assert not COSTLY.intersection(modules)
 
 
 def test_a_users_own_choice_of_telemetry_stays() -> None:
@@ -30,7 +32,7 @@ def test_a_users_own_choice_of_telemetry_stays() -> None:
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert run.stdout.split()[1] == "0"
+    assert run.stdout.split()[0] == "0"
 
 
 def test_the_public_names_are_all_there() -> None:

@@ -155,7 +155,8 @@ def test_a_timeout_that_is_no_time(shared_engine: Engine, timeout_s: Any) -> Non
 
 def test_ctrl_c_while_waiting_cancels_the_request(llama_bundle: Path) -> None:
     """A real signal in a real process: generate ends with KeyboardInterrupt, and the engine serves
-    the next request.
+    the next request. Ten steps are all that the decoder makes after it: the request that was
+    interrupted would have taken them, and all others.
     """
     program = f"""
 import os, signal, threading, time
@@ -167,13 +168,14 @@ with Engine.load({str(llama_bundle)!r}, max_batch=1, max_length=256, threads=1) 
         while engine.occupancy[0] == 0:
             time.sleep(0.0005)
         os.kill(os.getpid(), signal.SIGINT)
-    step = engine._scheduler._decoder.step
-    engine._scheduler._decoder.step = lambda *a: (time.sleep(0.02), step(*a))[1]
+    steps, step = threading.Semaphore(0), engine._scheduler._decoder.step
+    engine._scheduler._decoder.step = lambda *a: (steps.acquire(), step(*a))[1]
     threading.Thread(target=interrupt).start()
     try:
         engine.generate("x", max_new_tokens=200, ignore_end=True)
     except KeyboardInterrupt:
         print("interrupted")
+    steps.release(10)
     print(len(engine.generate("y", max_new_tokens=2, ignore_end=True).tokens))
 """
     done = subprocess.run(

@@ -333,10 +333,9 @@ def test_waiting_for_room_in_the_line_has_a_limit(llama_bundle: Path) -> None:
         waiting = engine.submit(Request("x", **SHORT))
         with pytest.raises(QueueFullError):
             engine.submit(Request("x", **SHORT))
-        began = time.monotonic()
         with pytest.raises(RequestTimeout):
             engine.submit(Request("x", timeout_s=0.2, **SHORT), wait=True)
-        assert 0.15 < time.monotonic() - began < 5
+        assert not running.done, "it waited for room instead of for its time"
         running.cancel()
         assert waiting.result(timeout_s=30).tokens
 
@@ -346,11 +345,10 @@ def test_calibration_keeps_the_time_limit(gated: Engine) -> None:
     blockers = fill_all_slots(gated)
     opener = threading.Timer(0.3, lambda: gate(gated).open(2))
     opener.start()
-    began = time.monotonic()
     with pytest.raises(RequestTimeout):
         gated.score("x", ["yes", "no"], calibrate=True, timeout_s=0.05)
-    assert time.monotonic() - began < 5
     opener.join()
+    assert not any(blocker.done for blocker in blockers), "it waited for a slot"
     for blocker in blockers:
         blocker.cancel()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -30,19 +29,22 @@ def test_it_walks_towards_the_lowest_loss() -> None:
 
 
 def test_it_keeps_to_its_budget_and_a_diverging_setting_loses() -> None:
+    now = [100.0]
+    took = iter([50.0, 60.0, 50.0])
+
     def slow(candidate: Candidate) -> float:
-        time.sleep(0.05)
+        now[0] += next(took)
         if candidate.lr > 0.1:
             raise TrainingDiverged("the loss became nan")
         return candidate.lr
 
-    began = time.perf_counter()
-    found = search(START, slow, budget_s=0.22, inits=())
-    assert time.perf_counter() - began < 0.4
-    assert 2 <= len(found.trials) <= 4
+    # After 160 s another trial as long as the longest, 60 s, just fits; after 210 s none does.
+    found = search(START, slow, budget_s=220, inits=("text",), clock=lambda: now[0])
+    assert [trial.seconds for trial in found.trials] == [50.0, 60.0, 50.0]
     assert found.chosen.lr <= 0.1
+    took, diverges = iter([50.0]), Candidate(lr=1.0, value_lr_ratio=1.0, init="random")
     with pytest.raises(TrainingDiverged, match="every setting that was tried diverged"):
-        search(Candidate(lr=1.0, value_lr_ratio=1.0, init="random"), slow, budget_s=0.01, inits=())
+        search(diverges, slow, budget_s=1, inits=(), clock=lambda: now[0])
 
 
 def test_only_divergence_loses_a_trial() -> None:

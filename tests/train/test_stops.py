@@ -442,12 +442,14 @@ def test_ctrl_c_in_a_real_process_then_resume(llama_base: Path, tmp_path: Path) 
     Prefix.load(tmp_path / "run" / "prefix.safetensors")
 
 
-def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing_half_written(
     llama_base: Path, tmp_path: Path
 ) -> None:
     """A limit on file sizes stands for the full disk: the system refuses the write in the same
-    place.
+    place. What was there before, a note and the facts of the run, is whole.
     """
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
     write_jsonl(tmp_path / "train.jsonl", record_rows())
     write_jsonl(tmp_path / "validation.jsonl", record_rows(8, start=100))
 
@@ -466,7 +468,10 @@ def test_a_full_disk_ends_in_one_line_and_leaves_old_files_whole(
     assert "error: cannot write" in result.stderr
     assert "last.safetensors" in "".join(result.stderr.split())
     assert "Traceback" not in result.stderr
-    assert not [path for path in (tmp_path / "run").iterdir() if path.name.endswith(".tmp")]
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left <= {"notes.txt", "run.json", "metrics.jsonl"}
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert RunFolder(tmp_path / "run").read_facts()["task"]
 
 
 def test_the_command_line_names_a_bad_row(llama_base: Path, tmp_path: Path) -> None:
