@@ -128,9 +128,8 @@ def find_checkpoint(base: str | Path, *, revision: str | None = None) -> Source:
     refused before its weights are fetched).
 
     `revision` is a hub id's branch, tag or commit; its main branch when not given. Raises
-    CheckpointError when it is neither on this machine nor a hub id, UnsupportedBaseError when it is
-    of a kind that cannot be a base.
-from edgeprefix.runtime.contracts.regular_file import require_regular_files
+    CheckpointError when it is neither on this machine nor a hub id, or a folder that holds what is
+    no file, UnsupportedBaseError when it is of a kind that cannot be a base.
 
     >>> find_checkpoint("checkpoints/base").name  # doctest: +SKIP
     'base'
@@ -159,4 +158,12 @@ from edgeprefix.runtime.contracts.regular_file import require_regular_files
             "id such as org/model"
         )
     return Checkpoint(download(str(base), revision, read_config), str(base))
-from edgeprefix.runtime.contracts.regular_file import require_regular_files
+
+
+def _require_regular_files(folder: Path) -> None:
+    try:
+        require_regular_files(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"base {folder} cannot be read: {error.strerror or error}; download or copy it again"
+        ) from error
