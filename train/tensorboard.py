@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgeprefix.runtime.contracts.files import output_errors
 from edgeprefix.runtime.errors import MissingExtraError
+from edgeprefix.train.record import RunFolder
 
 
 def summary_writer() -> Any:
@@ -39,3 +41,22 @@ class TensorBoard:
                 if name != "step":
                     self._writer.add_scalar(name, value, entry["step"])
             self._writer.flush()
+
+    def close(self) -> None:
+        """Ends its thread and its file."""
+        with output_errors(self._folder):
+            self._writer.close()
+
+
+@contextmanager
+def mirrored(run: RunFolder, *, wanted: bool) -> Iterator[None]:
+    """Within the block TensorBoard gets the run's lines of metrics, too, when it is `wanted`."""
+    if not (wanted and run.writes):
+        yield
+        return
+    with closing(TensorBoard(run.tensorboard_path)) as board:
+        run.mirror = board.add
+        try:
+            yield
+        finally:
+            run.mirror = None

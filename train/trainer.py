@@ -41,7 +41,7 @@ from edgeprefix.train.start import (
     start_of,
     start_tensors,
 )
-from edgeprefix.train.tensorboard import TensorBoard, summary_writer
+from edgeprefix.train.tensorboard import mirrored, summary_writer
 
 logger = logging.getLogger(__name__)
 
@@ -223,8 +223,6 @@ def _run(
         setting.processes.wait()
         run.reset(keep_teacher=setting.teacher is not None, keep_trials=setting.search is not None)
     run.write_facts(run_facts(setting, settings, baseline))
-    if train.tensorboard and run.writes:
-        run.mirror = TensorBoard(run.tensorboard_path).add
     job = Job(
         base=base,
         data=setting.data,
@@ -250,7 +248,8 @@ def _run(
         ),
         progress=progress,
     )
-    done = train_loop(job, begun)
+    with mirrored(run, wanted=train.tensorboard):
+        done = train_loop(job, begun)
     if base.fingerprint() != before:
         raise TrainingError(
             "the base's weights changed during training; this is a bug in edgeprefix, please "

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
 from typing import TypeVar
 
+from edgeprefix.runtime.engine.in_order import of_row
 from edgeprefix.runtime.engine.stream import Submit
+from edgeprefix.runtime.errors import EdgePrefixError
 from edgeprefix.runtime.work.completion import Piece
 from edgeprefix.runtime.work.ticket import Ticket
 
@@ -52,6 +56,39 @@ async def result_of(submit: Callable[[], Ticket[T]]) -> T:
     finally:
         if not ticket.done:
             ticket.cancel()
+
+
+async def results_of(
+    submits: Iterable[Callable[[], Ticket[T]]], *, ahead: int, return_exceptions: bool
+) -> list[T | Exception]:
+    """The results in order, as `Submitter.submit_many` gives them; at most `ahead` are under way.
+    Cancelling the task cancels all of them.
+    """
+    following, running = iter(submits), deque[asyncio.Task[T]]()
+    results: list[T | Exception] = []
+
+    def start(count: int) -> None:
+        running.extend(asyncio.create_task(result_of(one)) for one in islice(following, count))
+
+    try:
+        start(ahead)
+        while running:
+            try:
+                results.append(await running[0])
+            except Exception as error:
+                named = of_row(error, len(results))
+                if not return_exceptions:
+                    if isinstance(named, EdgePrefixError):
+                        named.finished = tuple(results)
+                    raise named from error
+                results.append(named)
+            running.popleft()
+            start(1)
+        return results
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def stream_pieces(submit: Submit) -> AsyncIterator[Piece]:

@@ -48,10 +48,15 @@ def _next(rows: Iterator[int], running: deque[Ticket[R]]) -> tuple[int, R | Exce
     row = next(rows)
     try:
         return row, running.popleft().wait()
-    except EdgePrefixError as error:
+    except Exception as error:
+        return row, of_row(error, row)
+
+
+def of_row(error: Exception, row: int) -> Exception:
+    """The error, naming the row."""
+    if isinstance(error, EdgePrefixError):
         named = copy.copy(error)  # several requests may have failed of one cause
         named.args, named.row, named.__cause__ = (f"row {row}: {error}",), row, error
-        return row, named
-    except Exception as error:
-        error.add_note(f"in row {row} of the batch")
-        return row, error
+        return named
+    error.add_note(f"in row {row} of the batch")
+    return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Literal, TypeVar, Unpack, overload
@@ -88,6 +89,26 @@ class Submitter(ABC):
             raise
         return results
 
+    @overload
+    async def asubmit_many(
+        self, requests: Iterable[EngineRequest[R]], *, return_exceptions: Literal[False] = False
+    ) -> list[R]: ...
+    @overload
+    async def asubmit_many(
+        self, requests: Iterable[EngineRequest[R]], *, return_exceptions: bool
+    ) -> list[R | Exception]: ...
+    async def asubmit_many(
+        self, requests: Iterable[EngineRequest[R]], *, return_exceptions: bool = False
+    ) -> list[R] | list[R | Exception]:
+        """`submit_many` for asyncio; cancelling the task cancels the requests."""
+        from edgeprefix.runtime.engine.awaiting import results_of
+
+        return await results_of(
+            (functools.partial(self.submit, request, wait=True) for request in requests),
+            ahead=2 * self.max_batch,
+            return_exceptions=return_exceptions,
+        )
+
 
 class TextVerbs(Submitter):
     """Generation and chat: at once, piece by piece, by the batch, and for asyncio.
@@ -173,6 +194,7 @@ class TextVerbs(Submitter):
 
     generate_many = Submitter.submit_many
     generate_each = Submitter.submit_each
+    agenerate_many = Submitter.asubmit_many
 
 
 def _request(prompt: Prompt | Request, **settings: Unpack[GenerateSettings]) -> Request:

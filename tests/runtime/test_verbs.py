@@ -323,6 +323,39 @@ def test_scores_of_many_prompts(shared_engine: Engine) -> None:
         shared_engine.score_many(prompts, ["yes", "no"])
 
 
+def test_batches_for_asyncio(engine: Engine) -> None:
+    rows = [Request(f"number {row}", task="news", **SHORT) for row in range(20)]
+    bad = [*rows[:2], Request([]), *rows[2:]]
+
+    async def main() -> None:
+        found = await engine.agenerate_many(iter(rows))
+        assert [one.tokens for one in found] == [one.tokens for one in engine.generate_many(rows)]
+        first, _, error, *others = await engine.agenerate_many(bad, return_exceptions=True)
+        assert isinstance(error, RequestError)
+        assert (error.row, len(others)) == (2, 18)
+        with pytest.raises(RequestError, match="row 2: ") as caught:
+            await engine.asubmit_many(bad)
+        assert [one.text for one in caught.value.finished] == [first.text, found[1].text]
+
+    asyncio.run(main())
+    assert engine.occupancy == (0, 0)
+
+
+def test_a_batch_for_asyncio_that_is_cancelled_cancels_its_requests(gated: Engine) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(gated.agenerate_many([Request("x", **LONG)] * 50))
+        while gated.occupancy.running < gated.max_batch:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        gate(gated).open(2)  # far fewer steps than one of them takes
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while gated.occupancy != (0, 0):
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 def test_waiting_for_room_in_the_line_has_a_limit(llama_bundle: Path) -> None:
     with Engine.load(llama_bundle, max_batch=1, max_length=256, threads=1, max_waiting=1) as engine:
         step = engine._scheduler._decoder.step

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from edgeprefix.train.data import encode_example, load_data
 from edgeprefix.train.evaluate import label_log_likelihoods
 from edgeprefix.train.initialise import start_prefix
 from edgeprefix.train.objective import Objective
+from edgeprefix.train.record import RunFolder
+from edgeprefix.train.tensorboard import mirrored
 from edgeprefix.train.units import measure_units
 from tiny import save_checkpoint, tiny_gpt2, tiny_llama, tiny_mistral
 
@@ -311,6 +314,19 @@ def test_bf16_training_lowers_the_loss_too(llama_base: Path, tmp_path: Path) -> 
 def test_settings_that_cannot_be_are_refused(make: object, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_tensorboard_is_closed_behind_a_run(tmp_path: Path) -> None:
+    """Its writer has a thread and a file, which a second training in the process would find."""
+    before = {thread.ident for thread in threading.enumerate()}
+    run = RunFolder(tmp_path)
+    with pytest.raises(ZeroDivisionError), mirrored(run, wanted=True):
+        run.add_metrics({"step": 1, "loss": 2.0})
+        assert {thread.ident for thread in threading.enumerate()} > before
+        raise ZeroDivisionError
+    assert {thread.ident for thread in threading.enumerate()} <= before
+    run.add_metrics({"step": 2, "loss": 1.0})
+    assert len([*run.tensorboard_path.iterdir()]) == 1
 
 
 def test_tensorboard_gets_what_metrics_jsonl_gets(llama_base: Path, tmp_path: Path) -> None:
