@@ -19,8 +19,8 @@ PAGE = HERE / "README.md"
 _HEAD = """# Benchmarks
 
 Written by `python benchmarks/index.py` from the scripts' docstrings; what a script needs and how
-long it takes stands there as well. Scripts that need data sets look for them in `../shared/data` and
-say so when they are not there. How results are kept: [CONTRIBUTING](../CONTRIBUTING.md).
+long it takes stands there as well. Scripts that need data sets look for them in `../shared/data`
+and say so when they are not there. How results are kept: [CONTRIBUTING](../CONTRIBUTING.md).
 
 | script | what it shows | command | results |
 |---|---|---|---|
