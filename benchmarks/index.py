@@ -30,6 +30,8 @@ _PREFIXES = {  # where files are not named after the script alone
     "benchmarks/training/speed.py": ("training-speed",),
     "benchmarks/training/groups.py": ("training-groups",),
     "benchmarks/training/tries.py": ("training-tries",),
+    "benchmarks/training/bases.py": ("training-bases",),
+    "train/cli.py": ("training-start",),  # a run's own run.json
     "benchmarks/compile.py": ("compile", "compile_loss"),
     "benchmarks/engine.py": ("engine", "engine_sampling"),
     "benchmarks/race/__main__.py": ("race",),
@@ -42,6 +44,7 @@ _PREFIXES = {  # where files are not named after the script alone
 _COMMANDS = {
     "benchmarks/bench/cli.py": "edgeprefix bench BUNDLE --json FILE",
     "demo/cli.py": "edgeprefix demo --out DIR",
+    "train/cli.py": "edgeprefix train --base BASE --data FILE --task NAME --out RUN",
     "benchmarks/race/__main__.py": "python -m benchmarks.race run",
 }
 _HELPERS = {"index"}
