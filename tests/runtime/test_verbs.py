@@ -348,12 +348,12 @@ def test_a_batch_for_asyncio_that_is_cancelled_cancels_its_requests(gated: Engin
             await asyncio.sleep(0.001)
         task.cancel()
         gate(gated).open(2)  # far fewer steps than one of them takes
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task}, timeout=20)  # the gate lets a step through every 30 s
+        assert task.cancelled()
         while gated.occupancy != (0, 0):
             await asyncio.sleep(0.001)
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(main())
 
 
 def test_waiting_for_room_in_the_line_has_a_limit(llama_bundle: Path) -> None:
