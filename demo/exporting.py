@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edgeprefix.demo.stages import Advance
 from edgeprefix.export import ParityReport, export_decoder, export_prefix, verify
+from edgeprefix.export.bundle import STAGES
 from edgeprefix.runtime.errors import ParityError
 
 PRECISIONS = ("fp32", "int8")
-_STAGES = ("load", "trace", "optimise", "quantise", "write", "verify")
 
 
 def write_prefixes(runs: Path, out: Path, names: Sequence[str], base: str) -> dict[str, Path]:
@@ -27,8 +27,8 @@ def write_bundle(base: str, out: Path, *, precision: str, advance: Advance) -> i
     """Exports the base as a bundle; gives its size in bytes."""
 
     def tell(stage: str, done: float) -> None:
-        place = _STAGES.index(stage) if stage in _STAGES else 0
-        advance((place + done) / len(_STAGES), stage)
+        place = STAGES.index(stage)
+        advance((place + done) / len(STAGES), stage)
 
     export_decoder(base, out, precision=precision, progress=tell)
     return sum(file.stat().st_size for file in out.iterdir())

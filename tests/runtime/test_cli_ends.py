@@ -77,6 +77,11 @@ def test_json_for_a_terminal_of_few_characters(llama_bundle: Path) -> None:
     assert found[0][1] == found[1][1]
 
 
+def _not_under_nohup() -> None:
+    """Whoever started the tests may ignore it, and children would too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_job_that_is_ended_keeps_what_it_has(
     name: str, llama_bundle: Path, tmp_path: Path
@@ -85,7 +90,9 @@ def test_a_job_that_is_ended_keeps_what_it_has(
     rows.write_text("".join(f'{{"input": "row {n}"}}\n' for n in range(20_000)))
     partial = out.with_name("out.jsonl.partial")
     command = typed(llama_bundle, "--data", rows, "--out", out)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=_not_under_nohup
+    ) as job:
         while not (partial.exists() and partial.stat().st_size) and job.poll() is None:
             time.sleep(0.01)
         with pytest.raises(OutputError, match=rf"by another edgeprefix \(process {job.pid}\)"):

@@ -103,7 +103,7 @@ def test_notes_bars_and_headlines_show_brackets() -> None:
     with Progress(text_column(), text_column("{task.fields[facts]}"), console=console) as bars:
         bars.add_task(HOSTILE, facts=HOSTILE)
     assert written.getvalue().count(HOSTILE) == 2
-    display = _Display(console)
+    display = _Display(console, rate_open=False)
     display._bar.update(display._task, description=HOSTILE, facts=HOSTILE)
     console.print(display._bar.make_tasks_table(display._bar.tasks))
     assert written.getvalue().count(HOSTILE) == 4

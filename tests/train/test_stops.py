@@ -367,7 +367,7 @@ def test_a_place_that_cannot_be_written_is_found_before_any_work(
 def test_wrong_inputs_are_named(llama_base: Path, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError,
-        match="no-base: no such folder; give the folder of a checkpoint, or a hub id",
+        match="no-base: no such folder; give the folder of a checkpoint, a GGUF file, or a hub id",
     ):
         go(tmp_path / "no-base", tmp_path / "run")
     with pytest.raises(DataError, match=r"missing\.jsonl does not exist"):
