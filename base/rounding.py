@@ -123,7 +123,7 @@ class RoundedMatrix:
 
     def nearest_zeros(self) -> Bytes:
         """Zero points to the nearest step, packed, [N, bytes of a row's]."""
-        return _packed(self._nearest().astype(np.uint8), self.bits)
+        return packed_steps(self._nearest().astype(np.uint8), self.bits)
 
     def rests(self) -> Array:
         """What each number of a block lacks with the nearest zero points, [N, blocks]."""
@@ -153,13 +153,13 @@ class RoundedMatrix:
             offsets += 2.0 ** (form.bits - 1) - 2.0 ** (self.bits - 1)
         zeros: Bytes | Array | None = None
         if form.zeros == "steps":
-            zeros = _packed(offsets.astype(np.uint8), form.bits)
+            zeros = packed_steps(offsets.astype(np.uint8), form.bits)
         elif form.zeros == "numbers":
             zeros = offsets
         return RoundedMatrix(
             bits=form.bits,
             block=form.block,
-            packed=_packed(steps, form.bits),
+            packed=packed_steps(steps, form.bits),
             scales=np.repeat(self.scales, parts, axis=1)[:, :blocks],
             zeros=zeros,
         )
@@ -233,7 +233,7 @@ def rounded(weight: Array, form: WeightFormat) -> Array:
     return np.ascontiguousarray(numbers[:, :K].T)
 
 
-def _packed(steps: Bytes, bits: int) -> Bytes:
+def packed_steps(steps: Bytes, bits: int) -> Bytes:
     """Steps along the last axis, two a byte with 4 bits; an odd one out stands with a zero."""
     if bits == 8:
         return steps

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import sys
@@ -25,16 +24,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from edgeprefix.base import Base, load_base
 from edgeprefix.base.rounded_weights import rounded_weights
 from edgeprefix.base.rounding import FORMATS, QuantisedFormat, WeightFormat
 from edgeprefix.export.bundle import export_decoder
+from edgeprefix.export.given_text import cut, read_text
 from edgeprefix.export.own_numbers import planned_numbers
+from edgeprefix.export.perplexity import Ids, graph_reading, perplexity, torch_reading
 from edgeprefix.export.rounding.plan import FittedPlan
 from edgeprefix.export.rounding.table import plan_table
 from edgeprefix.export.size import Wanted
@@ -66,8 +64,6 @@ IN_TORCH: dict[str, tuple[QuantisedFormat, Sequence[str]]] = {
 }  # fmt: skip
 """Ways that only torch computes: formats, and the roles of the weights that are rounded."""
 
-_PIECE = 64  # tokens whose logits a bundle gives at once
-
 
 def main() -> None:
     options = _options()
@@ -91,46 +87,24 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def windows(base: Base, path: Path, *, tokens: int, size: int) -> list[Tensor]:
+def windows(base: Base, path: Path, *, tokens: int, size: int) -> list[Ids]:
     """The first tokens of a text, cut into windows that each begin with the begin token."""
-    assert base.tokenizer is not None
-    text = path.read_text(encoding="utf-8")[: 16 * tokens]
-    ids = base.tokenizer.encode(text, add_special_tokens=False).ids[:tokens]
-    opening = [] if base.begin_id is None else [base.begin_id]
-    step = size - len(opening)
-    cut = [opening + ids[at : at + step] for at in range(0, len(ids), step)]
-    return [torch.tensor(window) for window in cut if len(window) > 1]
+    return cut(read_text(path)[: 16 * tokens], base, window=size, largest=tokens)
 
 
-def torch_perplexity(base: Base, texts: Sequence[Tensor]) -> float:
-    """exp of the mean loss of every token behind a window's first."""
-    losses = []
-    with torch.no_grad():
-        for text in texts:
-            logits = base.model(input_ids=text[None]).logits[0, :-1]
-            losses.append(functional.cross_entropy(logits, text[1:], reduction="none"))
-    return math.exp(float(torch.cat(losses).mean()))
+def torch_perplexity(base: Base, texts: Sequence[Ids]) -> float:
+    """Of every token behind a window's first."""
+    return perplexity(torch_reading(base.model, int(base.config.vocab_size)), texts)
 
 
-def bundle_perplexity(bundle: Path, texts: Sequence[Tensor]) -> float:
-    """The same through the graph, piece by piece."""
-    decoder = open_decoder(
-        bundle, Manifest.load(bundle), CacheSize(rows=1, capacity=max(map(len, texts)))
-    )
-    losses: list[float] = []
-    for text in texts:
-        for at in range(0, len(text) - 1, _PIECE):
-            piece = text[at : at + _PIECE]
-            logits = torch.from_numpy(np.stack(list(decoder.feed(0, piece.numpy(), start=at))))
-            following = text[at + 1 : at + 1 + len(piece)]
-            found = functional.cross_entropy(
-                logits[: len(following)].float(), following, reduction="none"
-            )
-            losses += found.tolist()
-    return math.exp(float(np.mean(losses)))
+def bundle_perplexity(bundle: Path, texts: Sequence[Ids]) -> float:
+    """The same through the graph."""
+    manifest = Manifest.load(bundle)
+    decoder = open_decoder(bundle, manifest, CacheSize(rows=1, capacity=max(map(len, texts))))
+    return perplexity(graph_reading(decoder, manifest.vocabulary), texts)
 
 
-def _measured(way: str, options: argparse.Namespace, texts: Sequence[Tensor]) -> dict[str, Any]:
+def _measured(way: str, options: argparse.Namespace, texts: Sequence[Ids]) -> dict[str, Any]:
     base = load_base(options.base, fast_attention=True)
     if way == "torch fp32":
         return {"torch": torch_perplexity(base, texts)}

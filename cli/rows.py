@@ -6,6 +6,7 @@ one go.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -90,10 +91,19 @@ _Reader = Callable[[Path], Iterator[tuple[int, Any]]]
 
 
 def _open_and(reader: _Reader, path: Path) -> Iterator[tuple[int, Any]]:
-    try:
+    with reading(path, wanted="a .jsonl or .csv file"):
         yield from reader(path)
+
+
+@contextlib.contextmanager
+def reading(path: Path, *, wanted: str) -> Iterator[None]:
+    """Within the block, what keeps a text file from being read becomes a DataError that says what
+    to do.
+    """
+    try:
+        yield
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; give a .jsonl or .csv file") from error
+        raise DataError(f"{path} does not exist; give {wanted}") from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 text: {error.reason} at byte {error.start}"

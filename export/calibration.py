@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeprefix.base import Base
 from edgeprefix.base.quiet import quiet_transformers
-from edgeprefix.cli.rows import read_rows
+from edgeprefix.export.given_text import row_texts
 from edgeprefix.export.reference import Array, Ids, Reference, States, some_tokens
 from edgeprefix.runtime.contracts.cache_scales import LARGEST_STEP, LayerScales
 from edgeprefix.runtime.contracts.prefix_file import Prefix
@@ -48,7 +48,7 @@ class Calibration:
             if path.is_dir() or path.suffix == ".safetensors":
                 prefixes += [Prefix.load(file) for file in _prefix_files(path)]
             else:
-                texts += ["\n".join(row.fields.values()) for row in read_rows(path, required=())]
+                texts += row_texts(path)
         return cls(prefixes=tuple(prefixes), texts=tuple(texts))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeprefix.base import Base
-from edgeprefix.cli.rows import read_rows
+from edgeprefix.cli.rows import read_rows, reading
 from edgeprefix.runtime.errors import DataError
 
 Ids = npt.NDArray[np.int64]
@@ -55,21 +55,19 @@ def cut(text: str, base: Base, *, window: int = WINDOW, largest: int = LARGEST) 
 
 def read_text(path: Path) -> str:
     """A text file's content. Raises DataError."""
-    try:
+    with reading(path, wanted="a text file, or rows"):
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; give a text file, or rows") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}"
-        ) from error
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read: {reason}") from error
+
+
+def row_texts(path: Path) -> Iterator[str]:
+    """The text of each row of a file (JSONL or CSV): its fields, one below the other. Raises
+    DataError.
+    """
+    return ("\n".join(row.fields.values()) for row in read_rows(path, required=()))
 
 
 def _texts(path: Path) -> Iterator[str]:
     if path.suffix in _ROWS:
-        yield from ("\n".join(row.fields.values()) for row in read_rows(path, required=()))
+        yield from row_texts(path)
     else:
         yield read_text(path)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from edgeprefix.base import Base
+from edgeprefix.export.decoder_layers import decoder_layers
 from edgeprefix.export.reference import Array, Reference, Row
 
 # Of torch's error without the layer, in the graph's. Rounded to 4 bits, Gemma 3 270M has up to 0.17
@@ -50,16 +51,6 @@ def layers_left_out(
         if overlap > _SHARE * size and overlap > _LEAST_COSINE * length:
             found.append(f"it computes what torch computes without layer {index}")
     return tuple(found)
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder's layers: the one list of as many modules as the configuration says."""
-    config = cast(Any, model).config.get_text_config(decoder=True)
-    return next(
-        module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
-    )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
 from edgeprefix.base import Base
@@ -33,32 +34,45 @@ def sampled_texts(
     text ends before its length: the base's end tokens are not drawn. `advance` is told how much is
     done, from 0 to 1.
     """
-    length = min(_LENGTH, base.max_positions)
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.full((_TEXTS, 1), _beginning(base, generator))  # [B, 1], then [B, S]
-    cache = DynamicCache()
-    with torch.no_grad():
-        for done in range(1, length):
-            out = base.model(input_ids=drawn[:, -1:], past_key_values=cache, use_cache=True)
-            drawn = torch.cat([drawn, _draw(base, out.logits[:, -1], generator)], dim=1)
-            if advance is not None:
-                advance(done / (length - 1))
-    return tuple(drawn.numpy())
+    begin = beginning(base)
+    if begin is None:
+        begin = int(torch.randint(int(base.config.vocab_size), (1,), generator=generator))
+
+    def draw(_: Tensor, logits: Tensor) -> Tensor:
+        logits[:, list(base.end_ids)] = -torch.inf
+        return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+
+    first = torch.full((_TEXTS, 1), begin)
+    length = min(_LENGTH, base.max_positions)
+    return tuple(drawn_texts(base, first, draw, length=length, advance=advance).numpy())
 
 
-def _beginning(base: Base, generator: torch.Generator) -> int:
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""Chooses each text's next token [B, 1], given its last one [B, 1] and logits [B, V] in fp32."""
+
+
+@torch.no_grad()
+def drawn_texts(
+    base: Base,
+    first: Tensor,
+    draw: Draw,
+    *,
+    length: int,
+    advance: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Texts [B, length] that begin with the tokens `first` [B, 1], all drawn side by side."""
+    tokens, cache = [first], DynamicCache()  # without the config: masks see to windows
+    for position in range(1, length):
+        out = base.model(input_ids=tokens[-1], past_key_values=cache, use_cache=True)
+        tokens.append(draw(tokens[-1], out.logits[:, -1].float()))
+        if advance is not None:
+            advance(position / (length - 1))
+    return torch.cat(tokens, dim=1)
+
+
+def beginning(base: Base) -> int | None:
     """The begin token; of a base without one what ends a text, as texts follow each other in what
-    it was trained on, or just any token.
+    it was trained on; None where there is neither.
     """
-    if base.begin_id is not None:
-        return base.begin_id
-    if base.end_ids:
-        return base.end_ids[0]
-    return int(torch.randint(int(base.config.vocab_size), (1,), generator=generator))
-
-
-def _draw(base: Base, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The next token of each text: logits [B, V] → ids [B, 1]."""
-    logits = logits.float()
-    logits[:, list(base.end_ids)] = -torch.inf
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+    return base.begin_id if base.begin_id is not None else next(iter(base.end_ids), None)

@@ -11,11 +11,11 @@ import onnx_ir as ir
 from edgeprefix.base import Base
 from edgeprefix.base.rounded_weights import Role, rounded_weights
 from edgeprefix.base.rounding import FORMATS
+from edgeprefix.export.decoder_layers import decoder_layers
 from edgeprefix.export.precision import to_precision
 from edgeprefix.export.rounding.pack import stored_bytes
 from edgeprefix.export.rounding.plan import Goal
 from edgeprefix.export.rounding.siblings import rows_of
-from edgeprefix.export.rounding.walk import decoder_layers
 from edgeprefix.export.weights import page_aligned_bytes
 from edgeprefix.runtime.errors import ExportError
 

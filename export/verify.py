@@ -232,19 +232,17 @@ def _with_own_weights(
     """Torch's logits with the weights as the bundle rounds them, and what is wrong with those."""
     if manifest.precision not in FORMATS:
         return None, ()
-    own = planned_numbers(bundle, base.model, base.state)
-    if manifest.graph is not None:  # another exporter's
-        found = find_stored(bundle, base.model, base.state)
-        if found is None:
-            return None, ()
-        own = found
+    ours = manifest.graph is None
+    own = (planned_numbers if ours else find_stored)(bundle, base.model, base.state)
+    if own is None:  # another exporter's way of rounding, and not known
+        return None, ()
     strangers = tuple(
         f"its weight {name} is none of the base's: the graph itself is wrong"
         for name in own.strangers
     )
     with contextlib.ExitStack() as stack:
         stack.enter_context(computing_with(own))
-        if manifest.graph is None:
+        if ours:
             stack.enter_context(reference.rounded_weights(manifest.precision, but=own.readers))
         return {id(row): reference.logits(row) for row in rows}, strangers
 

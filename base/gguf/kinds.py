@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeprefix.base.gguf.extra import gguf_package, gguf_version
-from edgeprefix.base.rounding import Array, Bytes, RoundedMatrix
+from edgeprefix.base.rounding import Array, Bytes, RoundedMatrix, packed_steps
 from edgeprefix.runtime.errors import CheckpointError
 
 _1, _3, _4, _15 = (np.uint8(number) for number in (1, 3, 4, 15))  # shifts and masks of bytes
@@ -141,7 +141,7 @@ def rounded_matrix(kind: Kind, data: Bytes) -> RoundedMatrix | None:
             steps, scale, zero = _with_zero_points(steps, scale, found.minima)
             zeros[part] = zero.reshape(-1, blocks)
         scales[part] = scale.reshape(-1, blocks)
-        packed[part] = _packed(steps, bits).reshape(-1, blocks, block * bits // 8)
+        packed[part] = packed_steps(steps, bits).reshape(-1, blocks, block * bits // 8)
     return RoundedMatrix(bits=bits, block=block, packed=packed, scales=scales, zeros=zeros)
 
 
@@ -153,11 +153,6 @@ def _with_zero_points(steps: Bytes, scales: Array, minima: Array) -> tuple[Bytes
     scale = np.where(flat, minima, scales)
     zero = np.where(flat, np.float32(1), minima / np.where(flat, np.float32(1), scales))
     return np.where(flat[..., None], np.uint8(0), steps), scale, zero
-
-
-def _packed(steps: Bytes, bits: int) -> Bytes:
-    """Steps as bytes, the first of two in the low bits."""
-    return steps if bits == 8 else steps[..., 0::2] | steps[..., 1::2] << _4
 
 
 def _pieces(data: Bytes, row: int) -> list[slice]:

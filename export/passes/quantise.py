@@ -4,7 +4,7 @@ the same bytes when tied.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import onnx_ir as ir
@@ -194,14 +194,14 @@ def _replace_projection(graph: ir.Graph, node: ir.Node, stored: _Stored) -> None
         accuracy_level=_ACCURACY_LEVEL,
     )
     nodes = [new]
-    if isinstance(weight, PlannedWeight) and weight.has_rests:
+    if _has_rests(weight):
         nodes += _rests_added(graph, node.inputs[0], new, weight, f"{stored.packed.name}.rest")
     graph.insert_after(end, nodes)
     replace(graph, end.outputs[0], nodes[-1].outputs[0])
     remove(graph, [end, node])
 
 
-def _has_rests(weight: Rounded) -> bool:
+def _has_rests(weight: Rounded) -> TypeGuard[PlannedWeight]:
     return isinstance(weight, PlannedWeight) and weight.has_rests
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from edgeprefix.base import Base
+from edgeprefix.export.sampled_text import beginning, drawn_texts
 
 _LENGTH = 256  # tokens of a text
 _OWN, _GIVEN = 24, 96  # texts at most, of the base's own and of given ones: these cost no drawing
@@ -39,7 +39,6 @@ def of_rows(base: Base, texts: Iterable[str], *, length: int, limit: int) -> Ten
     return torch.tensor(found[: count * length], dtype=torch.int64).view(count, length)
 
 
-@torch.no_grad()
 def sampled(base: Base, *, count: int, length: int, seed: int, done: Done) -> Tensor:
     """Texts that the base writes, [count, length]: the same for the same seed.
 
@@ -48,22 +47,18 @@ def sampled(base: Base, *, count: int, length: int, seed: int, done: Done) -> Te
     """
     generator = torch.Generator().manual_seed(seed)
     vocabulary = int(base.config.vocab_size)
-    begin = base.begin_id if base.begin_id is not None else next(iter(base.end_ids), None)
+    begin = beginning(base)
     first = (
         torch.randint(vocabulary, (count, 1), generator=generator)
         if begin is None
         else torch.full((count, 1), begin)
     )
     ends = torch.tensor([end for end in base.end_ids if end != begin], dtype=torch.int64)
-    tokens, cache = [first], DynamicCache(config=base.model.config)
-    model = base.model
-    for position in range(1, length):
-        logits = model(input_ids=tokens[-1], past_key_values=cache, use_cache=True).logits[:, -1]
-        chosen = _sample(logits.float(), generator)
-        ended = torch.isin(tokens[-1], ends)
-        tokens.append(torch.where(ended, first, chosen))
-        done(position / (length - 1))
-    return torch.cat(tokens, dim=1)
+
+    def draw(last: Tensor, logits: Tensor) -> Tensor:
+        return torch.where(torch.isin(last, ends), first, _sample(logits, generator))
+
+    return drawn_texts(base, first, draw, length=length, advance=done)
 
 
 def _sample(logits: Tensor, generator: torch.Generator) -> Tensor:

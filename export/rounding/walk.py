@@ -10,20 +10,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder's layers: the one list of as many modules as the configuration says."""
-    config = cast(Any, model).config.get_text_config(decoder=True)
-    return next(
-        module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
-    )
+from edgeprefix.export.decoder_layers import decoder_layers
 
 
 class _StopError(Exception):

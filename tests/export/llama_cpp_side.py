@@ -18,6 +18,7 @@ from pathlib import Path
 import gguf
 import llama_cpp
 import numpy as np
+from llama3_factors import llama3_factors
 from safetensors.numpy import load_file
 
 LLAMA_NAMES = {
@@ -91,25 +92,6 @@ def permuted(weight: np.ndarray, heads: int) -> np.ndarray:
         .swapaxes(1, 2)
         .reshape(weight.shape)
     )
-
-
-def llama3_factors(rope: dict, size: int) -> np.ndarray:
-    """What each frequency is divided by, as convert_hf_to_gguf.py computes it."""
-    original = rope["original_max_position_embeddings"]
-    low, high = original / rope["low_freq_factor"], original / rope["high_freq_factor"]
-    factors = []
-    for frequency in 1.0 / rope["rope_theta"] ** (np.arange(0, size, 2) / size):
-        length = 2 * np.pi / frequency
-        if length < high:
-            factors.append(1.0)
-        elif length > low:
-            factors.append(rope["factor"])
-        else:
-            smooth = (original / length - rope["low_freq_factor"]) / (
-                rope["high_freq_factor"] - rope["low_freq_factor"]
-            )
-            factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
-    return np.array(factors, np.float32)
 
 
 def gpt2(writer: gguf.GGUFWriter, config: dict, tensors: dict[str, np.ndarray]) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from edgeprefix.base import Base, load_base
 from edgeprefix.base.quiet import quiet_transformers
-from edgeprefix.export.left_out import decoder_layers, errors_without, layers_left_out, left_out
+from edgeprefix.export.decoder_layers import decoder_layers
+from edgeprefix.export.left_out import errors_without, layers_left_out, left_out
 from edgeprefix.export.reference import Reference, Row, some_tokens
 
 EMBEDDED = Path(__file__).parents[2] / "demo" / "base"

@@ -15,6 +15,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from llama3_factors import llama3_factors
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -117,7 +118,9 @@ def write_gguf(
     for name, (data, stored) in tensors.items():
         writer.add_tensor(name, data, raw_dtype=stored)
     if getattr(config, "rope_parameters", {}).get("rope_type") == "llama3":
-        writer.add_tensor("rope_freqs.weight", _divisors(config))
+        writer.add_tensor(
+            "rope_freqs.weight", llama3_factors(config.rope_parameters, config.head_dim)
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -262,23 +265,3 @@ def random_blocks(kind: str, rows: int, columns: int, *, seed: int = 0) -> Array
         scales = generator.normal(0, spread, (len(blocks), 1)).astype(np.float16)
         blocks[:, place : place + 2] = scales.view(np.uint8)
     return blocks.reshape(rows, -1)
-
-
-def _divisors(config: Any) -> Array:
-    """What llama.cpp's converter computes for Llama 3's scaling."""
-    rope, size = config.rope_parameters, config.head_dim
-    original = rope["original_max_position_embeddings"]
-    low, high = original / rope["low_freq_factor"], original / rope["high_freq_factor"]
-    factors = []
-    for frequency in 1.0 / rope["rope_theta"] ** (np.arange(0, size, 2) / size):
-        length = 2 * np.pi / frequency
-        if length < high:
-            factors.append(1.0)
-        elif length > low:
-            factors.append(rope["factor"])
-        else:
-            smooth = (original / length - rope["low_freq_factor"]) / (
-                rope["high_freq_factor"] - rope["low_freq_factor"]
-            )
-            factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
-    return np.array(factors, np.float32)
