@@ -15,7 +15,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,13 +22,13 @@ from edgeprefix.base import Base, load_base
 from edgeprefix.base.quiet import quiet_transformers
 from edgeprefix.base.rounding import FORMATS
 from edgeprefix.export.comparison import CaseReport, compare
+from edgeprefix.export.fed_rows import Rows, make_rows, tokens_needed
 from edgeprefix.export.given_text import given_texts
-from edgeprefix.export.large_prefix import STRETCH, large_prefix
 from edgeprefix.export.left_out import Errors, errors_without, layers_left_out
 from edgeprefix.export.own_numbers import computing_with, planned_numbers
 from edgeprefix.export.parity import ParityReport, bounds_of
 from edgeprefix.export.perplexity import graph_reading, torch_reading
-from edgeprefix.export.reference import Array, Ids, Reference, Row, States, some_tokens
+from edgeprefix.export.reference import Array, Reference, Row, some_tokens
 from edgeprefix.export.sampled_text import sampled_texts
 from edgeprefix.export.stored import find_stored
 from edgeprefix.export.text_quality import (
@@ -41,10 +40,8 @@ from edgeprefix.export.text_quality import (
 )
 from edgeprefix.export.trace import survey_layers
 from edgeprefix.export.twin import open_twin
-from edgeprefix.export.windows import LONGEST_TEXT, rows_beyond, window_faults
+from edgeprefix.export.windows import window_faults
 from edgeprefix.runtime.contracts.cache_scales import (
-    LARGEST_STEP,
-    LayerScales,
     cut_share,
     load_scales,
 )
@@ -52,13 +49,9 @@ from edgeprefix.runtime.contracts.manifest import AS_STORED, LayerShape, Manifes
 from edgeprefix.runtime.contracts.prefix_file import Prefix
 from edgeprefix.runtime.decoding.decoder import SlotDecoder
 from edgeprefix.runtime.decoding.opening import CacheSize, open_decoder
-from edgeprefix.runtime.errors import BaseMismatchError
 
 _DECODE_STEPS = 4
-_PREFIX_LENGTH, _OTHER_LENGTH = 12, 7
-_LONG = 160  # tokens
 _NAME = 24  # characters of a task's name in the report
-_PAST_WINDOW = 40  # tokens of the long text behind a window
 
 Logits = dict[int, list[Array]]
 """By id of a row, logits [V] of each of its tokens."""
@@ -94,32 +87,6 @@ def verify(
     expected = torch_side(bundle, manifest, loaded, prefix=given, text=text)
     del loaded  # the graph is opened beside the logits, not beside the whole model
     return graph_side(bundle, manifest, expected, allow_loss=allow_loss)
-
-
-class Rows(NamedTuple):
-    """Everything that is fed to both sides."""
-
-    plain: Row
-    prefixed: Row
-    mixed: tuple[Row, ...]
-    tasks: tuple[tuple[str, Row], ...]
-    """Trained prefixes that the bundle is made for, by name."""
-    long: Row
-    large: Row
-    """Behind a prefix as large as trained ones are, as far as the base bears it."""
-    beyond: tuple[Row, ...]
-    """Behind prefixes that reach beyond the widest windows."""
-
-    @property
-    def exact(self) -> tuple[Row, ...]:
-        """What the graph is fed once more, row by row, when nothing is rounded on the way."""
-        return (self.long, self.large, *self.beyond)
-
-    @property
-    def all(self) -> tuple[Row, ...]:
-        """Every one of them."""
-        trained = (row for _, row in self.tasks)
-        return (self.plain, self.prefixed, *self.mixed, *trained, *self.exact)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -166,8 +133,8 @@ def torch_side(
         reference = Reference(base)
         layers = tuple(layer.shape for layer in survey_layers(base.model))
         scales = load_scales(bundle, layers) if manifest.cache_dtype == "int8" else None
-        tokens = some_tokens(base, _long(manifest))
-        rows = _rows(reference, manifest, tokens, scales, prefix=prefix, tasks=tasks)
+        tokens = some_tokens(base, tokens_needed(manifest))
+        rows = make_rows(reference, manifest, tokens, scales, prefix=prefix, tasks=tasks)
         logits = {id(row): reference.logits(row) for row in rows.all}
         stored, strangers = _with_own_weights(
             bundle, manifest, base, reference, (*rows.exact, *rows.mixed)
@@ -195,34 +162,6 @@ def _torch_quality(base: Base, manifest: Manifest, text: str | Path | None) -> T
         sampled_texts(base) if text is None else given_texts(text, base),
         vocabulary=manifest.vocabulary,
         sampled=text is None,
-    )
-
-
-def _rows(
-    reference: Reference,
-    manifest: Manifest,
-    tokens: Ids,
-    scales: Sequence[LayerScales] | None,
-    *,
-    prefix: Prefix | None,
-    tasks: Sequence[Prefix],
-) -> Rows:
-    limit, stretch = manifest.max_positions, 1.0 if scales is None else STRETCH
-    states, other = (
-        _within(scales, reference.random_states(tokens, length, seed=seed, stretch=stretch))
-        for length, seed in ((_PREFIX_LENGTH, 1), (_OTHER_LENGTH, 2))
-    )
-    if prefix is not None:
-        states = _fitting(prefix, limit)
-    prompt = tokens[: min(40, limit // 3)]
-    return Rows(
-        plain=Row(prompt, None),
-        prefixed=Row(prompt, states),
-        mixed=(Row(tokens[3:12], other), Row(tokens[3:20], None), Row(tokens[3:26], states)),
-        tasks=tuple((task.name, Row(prompt, _fitting(task, limit))) for task in tasks),
-        long=Row(tokens[: limit - states[0][0].shape[1]], states),
-        large=Row(prompt, large_prefix(reference, prompt, _PREFIX_LENGTH)),
-        beyond=tuple(rows_beyond(reference, manifest.layers, limit, tokens)),
     )
 
 
@@ -329,27 +268,6 @@ def _longest(rows: Sequence[Row]) -> int:
     return max(row.prefix_length + len(row.tokens) for row in rows)
 
 
-def _long(manifest: Manifest) -> int:
-    """Tokens of a text that passes every window but the widest."""
-    windows = [layer.window for layer in manifest.layers if layer.window is not None]
-    passed = [window + _PAST_WINDOW for window in windows if window < LONGEST_TEXT]
-    return min(manifest.max_positions - _PREFIX_LENGTH, max([_LONG, *passed]))
-
-
-def _within(scales: Sequence[LayerScales] | None, states: States) -> States:
-    """States cut to what an int8 cache holds: the engine loads no others."""
-    if scales is None:
-        return states
-
-    def cut(array: Array, scale: Array) -> Array:
-        return np.clip(array, -LARGEST_STEP * scale, LARGEST_STEP * scale)
-
-    return [
-        (cut(key, layer.key), cut(value, layer.value))
-        for (key, value), layer in zip(states, scales, strict=True)
-    ]
-
-
 def _cases(
     decoder: SlotDecoder, expected: Expected
 ) -> Iterator[tuple[str, list[Array], list[Array]]]:
@@ -403,14 +321,6 @@ def _fill_prefix(decoder: SlotDecoder, slot: int, row: Row) -> int:
     if row.states is not None:
         decoder.cache.write(slot, decoder.cache.pack(row.states))
     return row.prefix_length
-
-
-def _fitting(prefix: Prefix, limit: int) -> States:
-    if prefix.length >= limit - 1:
-        raise BaseMismatchError(
-            f"prefix {prefix.name!r} has {prefix.length} positions, the base only {limit}"
-        )
-    return [(layer.key, layer.value) for layer in prefix.layers]
 
 
 def _chunks(length: int) -> list[int]:
