@@ -63,9 +63,7 @@ def train_task(
             task=task.name,
             out=run,
             prefix=PrefixConfig(
-                length=min(recipe.length, base.max_positions // 4),
-                init=recipe.init,
-                dropout=recipe.dropout,
+                length=min(recipe.length, base.max_positions // 4), dropout=recipe.dropout
             ),
             train=_settings(recipe, seed),
             prompt=task.prompt,
